@@ -1,0 +1,3 @@
+"""voxkernels: fast kernels on voxel volumes. Arrays in, arrays out."""
+
+__all__: list[str] = []

@@ -1,0 +1,108 @@
+"""Argument checks and array conversions, in one place, with one form of message.
+
+Every public function of the toolkit passes its arguments through these once; kernels check nothing.
+A message reads ``name: must <rule>; got <what came>. <what to do>``. Arrays of any strides and byte order are accepted
+and converted at most once to what the kernels read (C order, native bytes); an array that already is so is not copied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Spacing = tuple[float, float, float]
+
+UNIT: Spacing = (1.0, 1.0, 1.0)
+"""The default spacing everywhere: lengths in voxels."""
+
+
+def describe(value: Any) -> str:
+    """What came, for a message: shape and dtype of an array, the value itself of anything short."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def as_spacing(spacing: Any) -> Spacing:
+    """Check a voxel size (dz, dy, dx): three positive, finite numbers."""
+    try:
+        values = tuple(float(s) for s in spacing)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
+        raise ValueError(
+            f"spacing: must be three positive, finite numbers (dz, dy, dx); got {describe(spacing)}. "
+            "Give the voxel size along each axis, in one unit."
+        )
+    return values[0], values[1], values[2]
+
+
+def as_array(name: str, value: Any, ndim: int) -> npt.NDArray[Any]:
+    """Check that `value` is a NumPy array of `ndim` axes; return it in native byte order and C order."""
+    if not isinstance(value, np.ndarray):
+        module = type(value).__module__.split(".")[0]
+        hint = "Copy it to the host first." if module in {"cupy", "torch"} else "Convert it with numpy.asarray."
+        raise TypeError(f"{name}: must be a NumPy array; got {describe(value)} of type {type(value).__name__}. {hint}")
+    if value.ndim != ndim:
+        axes = {1: "(N,)", 2: "(Y, X)", 3: "(Z, Y, X)"}.get(ndim, f"{ndim}-dimensional")
+        hint = "Add a first axis with array[None] for a single slice." if (ndim, value.ndim) == (3, 2) else ""
+        raise ValueError(f"{name}: must be {axes}; got {describe(value)}. {hint}".rstrip())
+    return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+
+
+def as_mask(name: str, value: Any, ndim: int = 3) -> npt.NDArray[np.bool_]:
+    """Check a mask: bool, or integer with only 0 and 1."""
+    array = as_array(name, value, ndim)
+    if array.dtype == np.bool_:
+        return array
+    if array.dtype.kind in "iu" and (array.size == 0 or (array.min() >= 0 and array.max() <= 1)):
+        return array.astype(np.bool_)
+    raise TypeError(
+        f"{name}: must be bool (or integers 0 and 1); got {describe(array)}. Compare first, for example {name} > 0."
+    )
+
+
+def as_labels(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
+    """Check a label or phase image: bool or any integer type, no negative value. Bool comes back as uint8 (a view)."""
+    array = as_array(name, value, ndim)
+    if array.dtype == np.bool_:
+        return array.view(np.uint8)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name}: must be of an integer type; got {describe(array)}. Convert it with .astype(numpy.int32)."
+        )
+    if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
+        raise ValueError(
+            f"{name}: must not hold negative values; got a minimum of {int(array.min())}. 0 is the background."
+        )
+    return array
+
+
+def as_image(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
+    """Check a grey-value image: integer or floating point, converted to native bytes but not in precision."""
+    array = as_array(name, value, ndim)
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"{name}: must be of an integer or floating-point type; got {describe(array)}.")
+    return array.view(np.uint8) if array.dtype == np.bool_ else array
+
+
+def same_shape(name: str, array: npt.NDArray[Any], other_name: str, other: npt.NDArray[Any]) -> None:
+    """Check that two arrays cover the same grid."""
+    if array.shape != other.shape:
+        raise ValueError(
+            f"{name}: must have the shape of {other_name}, {other.shape}; got {describe(array)}. "
+            "Both must be cut from the same volume."
+        )
+
+
+def choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Check an option that takes one of a few values."""
+    if value not in allowed or isinstance(value, bool) != any(isinstance(a, bool) for a in allowed):
+        listed = ", ".join(repr(a) for a in allowed)
+        raise ValueError(f"{name}: must be one of {listed}; got {describe(value)}.")
+    return value

@@ -1,0 +1,7 @@
+"""What a person can do wrong: one sentence each, printed without a traceback by the command line (exit code 2)."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: which argument, what it must be, what came, what to do. One sentence, for people."""

@@ -1,0 +1,25 @@
+"""Fixtures for all tests: where the measured volumes lie, and small, repeatable property tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of measured volumes: environment variable CBDETACH_REAL_DATA, else ../shared/data beside the project."""
+    folder = Path(os.environ.get("CBDETACH_REAL_DATA", PROJECT.parent / "shared" / "data"))
+    if not (folder / "nmc_cathode_3phase.tif").exists():
+        pytest.skip(f"the measured volumes are not at {folder}; set CBDETACH_REAL_DATA to their folder")
+    return folder
