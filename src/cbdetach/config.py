@@ -1,0 +1,184 @@
+"""The settings of a run: defaults, a TOML file, then the command line; resolved once, written into the run record.
+
+Each section is one stage. Lengths are micrometres, areas square micrometres, unless a name says otherwise; None means
+"found on the volume itself". An unknown name or a value out of range is an `InputError` that says which.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cbdetach.errors import InputError
+
+
+class Section(BaseModel):
+    """A group of settings: unknown names are errors, values are fixed once resolved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(Section):
+    """What is measured."""
+
+    volume: str | None = None
+    labels: str | None = None
+    phases: str | None = None
+    phase_values: dict[str, int] | None = None
+    voxel_size: tuple[float, float, float] | None = None
+    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    bin: int = Field(1, ge=1)
+
+
+class Phases(Section):
+    """Grey value to phase (DEFINITIONS: Phases)."""
+
+    method: Literal["otsu", "gmm"] = "gmm"
+    void_cbd: float | None = None
+    cbd_active: float | None = None
+    edge_width_um: float | None = Field(None, gt=0)
+
+
+class Segment(Section):
+    """Active phase to particles (DEFINITIONS: Particles)."""
+
+    segmenter: Literal["watershed", "watershed2d"] = "watershed"
+    min_diameter_um: float | None = Field(None, gt=0)
+    close_um: float | None = Field(None, ge=0)
+    halo: int = Field(32, ge=1)
+
+
+class Link(Section):
+    """Slices (or slabs) to particles: Hungarian matching of overlaps."""
+
+    min_iou: float = Field(0.25, ge=0, le=1)
+    min_containment: float = Field(0.6, ge=0, le=1)
+    max_gap: int = Field(1, ge=0, le=1)
+
+
+class Detachment(Section):
+    """Surface of each particle by what it faces (DEFINITIONS: Surface and contact)."""
+
+    estimator: Literal["weighted", "crofton", "faces"] = "weighted"
+    tolerance_um: float = Field(0.0, ge=0)
+    particle_contact: Literal["ignored", "attached"] = "ignored"
+    anchor: Literal["collector", "z0", "z1", "y0", "y1", "x0", "x1"] | None = None
+
+
+class Diffusion(Section):
+    """Electron diffusion lengths (DEFINITIONS: Electron diffusion length)."""
+
+    order: Literal[1, 2] = 2
+    start: Literal["surface", "faces", "centres"] = "surface"
+    min_contact_um2: float | None = Field(None, ge=0)
+
+
+class Damage(Section):
+    """Cracks, pores and the depth profile (DEFINITIONS: Damage)."""
+
+    max_crack_width_um: float | None = Field(None, gt=0)
+    window_um: float | None = Field(None, gt=0)
+    profile_window_um: float = Field(10.0, gt=0)
+
+
+class Density(Section):
+    """Grey value of the eroded solid (DEFINITIONS: Electron density)."""
+
+    erosion_um: float | None = Field(None, ge=0)
+    calibration: tuple[float, float] | None = None
+
+
+class Report(Section):
+    """What the report shows."""
+
+    seed: int = 0
+    gallery: int = Field(20, ge=0, le=100)
+
+
+class Settings(Section):
+    """Everything that decides a result. Threads and memory, which decide none, are not here."""
+
+    slab: int | None = Field(None, ge=1)
+    input: Input = Input()
+    phases: Phases = Phases()
+    segment: Segment = Segment()
+    link: Link = Link()
+    detachment: Detachment = Detachment()
+    diffusion: Diffusion = Diffusion()
+    damage: Damage = Damage()
+    density: Density = Density()
+    report: Report = Report()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, as in the run record."""
+        return self.model_dump(mode="json")
+
+    def to_toml(self) -> str:
+        """The settings as TOML that `from_toml` reads back to the same; unset values are left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def resolve(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a TOML file (optional), overridden by `overrides`: nested, None means "not given".
+
+    Raises
+    ------
+    InputError
+        The file is missing or not TOML, a name is unknown, or a value is out of range.
+    """
+    content: dict[str, Any] = {}
+    if file is not None:
+        try:
+            content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"--config: there is no file {file}; give the path of a TOML file.") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
+    return validate(_merged(content, overrides or {}))
+
+
+def validate(content: Mapping[str, Any]) -> Settings:
+    """Settings from a nested dictionary; the first thing that is wrong becomes one sentence."""
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            section = Settings.model_fields.get(str(first["loc"][0]))
+            inner = section.annotation if section is not None and len(first["loc"]) > 1 else Settings
+            known = ", ".join(sorted(getattr(inner, "model_fields", {})))
+            raise InputError(f"{name}: unknown setting; the settings there are {known}.") from None
+        came = first.get("input")
+        raise InputError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {came!r}.") from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings in which two resolved settings differ."""
+    names: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "phase_values":
+            merged[key] = _merged(merged[key], value)
+        elif isinstance(value, Mapping) and key != "phase_values":
+            nested = _merged({}, value)
+            if nested:
+                merged[key] = nested
+        elif value is not None:
+            merged[key] = value
+    return merged

@@ -1,0 +1,269 @@
+"""The run folder: slab files that are whole or absent, virtual volumes over them, and the run record.
+
+One mechanism gives bounded memory, resume after a kill at any instant and files that every HDF5 reader opens: each stage
+writes one HDF5 file per z-slab, under a temporary name, flushed to the disk, then renamed. What is renamed is done.
+
+::
+
+    OUT/run.json                 the run record
+    OUT/<stage>/slab_00012.h5    arrays of one slab, and the slab's share of every table
+    OUT/<stage>/result.json      what a stage found for the whole volume
+    OUT/volumes.h5               one virtual dataset per volume, over its slabs
+
+Files are written without time stamps, so that equal content is equal bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cbdetach.errors import InputError
+
+Array = npt.NDArray[Any]
+Slab = tuple[int, int]
+"""Half-open range of slices, z0 to z1."""
+
+RUN_RECORD = "run.json"
+OWN_NAMES = (
+    "survey",
+    "phases",
+    "segment",
+    "link",
+    "detachment",
+    "diffusion",
+    "damage",
+    "density",
+    "figures",
+    "run.json",
+    "run.log",
+    "run.lock",
+    "volumes.h5",
+    "particles.csv",
+    "particles.parquet",
+    "columns.json",
+    "profiles.csv",
+    "report.html",
+)
+"""Everything that a run writes, at the top of its folder: what `--overwrite` may delete, and nothing else."""
+
+
+def partition(n_slices: int, thickness: int) -> list[Slab]:
+    """Cut `n_slices` into slabs of `thickness` slices; the last one may be thinner."""
+    return [(z, min(z + thickness, n_slices)) for z in range(0, n_slices, thickness)]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; flushed and renamed to `path` on success, removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise InputError(
+                f"{path.parent}: the disk is full; nothing is lost. Free some space and continue with --resume."
+            ) from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def to_json(content: Any) -> str:
+    """JSON text with sorted keys; NumPy scalars and arrays as plain numbers and lists, non-finite numbers as null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, np.ndarray):
+            return plain(value.tolist())
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if isinstance(value, np.generic):
+            return plain(value.item())
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        return str(value) if isinstance(value, Path) else value
+
+    return json.dumps(plain(content), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class RunFolder:
+    """One run on disk: its slabs, its stage results and its record. Holds no volume in memory."""
+
+    def __init__(self, path: str | Path, slabs: list[Slab] | None = None) -> None:
+        self.path = Path(path)
+        self.slabs: list[Slab] = slabs or []
+
+    # ---- the record -------------------------------------------------------------------------------------------------
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The run record, or None where there is no run."""
+        return self._read_json(self.path / RUN_RECORD)
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Replace the run record, in one step."""
+        with whole_file(self.path / RUN_RECORD) as temporary:
+            temporary.write_text(to_json(record), encoding="utf-8")
+
+    def read_result(self, stage: str) -> dict[str, Any] | None:
+        """What a stage found for the whole volume, or None where it has not ended."""
+        return self._read_json(self.path / stage / "result.json")
+
+    def write_result(self, stage: str, result: Mapping[str, Any]) -> None:
+        """Write what a stage found for the whole volume: this ends the stage."""
+        with whole_file(self.path / stage / "result.json") as temporary:
+            temporary.write_text(to_json(result), encoding="utf-8")
+
+    @staticmethod
+    def _read_json(path: Path) -> dict[str, Any] | None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    # ---- slabs ------------------------------------------------------------------------------------------------------
+
+    def slab_path(self, stage: str, index: int) -> Path:
+        """The file of slab `index` of a stage."""
+        return self.path / stage / f"slab_{index:05d}.h5"
+
+    def write_slab(self, stage: str, index: int, arrays: Mapping[str, Array]) -> None:
+        """Write one slab's arrays; names may hold slashes (groups). Volumes (3-D) are chunked and compressed."""
+        import h5py
+
+        with whole_file(self.slab_path(stage, index)) as temporary:
+            with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=False) as file:
+                file.attrs["slab"] = np.array(self.slabs[index], dtype=np.int64)
+                for name, array in arrays.items():
+                    if array.ndim == 3 and array.size > 4096 and not name.startswith("table/"):
+                        chunks = tuple(min(n, c) for n, c in zip(array.shape, (8, 128, 128), strict=True))
+                        file.create_dataset(
+                            name, data=array, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True,
+                            track_times=False,
+                        )  # fmt: skip
+                    else:
+                        file.create_dataset(name, data=array, track_times=False)
+
+    def has_slab(self, stage: str, index: int) -> bool:
+        """Whether a slab is there and whole; a truncated file counts as absent."""
+        import h5py
+
+        path = self.slab_path(stage, index)
+        if not path.exists():
+            return False
+        try:
+            with h5py.File(path, "r") as file:
+                return tuple(file.attrs["slab"]) == self.slabs[index]
+        except (OSError, KeyError):
+            return False
+
+    def require_slab(self, stage: str, index: int) -> Path:
+        """The path of a slab that must be there (HDF5 itself would read a missing one as zeros)."""
+        if not self.has_slab(stage, index):
+            raise InputError(
+                f"{self.slab_path(stage, index)}: this slab is missing or damaged; continue the run with --resume to "
+                "compute it again."
+            )
+        return self.slab_path(stage, index)
+
+    def read_table(self, stage: str, index: int, group: str = "table") -> dict[str, Array]:
+        """The small arrays of one slab below `group`, by name."""
+        import h5py
+
+        with h5py.File(self.require_slab(stage, index), "r") as file:
+            found: dict[str, Array] = {}
+            if group in file:
+                file[group].visititems(
+                    lambda name, node: found.__setitem__(name, node[()]) if isinstance(node, h5py.Dataset) else None
+                )
+        return found
+
+    def read_volume(self, stage: str, name: str, z0: int, z1: int) -> Array:
+        """Slices z0 to z1 of a volume, gathered from the slabs that hold them."""
+        import h5py
+
+        parts = []
+        for index, (lo, hi) in enumerate(self.slabs):
+            if lo < z1 and z0 < hi:
+                with h5py.File(self.require_slab(stage, index), "r") as file:
+                    parts.append(file[name][max(z0, lo) - lo : min(z1, hi) - lo])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    # ---- volumes ----------------------------------------------------------------------------------------------------
+
+    def write_volumes(
+        self, volumes: Mapping[str, tuple[str, str]], shape: tuple[int, int, int], voxel_size: tuple[float, ...]
+    ) -> None:
+        """Write `volumes.h5`: for each name, (stage, dataset) as one virtual dataset over the slabs, and as NXdata."""
+        import h5py
+
+        with whole_file(self.path / "volumes.h5") as temporary:
+            with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+                file.attrs["NX_class"] = "NXroot"
+                file.attrs["default"] = "entry"
+                entry = file.create_group("entry")
+                entry.attrs["NX_class"] = "NXentry"
+                for name, (stage, dataset) in volumes.items():
+                    with h5py.File(self.require_slab(stage, 0), "r") as first:
+                        dtype = first[dataset].dtype
+                    layout = h5py.VirtualLayout(shape=shape, dtype=dtype)
+                    for index, (lo, hi) in enumerate(self.slabs):
+                        self.require_slab(stage, index)
+                        relative = f"{stage}/slab_{index:05d}.h5"
+                        layout[lo:hi] = h5py.VirtualSource(relative, dataset, shape=(hi - lo, *shape[1:]))
+                    virtual = file.create_virtual_dataset(name, layout)
+                    virtual.attrs["element_size_um"] = np.array(voxel_size, dtype=np.float64)
+                    virtual.attrs["voxel_size_um"] = np.array(voxel_size, dtype=np.float64)
+                    group = entry.create_group(name)
+                    group.attrs["NX_class"] = "NXdata"
+                    group.attrs["signal"] = "data"
+                    group.attrs["axes"] = ["z", "y", "x"]
+                    group["data"] = h5py.SoftLink(f"/{name}")
+                    for axis, n, size in zip("zyx", shape, voxel_size, strict=True):
+                        positions = group.create_dataset(axis, data=np.arange(n) * size, track_times=False)
+                        positions.attrs["units"] = "um"
+                entry.attrs["default"] = next(iter(volumes))
+
+    # ---- the folder itself ------------------------------------------------------------------------------------------
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing in the folder, or no folder."""
+        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+
+    def clear(self) -> None:
+        """Delete what a run writes, and nothing else."""
+        for name in OWN_NAMES:
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed run has left."""
+        for leftover in [*self.path.glob(".*.part*"), *self.path.glob("*/.*.part*")]:
+            leftover.unlink(missing_ok=True)
+
+
+def each_missing(folder: RunFolder, stage: str, work: Callable[[int], None], progress: Callable[[list[int]], Any]) -> None:
+    """Call `work(index)` for every slab of a stage that is not there yet."""
+    missing = [i for i in range(len(folder.slabs)) if not folder.has_slab(stage, i)]
+    for index in progress(missing):
+        work(index)
