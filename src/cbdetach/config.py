@@ -67,7 +67,6 @@ class Detachment(Section):
     estimator: Literal["weighted", "crofton", "faces"] = "weighted"
     tolerance_um: float = Field(0.0, ge=0)
     particle_contact: Literal["ignored", "attached"] = "ignored"
-    anchor: Literal["collector", "z0", "z1", "y0", "y1", "x0", "x1"] | None = None
 
 
 class Diffusion(Section):

@@ -1,0 +1,181 @@
+"""Electron diffusion lengths: how far electrons travel inside a particle to its contact with carbon/binder.
+
+A geometric shortest path (DEFINITIONS: Electron diffusion length; Jiang et al. 2020, Suppl. Fig. 3): `|grad L| = 1` in
+the solid of one particle, `L = 0` on the surface that it shares with carbon/binder outside the filled particle. Not a
+resistance, and not sqrt(D tau). A window that holds whole particles goes in; lengths and one row per particle come out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import voxkernels as vk
+
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD
+
+Array = npt.NDArray[Any]
+Spacing = tuple[float, float, float]
+
+STATUS = ("reached", "partly_reached", "no_contact")
+"""Values of `diffusion_status`: every voxel, some voxels, or no voxel of the solid reaches the contact."""
+
+SMOOTH_SURFACE_FACES = 1.5
+"""Voxel faces of a smooth surface cover 1.5 times its area, averaged over orientations (Cauchy-Crofton, 3 directions)."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Legend: N particles, sorted by label. Lengths in micrometres; nan where there is no contact."""
+
+    lengths: npt.NDArray[np.float32]  # (Z, Y, X): L in the solid, inf where not reached, nan elsewhere
+    labels: npt.NDArray[np.int64]  # (N,)
+    columns: dict[str, Array]  # name -> (N,)
+    farthest: npt.NDArray[np.int64]  # (N, 3): index of the voxel with the largest finite L; -1 where there is none
+
+
+def contact_sources(
+    labels: Array, phases: Array, *, spacing: Spacing, min_contact_um2: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Carbon/binder voxels outside every filled particle that electrons may leave through.
+
+    With `min_contact_um2`, connected patches of contact (26-connected voxels of one particle that share a face with
+    carbon/binder) whose area is smaller are too small to be real and are taken out. The patch's area is that of its
+    voxel faces, divided by 1.5 for a smooth surface.
+    """
+    sources = (phases == CBD) & (labels == 0)
+    if min_contact_um2 <= 0 or not sources.any():
+        return sources
+    dz, dy, dx = spacing
+    face = (dy * dx, dz * dx, dz * dy)
+    solid = (labels > 0) & ((phases == ACTIVE) | (phases == ACTIVE_HIGH))
+    area = np.zeros(labels.shape, dtype=np.float32)
+    for axis in range(3):
+        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        area[lower] += np.float32(face[axis]) * (solid[lower] & sources[upper])
+        area[upper] += np.float32(face[axis]) * (solid[upper] & sources[lower])
+    patches, n_patches = vk.label(np.where(area > 0, labels, 0), connectivity=26)
+    touching = np.flatnonzero(patches)
+    patch_area = np.bincount(patches.ravel()[touching], weights=area.ravel()[touching], minlength=n_patches + 1)
+    real = (patch_area / SMOOTH_SURFACE_FACES >= min_contact_um2)[patches] & (patches > 0)
+    kept = np.zeros(labels.shape, dtype=np.bool_)
+    for axis in range(3):
+        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        kept[upper] |= real[lower]
+        kept[lower] |= real[upper]
+    return sources & kept
+
+
+def diffusion_lengths(
+    labels: Array,
+    phases: Array,
+    whole: Array,
+    owned: Array,
+    *,
+    spacing: Spacing,
+    order: int = 2,
+    start: str = "surface",
+    min_contact_um2: float = 0.0,
+) -> Lengths:
+    """Diffusion lengths of the particles that are whole in a window, and the statistics of those that it owns.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) integer, filled particles; 0 is outside. Particles may be cut by the window.
+    phases : (Z, Y, X) uint8 phase codes.
+    whole : (M,) labels, ascending, that are whole in the window: their lengths are solved.
+    owned : (N,) labels, ascending, among `whole`: the rows of the table.
+    spacing : voxel size (dz, dy, dx), micrometres.
+    order, start : as in `voxkernels.travel_time`.
+    min_contact_um2 : smallest contact patch that counts (`contact_sources`).
+
+    Three solves separate the causes: L00 filled and attached all round, L10 filled with the real contact, L11 the solid
+    with the real contact (the lengths that are returned). `contact_ratio` = mean L10 / mean L00, `crack_ratio` =
+    mean L11 / mean L10, means over reached voxels.
+    """
+    sources = contact_sources(labels, phases, spacing=spacing, min_contact_um2=min_contact_um2)
+    options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start}
+    active = (phases == ACTIVE) | (phases == ACTIVE_HIGH)
+    solid = np.where(active & np.isin(labels, whole), labels, 0)
+    lengths = vk.travel_time(solid, sources, **options)
+    real = _statistics(solid, lengths, owned)
+
+    filled = np.where(np.isin(labels, owned), labels, 0)
+    contact = _means(filled, vk.travel_time(filled, sources, **options), owned)
+    attached = _means(filled, vk.travel_time(filled, filled == 0, interfaces=True, **options), owned)
+    reached, count = real["reached"], real["count"]
+    columns: dict[str, Array] = {
+        "diffusion_length_mean_um": real["mean"],
+        "diffusion_length_median_um": real["median"],
+        "diffusion_length_p95_um": real["p95"],
+        "diffusion_length_max_um": real["max"],
+        "contact_ratio": contact / attached,
+        "crack_ratio": real["mean"] / contact,
+        "unreached_fraction": np.where(count > 0, 1 - reached / np.maximum(count, 1), np.nan),
+        "status": np.where(reached == 0, 2, np.where(reached < count, 1, 0)).astype(np.int8),
+    }
+    return Lengths(lengths, owned.astype(np.int64), columns, real["farthest"])
+
+
+def _along(axis: int, lo: int | None, hi: int | None) -> tuple[slice, ...]:
+    """Index of slices lo..hi along one axis, everything along the others."""
+    return tuple(slice(lo, hi) if a == axis else slice(None) for a in range(3))
+
+
+def _statistics(domain: Array, lengths: Array, owned: Array) -> dict[str, Array]:
+    """Statistics of the finite lengths of each owned label, in one sort of (label, length)."""
+    n = owned.size
+    voxels = np.flatnonzero(domain)
+    row = np.searchsorted(owned, domain.ravel()[voxels])
+    mine = (row < n) & (owned[np.minimum(row, n - 1)] == domain.ravel()[voxels]) if n else np.zeros(0, np.bool_)
+    voxels, row = (voxels[mine], row[mine]) if n else (voxels[:0], row[:0])
+    length = lengths.ravel()[voxels]
+    count = np.bincount(row, minlength=n)
+    finite = np.isfinite(length)
+    voxels, row, length = voxels[finite], row[finite], length[finite]
+    reached = np.bincount(row, minlength=n)
+    # Lengths are not negative, so their bits sort as they do: one integer key for (label, length).
+    key = (row.astype(np.int64) << 32) | length.view(np.int32).astype(np.int64)
+    order = np.argsort(key, kind="stable")
+    ordered = length[order].astype(np.float64)
+    first = np.concatenate(([0], np.cumsum(reached)))[:-1]
+    has = reached > 0
+    mean, maximum = np.full(n, np.nan), np.full(n, np.nan)
+    farthest = np.full((n, 3), -1, dtype=np.int64)
+    if has.any():
+        mean[has] = np.add.reduceat(ordered, first[has]) / reached[has]
+        last = first[has] + reached[has] - 1
+        maximum[has] = ordered[last]
+        farthest[has] = np.stack(np.unravel_index(voxels[order[last]], domain.shape), axis=1)
+    return {
+        "count": count,
+        "reached": reached,
+        "mean": mean,
+        "median": _quantile(ordered, first, reached, 0.5),
+        "p95": _quantile(ordered, first, reached, 0.95),
+        "max": maximum,
+        "farthest": farthest,
+    }
+
+
+def _quantile(ordered: Array, first: Array, count: Array, q: float) -> npt.NDArray[np.float64]:
+    """Quantile of each run of an array sorted within runs, linear between ranks (as numpy.quantile)."""
+    result = np.full(first.size, np.nan)
+    has = count > 0
+    rank = q * (count[has] - 1)
+    low = np.floor(rank).astype(np.int64)
+    high = np.minimum(low + 1, count[has] - 1)
+    a, b = ordered[first[has] + low], ordered[first[has] + high]
+    result[has] = a + (rank - low) * (b - a)
+    return result
+
+
+def _means(domain: Array, lengths: Array, owned: Array) -> npt.NDArray[np.float64]:
+    """Mean of the finite lengths of each owned label; nan where there is none."""
+    finite = np.flatnonzero((domain > 0) & np.isfinite(lengths))
+    row = np.searchsorted(owned, domain.ravel()[finite])
+    count = np.bincount(row, minlength=owned.size)
+    total = np.bincount(row, weights=lengths.ravel()[finite], minlength=owned.size)
+    return np.divide(total, count, out=np.full(owned.size, np.nan), where=count > 0)
