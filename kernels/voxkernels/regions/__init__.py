@@ -1,0 +1,231 @@
+"""Size, place, shape and grey values of every label of a volume, and the same for volumes that come in slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arrays import UNIT, Spacing, as_image, as_labels, as_spacing, describe, narrow_labels, same_shape
+from . import cpu
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+CHUNKS = 32
+CHUNK_BYTES = 1 << 24
+"""The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own."""
+
+PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""The axes of each product in the last six columns of `RegionProperties.moments`."""
+
+
+@dataclass(frozen=True)
+class RegionProperties:
+    """One row for every label present, ascending, 0 left out. N labels.
+
+    labels   : (N,) int64.
+    count    : (N,) int64, voxels.
+    bbox     : (N, 6) int64, z0, y0, x0, z1, y1, x1: indices in the whole volume, half-open.
+    centroid : (N, 3) float64, z, y, x in the unit of `spacing`; the centre of voxel [0, 0, 0] of the volume is at 0.
+    inertia  : (N, 3, 3) float64, covariance of the positions of the voxel centres (sum of squares / count), unit of
+               `spacing` squared. A voxel's own extent is not in it: add spacing**2 / 12 to the diagonal for that.
+    mean, std, min, max : (N,) float64, of the grey values; None without an image. `std` divides by the count.
+    moments  : (N, 9) int64, exact sums of z, y, x, zz, zy, zx, yy, yx, xx of the voxel indices counted from the corner
+               of `bbox`: what `merge_regions` adds.
+    spacing  : (dz, dy, dx), as given.
+    """
+
+    labels: Ints
+    count: Ints
+    bbox: Ints
+    centroid: Floats
+    inertia: Floats
+    mean: Floats | None
+    std: Floats | None
+    min: Floats | None
+    max: Floats | None
+    moments: Ints
+    spacing: Spacing
+
+
+def region_properties(
+    labels: npt.NDArray[Any],
+    image: npt.NDArray[Any] | None = None,
+    *,
+    spacing: Any = UNIT,
+    origin: Any = (0, 0, 0),
+) -> RegionProperties:
+    """Measure every label of a volume in one pass: count, bounding box, centroid, second moments, grey statistics.
+
+    Parameters
+    ----------
+    labels  : (Z, Y, X), any integer type, not negative. 0 is background. Labels need not be consecutive: memory goes by
+              how many there are.
+    image   : (Z, Y, X) grey values, integer or floating point, or None. Other types than uint8, uint16, float32 and
+              float64 are converted to float64. A nan makes its label's mean and std nan.
+    spacing : (dz, dy, dx), voxel size.
+    origin  : (z, y, x) integers, index of voxel [0, 0, 0] in the whole volume, where `labels` is a part of it.
+
+    Returns
+    -------
+    RegionProperties. Integer sums are exact, so centroid and inertia are rounded once; the squared deviations of grey
+    values are summed about values of the region itself (Chan, Golub and LeVeque 1983), so neither a far origin nor a
+    large grey offset costs precision. Independent of the number of threads, to the bit.
+
+    Raises
+    ------
+    TypeError, ValueError : labels not integer, negative or not three-dimensional; image of another shape or type;
+    spacing not positive; origin not three integers.
+    """
+    grid = narrow_labels(as_labels("labels", labels))
+    size = as_spacing(spacing)
+    corner = _as_origin(origin)
+    if image is None:
+        grey_image = np.empty((0, 0), np.uint8)
+    else:
+        values = as_image("image", image)
+        same_shape("image", values, "labels", grid)
+        if values.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+            values = values.astype(np.float64)
+        grey_image = values.reshape(-1, values.shape[2])
+    lines = grid.reshape(-1, grid.shape[2])
+
+    n_rows, keys, rows = _rows_of_labels(lines)
+    row_bytes = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) * n_rows
+    chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
+    sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
+    box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
+    grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
+    cpu.sum_runs(lines, grey_image, max(grid.shape[1], 1), keys, rows, sums, box, grey)
+    cpu.merge_chunks(sums, box, grey)
+
+    present = np.flatnonzero(sums[0, :, 0])
+    names = present
+    if keys.size:
+        names = np.empty(n_rows, np.int64)
+        names[rows[keys > 0]] = keys[keys > 0]
+    count, bbox = sums[0, present, 0], box[0, present]
+    moments = _shift(sums[0, present, 1:], count, bbox[:, :3])
+    bbox += np.tile(corner, 2)
+    statistics = None if image is None else grey[0, present]
+    return _derive(names, count, bbox, moments, statistics, size)
+
+
+def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
+    """Join the properties of disjoint parts of one volume, such as its slabs.
+
+    The parts must come from `region_properties` with the `origin` of each part. Counts, boxes, centroids and second
+    moments equal those of the whole volume to the bit; grey statistics do up to rounding (pairwise update of Chan,
+    Golub and LeVeque 1983, in the order of the parts).
+
+    Raises
+    ------
+    ValueError : no parts; parts of different spacing; some parts with grey values and some without.
+    """
+    listed = list(parts)
+    if not listed:
+        raise ValueError("parts: must hold at least one result of region_properties; got none.")
+    spacing = listed[0].spacing
+    with_grey = listed[0].mean is not None
+    for part in listed:
+        if part.spacing != spacing:
+            raise ValueError(
+                f"parts: must have one spacing; got {spacing} and {part.spacing}. Measure all parts with the same one."
+            )
+        if (part.mean is not None) != with_grey:
+            raise ValueError("parts: must all have grey statistics or none; got both. Give the image for every part.")
+
+    labels, row = np.unique(np.concatenate([part.labels for part in listed]), return_inverse=True)
+    rows = np.split(row, np.cumsum([part.labels.size for part in listed])[:-1])
+    n = labels.size
+    bbox = np.empty((n, 6), np.int64)
+    bbox[:, :3], bbox[:, 3:] = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    for part, at in zip(listed, rows, strict=True):
+        bbox[at, :3] = np.minimum(bbox[at, :3], part.bbox[:, :3])
+        bbox[at, 3:] = np.maximum(bbox[at, 3:], part.bbox[:, 3:])
+    count = np.zeros(n, np.int64)
+    moments = np.zeros((n, 9), np.int64)
+    grey = np.zeros((n, cpu.N_GREY))
+    grey[:, 2], grey[:, 3] = np.inf, -np.inf
+    for part, at in zip(listed, rows, strict=True):
+        if part.mean is not None and part.std is not None and part.min is not None and part.max is not None:
+            share = part.count / (count[at] + part.count)
+            delta = part.mean - grey[at, 0]
+            grey[at, 0] += delta * share
+            grey[at, 1] += part.std**2 * part.count + delta**2 * count[at] * share
+            grey[at, 2] = np.fmin(grey[at, 2], part.min)
+            grey[at, 3] = np.fmax(grey[at, 3], part.max)
+        moments[at] += _shift(part.moments, part.count, bbox[at, :3] - part.bbox[:, :3])
+        count[at] += part.count
+    return _derive(labels, count, bbox, moments, grey if with_grey else None, spacing)
+
+
+def _as_origin(origin: Any) -> Ints:
+    corner = np.asarray(origin)
+    if corner.shape != (3,) or corner.dtype.kind not in "iu":
+        raise ValueError(f"origin: must be three integers (z, y, x); got {describe(origin)}.")
+    return corner.astype(np.int64)
+
+
+def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[int, Ints, Ints]:
+    """How many rows the sums need, and the hash table (keys, rows) that gives a label's row.
+
+    The table is empty where the labels are dense enough to be rows themselves: no more bytes of sums than of labels.
+    """
+    n_rows = int(lines.max()) + 1 if lines.size else 1
+    if n_rows * 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) <= max(lines.nbytes, CHUNK_BYTES):
+        return n_rows, np.empty(0, np.int64), np.empty(0, np.int64)
+    keys = np.zeros(1 << 12, np.int64)
+    while cpu.collect_labels(lines, keys) < 0:
+        keys = np.zeros(4 * keys.size, np.int64)
+    names = np.sort(keys[keys > 0])
+    return names.size, keys, np.searchsorted(names, keys)
+
+
+def _shift(moments: Ints, count: Ints, by: Ints) -> Ints:
+    """Position sums (N, 9) counted from an origin that lies `by` (N, 3) farther along each axis. Exact modulo 2^64."""
+    shifted = np.empty_like(moments)
+    shifted[:, :3] = moments[:, :3] - count[:, None] * by
+    for column, (a, b) in enumerate(PAIRS, start=3):
+        crossed = by[:, a] * moments[:, b] + by[:, b] * moments[:, a]
+        shifted[:, column] = moments[:, column] - crossed + count * by[:, a] * by[:, b]
+    return shifted
+
+
+def _derive(
+    labels: Ints, count: Ints, bbox: Ints, moments: Ints, grey: Floats | None, spacing: Spacing
+) -> RegionProperties:
+    """Centroid, inertia and grey statistics from the sums of each label."""
+    size = np.array(spacing)
+    middle = (2 * moments[:, :3] + count[:, None]) // (2 * count[:, None])
+    about_middle = _shift(moments, count, middle) / count[:, None]
+    rest = about_middle[:, :3]
+    inertia = np.empty((labels.size, 3, 3))
+    for column, (a, b) in enumerate(PAIRS, start=3):
+        covariance = about_middle[:, column] - rest[:, a] * rest[:, b]
+        inertia[:, a, b] = inertia[:, b, a] = covariance * (size[a] * size[b])
+    return RegionProperties(
+        labels=labels.astype(np.int64),
+        count=count,
+        bbox=bbox,
+        centroid=(bbox[:, :3] + middle + rest) * size,
+        inertia=inertia,
+        mean=None if grey is None else grey[:, 0].copy(),
+        std=None if grey is None else np.sqrt(np.maximum(grey[:, 1], 0) / count),
+        min=None if grey is None else grey[:, 2].copy(),
+        max=None if grey is None else grey[:, 3].copy(),
+        moments=moments,
+        spacing=spacing,
+    )
+
+
+def _warmup() -> None:
+    labels = np.ones((2, 2, 2), np.int32)
+    for dtype in (np.uint8, np.uint16, np.float32):
+        merge_regions([region_properties(labels, labels.astype(dtype))])
+    labels[0] = 2**31 - 1
+    region_properties(labels)
