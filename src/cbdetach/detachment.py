@@ -141,3 +141,22 @@ def cbd_thickness(
     ridge = is_cbd & (distance >= maximum_filter(distance, size=3))
     thickness = 2 * distance[core[0] : core[1]][ridge[core[0] : core[1]]] - min(spacing)
     return np.histogram(np.clip(thickness, edges_um[0], edges_um[-1]), bins=edges_um)[0].astype(np.int64)
+
+
+def electrode_faces(labels: Array, phases: Array, *, core: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Voxel faces between the solid of any particle and what lies outside all of them, per phase: (N_PHASES,).
+
+    Counted on shifted arrays, without the contact kernel, so that the two can be balanced against each other. A face
+    belongs to the slice of its particle's voxel; slices of `core` count.
+    """
+    solid = (labels > 0) & is_active(phases)
+    total = np.zeros(N_PHASES, dtype=np.int64)
+    for axis in range(3):
+        for step in (1, -1):
+            own = [slice(None)] * 3
+            other = [slice(None)] * 3
+            own[axis], other[axis] = (slice(None, -1), slice(1, None)) if step == 1 else (slice(1, None), slice(None, -1))
+            z = np.arange(labels.shape[0])[own[0]]
+            counted = solid[tuple(own)] & (labels[tuple(other)] == 0) & ((z >= core[0]) & (z < core[1]))[:, None, None]
+            total += np.bincount(phases[tuple(other)][counted], minlength=N_PHASES)
+    return total

@@ -179,3 +179,17 @@ def _means(domain: Array, lengths: Array, owned: Array) -> npt.NDArray[np.float6
     count = np.bincount(row, minlength=owned.size)
     total = np.bincount(row, weights=lengths.ravel()[finite], minlength=owned.size)
     return np.divide(total, count, out=np.full(owned.size, np.nan), where=count > 0)
+
+
+def longest_paths(found: Lengths, *, spacing: Spacing) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """The optimal path of each particle from its farthest voxel to the contact, by steepest descent on the lengths.
+
+    Returns
+    -------
+    paths : list of (n, 3) float64, index coordinates of the window, the farthest voxel first.
+    labels : (len(paths),) the particle of each path; particles without contact have none.
+    """
+    there = found.farthest[:, 0] >= 0
+    if not there.any():
+        return [], np.zeros(0, dtype=np.int64)
+    return vk.trace_paths(found.lengths, found.farthest[there], spacing=spacing), found.labels[there]

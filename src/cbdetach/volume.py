@@ -274,12 +274,12 @@ def write_label_tiff(
     if big:
         sizes = {"PhysicalSizeZ": dz, "PhysicalSizeY": dy, "PhysicalSizeX": dx}
         units = {f"{size}Unit": "µm" for size in sizes}
-        scale = {"ome": True, "metadata": {"axes": "ZYX", **sizes, **units}}
+        scale = {"metadata": {"axes": "ZYX", **sizes, **units}}
     else:
         # tifffile's own ImageJ writer refuses uint32, which ImageJ reads: hence the description in our words.
         lines = ["ImageJ=1.53t", f"images={shape[0]}", f"slices={shape[0]}", "unit=um", f"spacing={dz!r}", "loop=false"]
         scale = {"description": "\n".join(lines) + "\n", "metadata": None, "software": "cbdetach"}
-    with _renamed_when_whole(target) as temporary, tifffile.TiffWriter(temporary, bigtiff=big) as tiff:
+    with _renamed_when_whole(target) as temporary, tifffile.TiffWriter(temporary, bigtiff=big, ome=big) as tiff:
         tiff.write(
             _planes(slabs, shape, kept),
             shape=shape,

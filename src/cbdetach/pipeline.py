@@ -1,0 +1,435 @@
+"""The driver: from a tomogram to every particle's detachment, slab by slab. Read this file first.
+
+::
+
+    survey -> phases -> segment -> link -> detachment -> diffusion -> damage -> density -> report
+
+A stage is a function of a `Job`. It reads what earlier stages have written, calls a function on plain arrays for every
+slab that is not there yet, and writes one file per slab; what it returns, for the whole volume, is written last and ends
+it. So a run that was killed continues where it was, and no stage holds more than a window: a slab and its halo. Whatever
+is summed over slabs is summed in their order, from what is on the disk, so that a resumed run equals an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import voxkernels as vk
+
+from cbdetach import __version__, damage, density, detachment, diffusion, link, phases, segment, table
+from cbdetach.codes import ACTIVE, CBD, N_PHASES, PHASE_CODES, VOID
+from cbdetach.config import Settings, differences, resolve, validate
+from cbdetach.errors import InputError
+from cbdetach.store import RunFolder, Slab, partition
+from cbdetach.survey import Survey, SurveyAccumulator
+from cbdetach.volume import Volume, check_finite, open_volume, require_voxel_size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+log = logging.getLogger("cbdetach")
+
+SHARED = 8
+"""Slices on each side of a slab's end that two neighbouring windows both segment, and are matched by."""
+
+TOLERANCES = (1, 2)
+"""Contact tolerances that the report shows beside 0, in voxels."""
+
+CHUNK_FOR_TWO = 64
+"""Slices of a slab, unless the memory setting or the slice size ask for fewer."""
+
+
+# ---- what a run is made of ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """One run while it works: its settings, its inputs and its folder."""
+
+    settings: Settings
+    folder: RunFolder
+    grey: Volume | None
+    labels: Volume | None
+    phases: Volume | None
+    voxel_size: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    progress: bool = True
+
+    def slab(self, index: int, halo: int = 0) -> Slab:
+        """Slices of slab `index`, widened by a halo that ends at the volume's border."""
+        z0, z1 = self.folder.slabs[index]
+        return max(0, z0 - halo), min(self.shape[0], z1 + halo)
+
+    def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]]) -> None:
+        """Call `work` for every slab of a stage that is not there yet, and write what it returns."""
+        from tqdm import tqdm
+
+        missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
+        for index in tqdm(missing, desc=f"{stage:<10}", unit="slab", leave=False, disable=None if self.progress else True):
+            self.folder.write_slab(stage, index, work(index))
+
+    def tables(self, stage: str, group: str = "table") -> list[dict[str, Array]]:
+        """Every slab's share of a stage's tables, in the slabs' order."""
+        return [self.folder.read_table(stage, i, group) for i in range(len(self.folder.slabs))]
+
+    def particles(self, z0: int, z1: int) -> Array:
+        """Particle labels, slices z0 to z1."""
+        return self.folder.read_volume("link", "particles", z0, z1)
+
+    def codes(self, z0: int, z1: int) -> Array:
+        """Phase codes, slices z0 to z1."""
+        return self.folder.read_volume("phases", "phases", z0, z1)
+
+    @cached_property
+    def survey(self) -> Survey | None:
+        """The grey volume's survey; None where only phases were given."""
+        found = (self.folder.read_result("survey") or {}).get("grey")
+        return None if found is None else Survey.from_dict(found)
+
+    @cached_property
+    def thresholds(self) -> phases.Thresholds | None:
+        """The grey thresholds in use; None where phases were given."""
+        found = (self.folder.read_result("survey") or {}).get("thresholds")
+        return None if found is None else phases.Thresholds.from_dict(found)
+
+    @cached_property
+    def edge_width_um(self) -> float:
+        """FWHM of the blur: set, else measured, else 0 (phases were given and nothing is known)."""
+        return self.settings.phases.edge_width_um or (self.survey.edge_width_um if self.survey else 0.0)
+
+    @cached_property
+    def regions(self) -> vk.RegionProperties:
+        """Position and extent of every particle, merged from the slabs."""
+        shares = [_regions_from(t) for t in self.tables("link", "table/regions")]
+        return vk.merge_regions(shares)
+
+
+def _regions_from(arrays: dict[str, Array]) -> vk.RegionProperties:
+    optional = {name: arrays.get(name) for name in ("mean", "std", "min", "max")}
+    required = {name: arrays[name] for name in ("labels", "count", "bbox", "centroid", "inertia")}
+    return vk.RegionProperties(**required, **optional)
+
+
+def _regions_to(prefix: str, regions: vk.RegionProperties) -> dict[str, Array]:
+    names = ("labels", "count", "bbox", "centroid", "inertia", "mean", "std", "min", "max")
+    return {f"{prefix}/{n}": getattr(regions, n) for n in names if getattr(regions, n) is not None}
+
+
+# ---- stages ---------------------------------------------------------------------------------------------------------
+
+
+def survey_stage(job: Job) -> dict[str, Any]:
+    """One pass over every input: histogram, hash and edge width of the grey volume; values of given labels and phases."""
+    result: dict[str, Any] = {"sha256": {}}
+    warnings: list[str] = []
+    if job.grey is not None:
+        accumulator = SurveyAccumulator(job.voxel_size)
+        for z0, z1 in _progress(job, "survey"):
+            slab = job.grey[z0:z1]
+            check_finite(slab, z0)
+            accumulator.add(slab)
+        survey = accumulator.finish()
+        result["grey"] = survey.to_dict()
+        result["sha256"]["volume"] = survey.sha256
+        if job.phases is None:
+            wanted = job.settings.phases
+            thresholds = phases.find_thresholds(
+                survey.counts, survey.edges, method=wanted.method, void_cbd=wanted.void_cbd, cbd_active=wanted.cbd_active
+            )
+            result["thresholds"] = thresholds.to_dict()
+    for name, given in (("labels", job.labels), ("phases", job.phases)):
+        if given is not None:
+            digest, values = hashlib.sha256(), np.zeros(0, dtype=np.int64)
+            for z0, z1 in _progress(job, "survey"):
+                slab = given[z0:z1]
+                if name == "labels":
+                    segment.check_labels(slab)
+                else:
+                    phases.map_phases(slab, job.settings.input.phase_values or {})
+                digest.update(np.ascontiguousarray(slab).data)
+                values = np.union1d(values, np.unique(slab)).astype(np.int64)
+            result["sha256"][name] = digest.hexdigest()
+            if name == "labels" and not (values > 0).any():
+                raise InputError(f"--labels: {given.name} holds no particle (every voxel is 0); give a label volume.")
+            if name == "phases":
+                _require_active(given, job.settings.input.phase_values or {}, values)
+    result["warnings"] = warnings
+    return result
+
+
+def _require_active(given: Volume, mapping: Mapping[str, int], values: Array) -> None:
+    active = {value for phase, value in mapping.items() if PHASE_CODES.get(phase) in (ACTIVE, ACTIVE + 1)}
+    if not active & set(values.tolist()):
+        raise InputError(
+            f"--phases: no particle found: no voxel of {given.name} has the value of active material "
+            f"({', '.join(map(str, sorted(active)))}); check --phase-values."
+        )
+
+
+def phases_stage(job: Job) -> dict[str, Any]:
+    """Phase of every voxel: as given, or from the grey values with the partial-volume rim resolved."""
+    halo = phases.halo(job.voxel_size, job.edge_width_um) if job.phases is None else 0
+
+    def work(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        if job.phases is not None:
+            codes = phases.map_phases(job.phases[z0:z1], job.settings.input.phase_values or {})
+            unresolved = np.zeros(codes.shape, dtype=np.bool_)
+        else:
+            assert job.grey is not None and job.thresholds is not None
+            w0, w1 = job.slab(index, halo)
+            codes, unresolved = phases.resolve_phases(
+                job.grey[w0:w1], job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+            )
+            codes, unresolved = codes[z0 - w0 : z1 - w0], unresolved[z0 - w0 : z1 - w0]
+        count = np.bincount(codes.ravel(), minlength=N_PHASES)
+        return {"phases": codes, "unresolved": unresolved, "table/count": count, "table/unresolved": unresolved.sum()}
+
+    job.each_slab("phases", work)
+    shares = job.tables("phases")
+    counts = np.sum([t["count"] for t in shares], axis=0)
+    warnings = []
+    if counts[CBD] == 0:
+        warnings.append("No carbon/binder was found: detachment and diffusion lengths are empty.")
+    if counts[ACTIVE] + counts[ACTIVE + 1] == 0:
+        raise InputError("no particle found: no voxel is active material; check the thresholds in [phases].")
+    return {
+        "voxels": dict(zip(("void", "cbd", "active_low", "active_high", "collector"), counts.tolist(), strict=True)),
+        "unresolved": int(sum(int(t["unresolved"]) for t in shares)),
+        "warnings": warnings,
+    }
+
+
+def segment_stage(job: Job) -> dict[str, Any]:
+    """Particles of each window on its own: 3D windows (watershed), or single slices; given labels need none."""
+    wanted = job.settings.segment
+    if job.labels is not None:
+        return {"segmenter": "given", "warnings": []}
+    options = {"min_diameter_um": wanted.min_diameter_um, "close_um": wanted.close_um}
+
+    def window(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        w0, w1 = job.slab(index, wanted.halo)
+        s0, s1 = job.slab(index, min(SHARED, wanted.halo))
+        active = detachment.is_active(job.codes(w0, w1))
+        labels = segment.segment_volume(active, spacing=job.voxel_size, **options)[s0 - w0 : s1 - w0]
+        return {"labels": labels, "table/z0": np.int64(s0), "table/n": np.int64(labels.max(initial=0))}
+
+    def slices(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        active = detachment.is_active(job.codes(z0, z1))
+        labels = np.stack(
+            [segment.segment_slice(image, spacing=job.voxel_size[1:], **options) for image in active]
+        )
+        return {"labels": labels, "table/z0": np.int64(z0), "table/n": labels.max(axis=(1, 2)).astype(np.int64)}
+
+    job.each_slab("segment", window if wanted.segmenter == "watershed" else slices)
+    return {"segmenter": wanted.segmenter, "warnings": []}
+
+
+def _window_labels(job: Job, index: int) -> tuple[Array, int]:
+    """Labels that the segment stage has written for one slab, and the slice that they begin at."""
+    path = job.folder.require_slab("segment", index)
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return file["labels"][()], int(file["table/z0"][()])
+
+
+def link_stage(job: Job) -> dict[str, Any]:
+    """One label for each particle through all slices, and its position and extent."""
+    ids, report = _links(job)
+
+    def work(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        if job.labels is not None:
+            labels = job.labels[z0:z1]
+            labels = labels.astype(np.int32 if labels.max(initial=0) < 2**31 else np.int64)
+        else:
+            local, s0 = _window_labels(job, index)
+            local = local[z0 - s0 : z1 - s0]
+            if job.settings.segment.segmenter == "watershed":
+                labels = ids[index][local]
+            else:
+                labels = np.stack([ids[z][image] for z, image in zip(range(z0, z1), local, strict=True)])
+        regions = vk.region_properties(labels, spacing=job.voxel_size, origin=(z0, 0, 0))
+        active = detachment.is_active(job.codes(z0, z1))
+        return {
+            "particles": labels,
+            "table/labelled": np.int64(np.count_nonzero(labels)),
+            "table/labelled_active": np.int64(np.count_nonzero(active & (labels > 0))),
+            "table/active": np.int64(np.count_nonzero(active)),
+            **_regions_to("table/regions", regions),
+        }
+
+    job.each_slab("link", work)
+    n = job.regions.labels.size
+    if n == 0:
+        raise InputError("no particle found: nothing is as large as [segment] min_diameter_um; choose a smaller one.")
+    return {"particles": int(n), "links": report, "warnings": []}
+
+
+def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
+    """For every level (window or slice) the particle of each local label, and the report of what linking decided."""
+    if job.labels is not None:
+        return [], {}
+    wanted = job.settings
+    sizes: list[Array] = []
+    overlaps: list[vk.OverlapCounts] = []
+    skips: list[vk.OverlapCounts] = []
+    if wanted.segment.segmenter == "watershed":
+        previous: tuple[Array, int] | None = None
+        for index, (z0, z1) in enumerate(job.folder.slabs):
+            local, s0 = _window_labels(job, index)
+            core = local[z0 - s0 : z1 - s0]
+            sizes.append(np.bincount(core.ravel(), minlength=int(local.max(initial=0)) + 1)[1:])
+            if previous is not None:
+                before, b0 = previous
+                end = b0 + len(before)
+                overlaps.append(vk.overlap_counts(before[s0 - b0 :], local[: end - s0]))
+            previous = local, s0
+        max_gap = 0
+    else:
+        window: list[Array] = []
+        for index in range(len(job.folder.slabs)):
+            for image in _window_labels(job, index)[0]:
+                sizes.append(np.bincount(image.ravel())[1:])
+                window = [*window[-2:], image]
+                if len(window) > 1:
+                    overlaps.append(vk.overlap_counts(window[-2], image))
+                if len(window) > 2:
+                    skips.append(vk.overlap_counts(window[-3], image))
+        max_gap = wanted.link.max_gap
+    links = link.link(
+        sizes, overlaps, skips, min_iou=wanted.link.min_iou, min_containment=wanted.link.min_containment, max_gap=max_gap
+    )
+    ids = [np.concatenate(([0], g)).astype(np.int32) for g in links.global_id]
+    total = np.zeros(links.n + 1, dtype=np.int64)
+    for level, size in zip(ids, sizes, strict=True):
+        np.add.at(total, level[1:], size)
+    smallest = segment.smallest_voxels(job.voxel_size, wanted.segment.min_diameter_um)
+    keep = total >= max(1, smallest)
+    keep[0] = False
+    renumbered = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return [renumbered[level] for level in ids], links.report() | {"too_small": int((~keep[1:]).sum())}
+
+
+def detachment_stage(job: Job) -> dict[str, Any]:
+    """Areas of every particle by what it faces: as measured, with contact tolerances, and with moved thresholds."""
+    voxel = min(job.voxel_size)
+    wanted = job.settings.detachment
+    variants = _threshold_variants(job)
+    rim = phases.halo(job.voxel_size, job.edge_width_um) if variants else 0
+    reach = int(np.ceil((max(TOLERANCES) * voxel + wanted.tolerance_um) / job.voxel_size[0]))
+    halo = detachment.HALO + reach
+    edges = thickness_edges(job)
+
+    def work(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        w0, w1 = job.slab(index, halo)
+        core = (z0 - w0, z1 - w0)
+        labels, codes = job.particles(w0, w1), job.codes(w0, w1)
+        unresolved = job.folder.read_volume("phases", "unresolved", w0, w1)
+
+        def areas(kinds: Array, tolerance_um: float, hidden: Array | None = None) -> vk.ContactAreas:
+            attached = detachment.attach_within(labels, kinds, tolerance_um, job.voxel_size)
+            return detachment.surface_classes(
+                labels, attached, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
+            )
+
+        shares = {"measured": areas(codes, wanted.tolerance_um, unresolved)}
+        for n in TOLERANCES:
+            shares[f"tolerance_{n}"] = areas(codes, n * voxel)
+        if variants:
+            r0, r1 = job.slab(index, halo + rim)
+            assert job.grey is not None
+            grey = job.grey[r0:r1]
+            for name, thresholds in variants.items():
+                moved, _ = phases.resolve_phases(
+                    grey, thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+                )
+                shares[name] = areas(moved[w0 - r0 : w1 - r0], wanted.tolerance_um)
+        arrays = {
+            f"table/{name}/{key}": value
+            for name, share in shares.items()
+            for key, value in detachment.to_arrays(share).items()
+        }
+        arrays["table/faces"] = detachment.electrode_faces(labels, codes, core=core)
+        arrays["table/thickness"] = detachment.cbd_thickness(codes, spacing=job.voxel_size, edges_um=edges, core=core)
+        return arrays
+
+    job.each_slab("detachment", work)
+    return {"variants": list(variants), "halo": halo, "warnings": []}
+
+
+def _threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
+    """Thresholds moved to the ends of their bands, one at a time."""
+    if job.thresholds is None:
+        return {}
+    return job.thresholds.variants()
+
+
+def thickness_edges(job: Job) -> Array:
+    """Bins of the carbon/binder thickness histogram: one voxel wide, up to 40 voxels."""
+    return np.arange(41) * min(job.voxel_size)
+
+
+def diffusion_stage(job: Job) -> dict[str, Any]:
+    """Diffusion lengths, solved on windows that hold every particle of the slab whole."""
+    wanted = job.settings.diffusion
+    smallest = job.edge_width_um**2 if wanted.min_contact_um2 is None else wanted.min_contact_um2
+    regions = job.regions
+
+    def work(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        here = (regions.bbox[:, 0] < z1) & (regions.bbox[:, 3] > z0)
+        starts_here = here & (regions.bbox[:, 0] >= z0)
+        w0 = max(0, min(z0, int(regions.bbox[here, 0].min(initial=z0))) - 1)
+        w1 = min(job.shape[0], max(z1, int(regions.bbox[here, 3].max(initial=z1))) + 1)
+        found = diffusion.diffusion_lengths(
+            job.particles(w0, w1),
+            job.codes(w0, w1),
+            regions.labels[here],
+            regions.labels[starts_here],
+            spacing=job.voxel_size,
+            order=wanted.order,
+            start=wanted.start,
+            min_contact_um2=smallest,
+        )
+        paths, path_labels = diffusion.longest_paths(found, spacing=job.voxel_size)
+        offset = np.array([w0, 0, 0])
+        return {
+            "diffusion_length": found.lengths[z0 - w0 : z1 - w0],
+            "table/labels": found.labels,
+            **{f"table/{name}": column for name, column in found.columns.items()},
+            "table/path_points": np.concatenate([p + offset for p in paths]) if paths else np.zeros((0, 3)),
+            "table/path_count": np.array([len(p) for p in paths], dtype=np.int64),
+            "table/path_labels": path_labels,
+        }
+
+    job.each_slab("diffusion", work)
+    return {"min_contact_um2": smallest, "warnings": []}
+
+
+def damage_stage(job: Job) -> dict[str, Any]:
+    """Cracks and pores of every particle, the damage map, and the depth profile's shares."""
+    raise NotImplementedError
+
+
+def density_stage(job: Job) -> dict[str, Any]:
+    """Mean and spread of the grey value over the eroded solid."""
+    raise NotImplementedError
