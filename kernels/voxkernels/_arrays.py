@@ -84,20 +84,18 @@ def as_labels(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
 
 
 def narrow_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
-    """Checked labels as int32 if every value fits (a view where that is possible), else as int64.
+    """Checked labels as int32 if every value fits (without a copy from int32 and uint32), else as int64.
 
-    Kernels then meet two label types only. A value past 2^63 - 1 raises ValueError.
+    Kernels then meet two label types only, and mostly one. A value past 2^63 - 1 raises ValueError.
     """
-    if labels.dtype in (np.dtype(np.int32), np.dtype(np.int64)):
-        return labels
-    if labels.dtype.itemsize < 4:
-        return labels.astype(np.int32)
+    if labels.dtype.itemsize < 4 or labels.dtype == np.int32:
+        return labels.astype(np.int32, copy=False)
     top = int(labels.max()) if labels.size else 0
-    if labels.dtype == np.uint32:
-        return labels.view(np.int32) if top < 2**31 else labels.astype(np.int64)
+    if top < 2**31:
+        return labels.view(np.int32) if labels.dtype == np.uint32 else labels.astype(np.int32)
     if top >= 2**63:
         raise ValueError(f"labels: must be below 2**63; got {top}. Renumber them from 1.")
-    return labels.view(np.int64)
+    return labels.astype(np.int64, copy=False)
 
 
 def as_image(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
