@@ -1,6 +1,7 @@
 """voxkernels: fast kernels on voxel volumes. Arrays in, arrays out."""
 
-from . import overlaps, regions
+from . import masks, overlaps, regions
+from .masks import paste_masks
 from .overlaps import OverlapCounts, overlap_cost, overlap_counts
 from .regions import RegionProperties, merge_regions, region_properties
 
@@ -10,6 +11,7 @@ __all__ = [
     "merge_regions",
     "overlap_cost",
     "overlap_counts",
+    "paste_masks",
     "region_properties",
     "warmup",
 ]
@@ -21,5 +23,5 @@ def warmup() -> None:
     Takes up to a minute the first time and well under a second once the compiled code is on disk
     (unless `VOXKERNELS_CACHE=0`). Other types, such as 64-bit labels, still compile at their first call.
     """
-    for operation in (overlaps, regions):
+    for operation in (masks, overlaps, regions):
         operation._warmup()

@@ -1,0 +1,66 @@
+"""Painting the small masks of an instance-segmentation network into one label image.
+
+The maths is that of torchvision's `paste_masks_in_image` (torchvision/models/detection/roi_heads.py, after Detectron):
+the mask gets a frame of one zero pixel, its box grows about its centre by the same factor and is cut to whole pixels
+towards zero, and the framed mask is resized to the box (both ends included) by bilinear interpolation with pixel
+centres at half-integers, values beyond the outer centres held. A pixel belongs to the mask where that is not below the
+threshold.
+
+Instead of one image for each detection there is one label image, painted over from the worst to the best detection, so
+that the best one stays on top. The image is cut into bands of rows; each band paints all detections that reach it, in
+that order, so nothing depends on the number of threads. For each row the mask is first interpolated along y, once for
+all pixels of the row; a pixel then costs one interpolation along x. The zero frame is never stored: it is index 0 and
+the last one of the interpolated row.
+
+Cost: the sum of the boxes' areas. Memory: one row for each band.
+Not checked here: `order` is a permutation, sides of boxes are at least 1.
+"""
+
+from numba import prange
+
+from .._compile import jit
+
+
+@jit
+def sample_position(pixel, n_pixels, n_framed):
+    """Where a pixel of the box samples the framed mask: two neighbouring indices and the weight of the second."""
+    position = max((pixel + 0.5) * (n_framed / n_pixels) - 0.5, 0.0)
+    near = min(int(position), n_framed - 1)
+    return near, min(near + 1, n_framed - 1), position - near
+
+
+@jit
+def interpolate_row(mask, pixel, n_pixels, row):
+    """The framed mask (H, W) at one pixel row of its box, into `row` (W + 2,), whose two ends stay zero."""
+    n_y, n_x = mask.shape
+    near, far, weight = sample_position(pixel, n_pixels, n_y + 2)
+    for x in range(n_x):
+        above = mask[near - 1, x] if 1 <= near <= n_y else 0.0
+        below = mask[far - 1, x] if 1 <= far <= n_y else 0.0
+        row[x + 1] = (1.0 - weight) * above + weight * below
+
+
+@jit(parallel=True)
+def paint_masks(masks, boxes, order, threshold, rows, labels):
+    """Paint detection `order[k]` as label `order[k] + 1`, k ascending, later ones over earlier ones.
+
+    masks  : (N, H, W) float; boxes (N, 4) int64: first pixel x, y and number of pixels along x, y; order (N,) int64.
+    rows   : (C, W + 2) float64, zero on entry: scratch of each band.
+    labels : (Y, X) int32, painted.
+    """
+    n_bands = rows.shape[0]
+    n_y, n_x = labels.shape
+    mask_x = masks.shape[2]
+    for band in prange(n_bands):
+        row = rows[band]
+        band_start = n_y * band // n_bands
+        band_stop = n_y * (band + 1) // n_bands
+        for detection in order:
+            x0, y0 = boxes[detection, 0], boxes[detection, 1]
+            width, height = boxes[detection, 2], boxes[detection, 3]
+            for y in range(max(y0, band_start), min(y0 + height, band_stop)):
+                interpolate_row(masks[detection], y - y0, height, row)
+                for x in range(max(x0, 0), min(x0 + width, n_x)):
+                    near, far, weight = sample_position(x - x0, width, mask_x + 2)
+                    if (1.0 - weight) * row[near] + weight * row[far] >= threshold:
+                        labels[y, x] = detection + 1
