@@ -72,7 +72,7 @@ def paste_masks(
 
 
 def _pixel_boxes(boxes: npt.NDArray[Any], mask_y: int, mask_x: int) -> npt.NDArray[np.int64]:
-    """Boxes (N, 4) grown with the frame of the masks: first pixel x, y, and number of pixels along x, y (at least 1)."""
+    """Boxes (N, 4) grown with the frame of the masks: first pixel x, y, and count of pixels along x, y (at least 1)."""
     low, high = boxes[:, :2], boxes[:, 2:]
     grown = np.array([(mask_x + 2) / mask_x, (mask_y + 2) / mask_y], boxes.dtype)
     half = (high - low) * boxes.dtype.type(0.5) * grown
