@@ -1,13 +1,20 @@
 """voxkernels: fast kernels on voxel volumes. Arrays in, arrays out."""
 
-from . import masks, overlaps, regions
+from . import components, contacts, masks, overlaps, regions
+from .components import label
+from .contacts import CONTACT_HALO, ContactAreas, contact_areas, merge_contacts
 from .masks import paste_masks
 from .overlaps import OverlapCounts, overlap_cost, overlap_counts
 from .regions import RegionProperties, merge_regions, region_properties
 
 __all__ = [
+    "CONTACT_HALO",
+    "ContactAreas",
     "OverlapCounts",
     "RegionProperties",
+    "contact_areas",
+    "label",
+    "merge_contacts",
     "merge_regions",
     "overlap_cost",
     "overlap_counts",
@@ -23,5 +30,5 @@ def warmup() -> None:
     Takes up to a minute the first time and well under a second once the compiled code is on disk
     (unless `VOXKERNELS_CACHE=0`). Other types, such as 64-bit labels, still compile at their first call.
     """
-    for operation in (masks, overlaps, regions):
+    for operation in (components, contacts, masks, overlaps, regions):
         operation._warmup()

@@ -1,0 +1,294 @@
+"""Contact areas: how much of every label's surface faces which phase, which other label, or the end of the volume.
+
+Legend: Z,Y,X volume shape; N labels; P phase values; K pairs of labels that share a face.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, same_shape
+from voxkernels.contacts import cpu
+
+CONTACT_HALO = 2
+"""How many slices around a core the area of its faces depends on."""
+
+_ESTIMATORS = {"faces": cpu.FACES, "crofton": cpu.CROFTON, "weighted": cpu.WEIGHTED}
+_SMALLEST_TABLE = 1 << 12
+_LARGEST_PHASE = (1 << 16) - 1
+
+
+@dataclass(frozen=True)
+class ContactAreas:
+    """Areas in the square of the unit of `spacing`; every row of N is the label in `labels`.
+
+    labels (N,) int64, ascending, without 0; area (N, P), column p is phase value p; pairs (K, 2) int64, ascending, the
+    lower label first; pair_area (K,); border (N,) at the ends of the volume; mouth (N,) of voxels that are not solid;
+    faces (3, N, P) and pair_faces (3, K) int64, the voxel faces per axis behind `area` and `pair_area`.
+    """
+
+    labels: npt.NDArray[np.int64]
+    area: npt.NDArray[np.float64]
+    pairs: npt.NDArray[np.int64]
+    pair_area: npt.NDArray[np.float64]
+    border: npt.NDArray[np.float64]
+    mouth: npt.NDArray[np.float64]
+    faces: npt.NDArray[np.int64]
+    pair_faces: npt.NDArray[np.int64]
+    spacing: Spacing
+
+
+def contact_areas(
+    labels: npt.NDArray[Any],
+    phases: npt.NDArray[Any],
+    *,
+    spacing: Sequence[float] = UNIT,
+    estimator: str = "weighted",
+    solid: npt.NDArray[Any] | None = None,
+    core: tuple[int, int] | None = None,
+) -> ContactAreas:
+    """Measure the surface of every label, split by what it faces.
+
+    Parameters
+    ----------
+    labels    : (Z, Y, X) any integer type, any strides and byte order. 0 is background. Read as int32 if the values
+                fit, else as int64 (a copy unless it is so already).
+    phases    : (Z, Y, X) bool or integer, at most 65535: the class of each voxel. Only the classes of voxels with
+                label 0 are read; the phase beneath a label never matters.
+    spacing   : (dz, dy, dx), the voxel size.
+    estimator : how the area of a face is counted. "weighted": its own area divided by |n|_1 of the unit normal of its
+                label, unbiased and the same for films of any thickness; "crofton": crossings of rays in 13 directions
+                with Voronoi weights, unbiased for smooth bodies, but diagonal rays step over films one voxel thick;
+                "faces": its own area (a ball gets 1.5 times its surface).
+    solid     : (Z, Y, X) bool or None. Faces towards label 0 whose own voxel is not solid (a crack that opens outwards)
+                count in `mouth` alone.
+    core      : (lo, hi) or None. Count only voxels in slices lo..hi-1; the others are halo. With CONTACT_HALO slices of
+                halo or more (fewer only at the volume's ends), slabs with disjoint cores sum to the whole volume:
+                `merge_contacts`. A face between two labels belongs to the slice of its lower voxel; its weight, half to
+                either side. `labels` then lists the labels that have a face there.
+
+    Returns
+    -------
+    ContactAreas. A face counts once, in one of `area` (neighbour has label 0), `mouth`, `pair_area` (neighbour has
+    another label; either side's area, averaged) or `border` (no neighbour: whole faces, whatever the estimator). Touching
+    by an edge or a corner is no contact. At the ends of the array a label is taken to go on as it is.
+
+    Raises TypeError or ValueError for arrays of another type, shape or sign, and for options out of range.
+
+    Source: see `voxkernels.contacts.cpu`. Results do not depend on the number of threads.
+    """
+    labels, phases, solid, core, n_phases = _checked(labels, phases, solid, core)
+    size = as_spacing(spacing)
+    mode = _ESTIMATORS[choice("estimator", estimator, tuple(_ESTIMATORS))]
+    factors = _factors(mode, size)
+    keys, counts = _count(labels, phases, solid, core, mode, size, factors.size)
+    return _assemble(keys, counts, n_phases, size, factors)
+
+
+def merge_contacts(parts: Sequence[ContactAreas]) -> ContactAreas:
+    """Sum the results of slabs with disjoint cores.
+
+    The slabs may hold different labels and phases; they must have one spacing. Areas agree with those of the whole
+    volume up to the rounding of sums. Raises ValueError for an empty list or unequal spacings.
+    """
+    if not parts:
+        raise ValueError("parts: must hold at least one result; got an empty list.")
+    size = parts[0].spacing
+    for part in parts:
+        if part.spacing != size:
+            raise ValueError(
+                f"parts: must all have one spacing; got {size} and {part.spacing}. Measure every slab with the same."
+            )
+    n_phases = max(part.area.shape[1] for part in parts)
+    labels = np.unique(np.concatenate([part.labels for part in parts]))
+    area = np.zeros((labels.size, n_phases))
+    faces = np.zeros((3, labels.size, n_phases), np.int64)
+    border, mouth = np.zeros(labels.size), np.zeros(labels.size)
+    for part in parts:
+        row = np.searchsorted(labels, part.labels)
+        area[row, : part.area.shape[1]] += part.area
+        faces[:, row, : part.area.shape[1]] += part.faces
+        border[row] += part.border
+        mouth[row] += part.mouth
+    pairs, rows = _distinct(np.concatenate([part.pairs for part in parts]))
+    pair_area = np.zeros(len(pairs))
+    pair_faces = np.zeros((3, len(pairs)), np.int64)
+    np.add.at(pair_area, rows, np.concatenate([part.pair_area for part in parts]))
+    np.add.at(pair_faces.T, rows, np.concatenate([part.pair_faces for part in parts], axis=1).T)
+    return ContactAreas(labels, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
+
+
+def _checked(
+    labels: npt.NDArray[Any], phases: npt.NDArray[Any], solid: npt.NDArray[Any] | None, core: tuple[int, int] | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
+    """The arguments as the kernels read them, and the number of phase values."""
+    labels = as_labels("labels", labels)
+    phases = as_labels("phases", phases)
+    same_shape("phases", phases, "labels", labels)
+    largest = int(labels.max(initial=0))
+    if largest > np.iinfo(np.int64).max:
+        raise ValueError(f"labels: must be below 2**63; got a maximum of {largest}. Renumber them.")
+    labels = labels.astype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64, copy=False)
+    last = int(phases.max(initial=0))
+    if last > _LARGEST_PHASE:
+        raise ValueError(
+            f"phases: must be at most {_LARGEST_PHASE}; got a maximum of {last}. Are labels and phases exchanged?"
+        )
+    phases = phases.astype(np.uint8 if last <= 255 else np.int32, copy=False)
+    if solid is None:
+        solid = np.zeros((0, 0, 0), np.bool_)
+    else:
+        solid = as_mask("solid", solid)
+        same_shape("solid", solid, "labels", labels)
+    lo, hi = (0, len(labels)) if core is None else core
+    if not 0 <= lo <= hi <= len(labels):
+        raise ValueError(
+            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {core}. Count from the slab's start."
+        )
+    return labels, phases, solid, (lo, hi), last + 1
+
+
+def _count(
+    labels: npt.NDArray[Any],
+    phases: npt.NDArray[Any],
+    solid: npt.NDArray[np.bool_],
+    core: tuple[int, int],
+    mode: int,
+    size: Spacing,
+    n_counts: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Run the kernel, with larger tables until they suffice; return distinct keys, ascending, and their counts."""
+    lo, hi = core
+    if labels.size == 0 or lo == hi:
+        return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64)
+    blocks = min(hi - lo, 4 * numba.get_num_threads())
+    bounds = lo + (hi - lo) * np.arange(blocks + 1) // blocks
+    capacity = _SMALLEST_TABLE
+    while True:
+        keys = np.zeros((blocks, capacity, 2), np.int64)
+        counts = np.zeros((blocks, capacity, n_counts), np.int64)
+        used = np.zeros((blocks, 1), np.int64)
+        cpu.count_contacts(labels, phases, solid, bounds, mode, np.array(size), keys, counts, used)
+        if used.min() >= 0:
+            break
+        capacity *= 4
+    taken = keys[:, :, 0] != 0
+    distinct, rows = _distinct(keys[taken])
+    total = np.zeros((len(distinct), n_counts), np.int64)
+    np.add.at(total, rows, counts[taken])
+    return distinct, total
+
+
+def _distinct(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+    """The distinct rows of keys (n, 2), ascending, and for each row of `keys` which of them it is."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    ordered = keys[order]
+    first = np.ones(len(keys), np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    rows = np.empty(len(keys), np.intp)
+    rows[order] = np.cumsum(first) - 1
+    return ordered[first], rows
+
+
+def _assemble(
+    keys: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    n_phases: int,
+    size: Spacing,
+    factors: npt.NDArray[np.float64],
+) -> ContactAreas:
+    """Turn counts under (label, target) into the result."""
+    paired = keys[:, 1] > 0
+    pairs = keys[paired]
+    # either side of a pair contributes half, but its voxel faces were counted once
+    halves = np.where(np.arange(factors.size) < 3, 1.0, 0.5)
+    pair_area = counts[paired] @ (factors * halves)
+    pair_faces = counts[paired, :3].T.copy()
+
+    labels = np.unique(np.concatenate([keys[:, 0], pairs[:, 1]]))
+    row, column = np.searchsorted(labels, keys[~paired, 0]), -1 - keys[~paired, 1]
+    outer = np.zeros((labels.size, n_phases + 2, factors.size), np.int64)
+    outer[row, column] = counts[~paired]
+    area = outer @ factors
+    border = outer[:, n_phases + 1, :3] @ _face_areas(size)
+    faces = np.moveaxis(outer[:, :n_phases, :3], -1, 0).copy()
+    return ContactAreas(
+        labels, area[:, :n_phases].copy(), pairs, pair_area, border, area[:, n_phases].copy(), faces, pair_faces, size
+    )
+
+
+def _face_areas(size: Spacing) -> npt.NDArray[np.float64]:
+    dz, dy, dx = size
+    return np.array([dy * dx, dz * dx, dz * dy])
+
+
+def _factors(mode: int, size: Spacing) -> npt.NDArray[np.float64]:
+    """(M,) the area that one count of each column stands for."""
+    if mode == cpu.FACES:
+        return _face_areas(size)
+    if mode == cpu.WEIGHTED:
+        return np.concatenate([np.zeros(3), _face_areas(size) / cpu.ONE])
+    return _crofton_factors(size)
+
+
+@functools.lru_cache(maxsize=16)
+def _crofton_factors(size: Spacing) -> npt.NDArray[np.float64]:
+    """(13,) the area behind one crossing of each of `cpu.DIRECTIONS`.
+
+    Cauchy and Crofton: the area is twice the mean, over directions, of the projected area. Lines along direction d
+    through all voxel centres have the cross-section (voxel volume / length of the step) each; the mean over the sphere
+    gives every direction the share of the sphere that lies nearest to it.
+    """
+    steps = np.array(cpu.DIRECTIONS) * np.array(size)
+    lengths = np.linalg.norm(steps, axis=1)
+    units = np.concatenate([steps, -steps]) / np.concatenate([lengths, lengths])[:, None]
+    shares = np.array([_nearest_share(i, units) for i in range(len(steps))])
+    factors: npt.NDArray[np.float64] = 2 * (2 * shares) * math.prod(size) / lengths
+    factors.setflags(write=False)
+    return factors
+
+
+def _nearest_share(i: int, units: npt.NDArray[np.float64]) -> float:
+    """The share of the sphere that is nearer to units[i] than to any other of `units`.
+
+    In the gnomonic projection about units[i] the cell is a polygon, cut by one straight line for each other direction.
+    The three axes and their opposites bound every cell to the square of half-width 2.
+    """
+    pole = units[i]
+    side = np.cross(pole, np.eye(3)[np.argmin(abs(pole))])
+    side /= np.linalg.norm(side)
+    frame = np.array([side, np.cross(pole, side)])
+    corners = [pole + 2 * (u * frame[0] + v * frame[1]) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    for j, other in enumerate(units):
+        if j == i:
+            continue
+        heights = [float(corner @ (pole - other)) for corner in corners]
+        kept = []
+        for k, corner in enumerate(corners):
+            if heights[k - 1] * heights[k] < 0:
+                t = heights[k - 1] / (heights[k - 1] - heights[k])
+                kept.append(corners[k - 1] + t * (corner - corners[k - 1]))
+            if heights[k] >= 0:
+                kept.append(corner)
+        corners = kept
+    solid_angle = 0.0
+    for k in range(len(corners)):
+        a, b = (corner / np.linalg.norm(corner) for corner in (corners[k - 1], corners[k]))
+        solid_angle += 2 * math.atan2(float(pole @ np.cross(a, b)), 1 + float(a @ b + b @ pole + pole @ a))
+    return abs(solid_angle) / (4 * math.pi)
+
+
+def _warmup() -> None:
+    """Compile what the pipeline calls."""
+    volume = np.zeros((3, 3, 3), np.int32)
+    volume[1, 1, 1] = 1
+    phases = np.zeros((3, 3, 3), np.uint8)
+    contact_areas(volume, phases, core=(1, 2))
