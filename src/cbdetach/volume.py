@@ -17,6 +17,7 @@ import math
 import operator
 import os
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -296,9 +297,7 @@ def _planes(slabs: Iterable[Array], shape: tuple[int, int, int], dtype: np.dtype
     count, limit = 0, np.iinfo(dtype).max
     for slab in slabs:
         if slab.ndim != 3 or slab.shape[1:] != shape[1:] or count + len(slab) > shape[0]:
-            raise ValueError(
-                f"slabs: must make up a volume of shape {shape}; got a slab {slab.shape} at slice {count}."
-            )
+            raise ValueError(f"slabs: must make up a volume {shape}; got a slab {slab.shape} at slice {count}.")
         if slab.size and (slab.min() < 0 or slab.max() > limit):
             raise ValueError(f"slabs: must hold values of 0 to {limit} for {dtype}; got {slab.min()} to {slab.max()}.")
         count += len(slab)
@@ -536,7 +535,7 @@ def _open_tiff(path: Path) -> _Stored:
     except BaseException as error:
         if tiff is not None:
             tiff.close()
-        if isinstance(error, tifffile.TiffFileError | OSError):
+        if isinstance(error, tifffile.TiffFileError | struct.error | OSError):
             raise InputError(f"volume: must be a whole TIFF file; got {path} ({_one_line(error)}).") from error
         raise
 
@@ -547,8 +546,8 @@ def _tiff_series(tiff: Any, path: Path) -> _Stored:
     series = tiff.series[0]
     shape, dtype = tuple(series.shape), np.dtype(series.dtype)
     voxel_size = _tiff_voxel_size(tiff)
-    if len(tiff.series) > 1 and len(shape) == 2:
-        other = next(s.shape for s in tiff.series[1:])
+    if len(tiff.series) > 1 and not tiff.is_ome:
+        other = tuple(tiff.series[1].shape)
         raise InputError(f"volume: must have slices of one shape and type; got {shape} and {other} in {path}.")
     if series.dataoffset is not None and series.keyframe.is_memmappable:
         stored_dtype = dtype.newbyteorder(tiff.byteorder)
@@ -576,9 +575,7 @@ def _tiff_page(page: Any, path: Path) -> Array:
         return np.asarray(page.asarray())
     except (ValueError, RuntimeError, OSError, zlib.error) as error:
         hint = " Install it with pip install imagecodecs." if "imagecodecs" in str(error) else ""
-        raise InputError(
-            f"volume: page {page.index} of {path} could not be read ({_one_line(error)}).{hint}"
-        ) from error
+        raise InputError(f"volume: page {page.index} of {path} is unreadable ({_one_line(error)}).{hint}") from error
 
 
 def _tiff_is_whole(tiff: Any) -> bool:
@@ -663,9 +660,9 @@ def _open_tiff_folder(path: Path) -> _Stored:
                 found = (tuple(series.shape), np.dtype(series.dtype))
                 if first is None:
                     first, voxel_size = found, _tiff_voxel_size(tiff)
-        except (tifffile.TiffFileError, ValueError, OSError, IndexError) as error:
+        except (tifffile.TiffFileError, struct.error, OSError, IndexError) as error:
             raise InputError(
-                f"volume: every slice must be a whole TIFF file; got {file} ({_one_line(error)})."
+                f"volume: all slices must be whole TIFF files; got {file} ({_one_line(error)})."
             ) from error
         if len(found[0]) != 2:
             what = f"{pages} pages" if pages > 1 else f"shape {found[0]}"
