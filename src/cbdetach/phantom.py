@@ -1,0 +1,1035 @@
+"""Synthetic electrodes with ground truth: tomogram, labels, phases, cracks, pores, and every particle's detachment.
+
+The electrode is a set of formulas, and everything else is read off them. Particle `i` is a star-shaped body: from its
+centre the surface lies at the radius `r_i(u)` in the direction `u` (an ellipsoid times a few smooth waves), so that
+`gap_i(x) = |x - c_i| - r_i(u)` is negative inside. Where bodies overlap, the one with the smallest gap owns the point:
+touching particles are flattened against each other. Carbon/binder (CBD) lies outside every particle, where
+`0 < gap_i < thickness` and the direction is in a covered part of surface `i`: wavy caps around a few axes, plus narrow
+bands that join neighbouring coatings into a network down to the collector. A coating may touch the particle next door,
+which is then covered there too. Cracks are slit-shaped half planes that leave the centre region or enter from the
+surface and may branch; pores are clusters of balls at the centre.
+
+The *volumes* are these formulas at the voxel centres, with partial volume from the distance to each interface; then
+blur, phase contrast, noise, rings and shading. The *truth* never sees a voxel: points spread evenly over directions on
+each surface, weighted by the exact area element, are classified by what the formulas give just outside. Both meet only
+in the tests.
+
+Packing: bodies dropped at random into a box larger than the volume and pushed apart until they just touch, so that
+particles are cut by the volume's border as in a measurement. Random numbers: one stream per purpose and, for noise, per
+slice, so that a slab has the same bytes however the volume is divided, and changing the blur leaves the geometry alone.
+
+Cost: about 1 microsecond and, per slab, 40 bytes per voxel. A generator, not a kernel: it loops over particles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from math import ceil, inf, isfinite, log, pi, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
+from cbdetach.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[Any]
+
+NO_DAMAGE, CRACK, PORE = 0, 1, 2
+"""Codes of the damage volume."""
+
+FWHM = 2 * sqrt(2 * log(2))
+"""Full width at half maximum of a Gaussian of standard deviation 1."""
+
+_SAMPLES = 3000  # points per particle surface: fractions are good to about 0.002
+_SHAPE_WAVES, _PATCH_WAVES = 6, 5
+_STREAMS = ("packing", "shape", "patches", "damage", "density", "network", "texture", "noise", "rings", "samples")
+
+
+@dataclass(frozen=True)
+class PhantomSettings:
+    """What the electrode is made of and how it is imaged. Lengths in micrometres, grey levels on the scale 0..65535."""
+
+    shape: tuple[int, int, int] = (192, 192, 192)
+    """Voxels (z, y, x)."""
+    voxel_size_um: tuple[float, float, float] = (0.2, 0.2, 0.2)
+    seed: int = 0
+
+    diameter_median_um: float = 5.2
+    diameter_sigma: float = 0.2
+    """Standard deviation of the logarithm of the diameter; drawn within 2.5 of it."""
+    active_fraction: float = 0.46
+    """Share of the space given to particles before overlaps are cut (up to about 0.6)."""
+    elongation: float = 0.08
+    """Standard deviation of the logarithm of each half axis."""
+    roughness: float = 0.02
+    """Standard deviation of the radius around the ellipsoid, as a part of the radius."""
+
+    coating_thickness_um: float = 1.2
+    covered_fraction: float = 0.3
+    """Mean share of a surface under the particle's own patches; the neighbours' coatings add to it."""
+    covered_fraction_sd: float = 0.25
+    patches: int = 2
+    """Patches per particle."""
+    patch_waviness: float = 0.15
+    """Amplitude (radians) of the random outline of a patch."""
+    network_share: float = 0.5
+    """Share of the particles that the carbon/binder joins, coating to coating, down to the side z = 0."""
+    collector_um: float = 0.0
+    """Thickness of the aluminium foil at z = 0."""
+
+    crack_share: float = 0.3
+    crack_width_um: float = 0.4
+    pore_share: float = 0.4
+    pore_size: float = 0.25
+    """Radius of the central pore cluster, as a part of the particle's radius."""
+
+    grey_void: float = 10000.0
+    grey_cbd: float = 21000.0
+    grey_active: float = 44000.0
+    grey_collector: float = 31000.0
+    density_sd: float = 0.02
+    """Standard deviation of the particles' mean grey, as a part of the active material's contrast to void."""
+    blur_fwhm_um: float = 0.4
+    fringe: float = 0.1
+    """Strength of the bright and dark lines at edges (unsharp mask twice as wide as the blur)."""
+    texture: float = 0.03
+    """Standard deviation of the grain inside solids, after blur, as a part of the contrast."""
+    noise: float = 0.04
+    """Standard deviation of the noise, as a part of the contrast."""
+    noise_correlation: float = 0.7
+    """Standard deviation (voxels) of the Gaussian that the noise went through."""
+    rings: float = 0.02
+    shading: float = 0.0
+    """Largest slow change of the grey value over the volume, as a part of the contrast."""
+    dtype: str = "uint16"
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "voxel_size_um"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.shape) != 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in self.shape):
+            raise InputError(f"shape: must be three positive integers (z, y, x); got {self.shape}.")
+        if len(self.voxel_size_um) != 3 or any(not (isfinite(s) and s > 0) for s in self.voxel_size_um):
+            raise InputError(f"voxel_size_um: must be three positive lengths (dz, dy, dx); got {self.voxel_size_um}.")
+        if self.dtype not in ("uint8", "uint16", "float32"):
+            raise InputError(f"dtype: must be uint8, uint16 or float32; got {self.dtype}.")
+        if self.seed < 0:
+            raise InputError(f"seed: must be an integer of at least 0; got {self.seed}.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name}: must be between {low:g} and {high:g}; got {value:g}.")
+        mean, sd = self.covered_fraction, self.covered_fraction_sd
+        if sd > 0 and sd * sd >= mean * (1 - mean):
+            limit = sqrt(mean * (1 - mean))
+            raise InputError(
+                f"covered_fraction_sd: must be below {limit:.3g} for a covered_fraction of {mean:g}; got {sd:g}."
+            )
+        if self.diameter_median_um < 3 * max(self.voxel_size_um):
+            raise InputError(
+                f"diameter_median_um: must be at least 3 voxels ({3 * max(self.voxel_size_um):g} um); "
+                f"got {self.diameter_median_um:g}."
+            )
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "diameter_median_um": (1e-6, 1e6),
+    "diameter_sigma": (0.0, 1.0),
+    "active_fraction": (0.01, 0.6),
+    "elongation": (0.0, 0.3),
+    "roughness": (0.0, 0.1),
+    "coating_thickness_um": (0.0, 1e6),
+    "covered_fraction": (0.0, 1.0),
+    "covered_fraction_sd": (0.0, 0.5),
+    "patches": (1, 1000),
+    "patch_waviness": (0.0, 1.0),
+    "network_share": (0.0, 1.0),
+    "collector_um": (0.0, 1e6),
+    "crack_share": (0.0, 1.0),
+    "crack_width_um": (0.0, 1e6),
+    "pore_share": (0.0, 1.0),
+    "pore_size": (0.01, 0.7),
+    "grey_void": (0.0, 65535.0),
+    "grey_cbd": (0.0, 65535.0),
+    "grey_active": (0.0, 65535.0),
+    "grey_collector": (0.0, 65535.0),
+    "density_sd": (0.0, 0.5),
+    "blur_fwhm_um": (0.0, 1e6),
+    "fringe": (0.0, 2.0),
+    "texture": (0.0, 1.0),
+    "noise": (0.0, 1.0),
+    "noise_correlation": (0.0, 10.0),
+    "rings": (0.0, 1.0),
+    "shading": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Slices `z0` to `z1 - 1` of a phantom. All arrays are (z1 - z0, Y, X)."""
+
+    z0: int
+    z1: int
+    grey: Array
+    """The tomogram, of the dtype in the settings."""
+    labels: Array
+    """int32: 1..n, the filled particle (cracks and pores included); 0 elsewhere."""
+    phases: Array
+    """uint8: `VOID`, `CBD`, `ACTIVE`, `COLLECTOR` of `cbdetach.codes`; cracks and pores are void."""
+    damage: Array
+    """uint8: `NO_DAMAGE`, `CRACK`, `PORE`."""
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """n bodies by their radius at direction u: radius / sqrt(u' Q u) * (1 + amplitude * sum sin(wave . u + phase))."""
+
+    radius: Array  # (n,)
+    quadric: Array  # (n, 6): zz, yy, xx, 2zy, 2zx, 2yx of Q
+    wave: Array  # (n, K, 3)
+    phase: Array  # (n, K)
+    amplitude: Array  # (n,)
+
+    def take(self, keep: Array) -> _Shapes:
+        return _Shapes(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
+    def as_float32(self) -> _Shapes:
+        return _Shapes(**{f.name: getattr(self, f.name).astype(np.float32) for f in fields(self)})
+
+    def at(self, i: int | Array, u: Array) -> Array:
+        """Radius in the directions u (3, N) of the particle i, or of particle i[k] in direction k."""
+        stretch = np.sqrt(_quadratic(self.quadric[i].T, u))
+        bump = self.amplitude[i] * _waves(self.wave[i], self.phase[i], u)
+        result: Array = self.radius[i] / stretch * (1 + bump)
+        return result
+
+    def log_gradient(self, i: int, u: Array) -> Array:
+        """Tangential gradient of log(radius) on the unit sphere, (3, N)."""
+        q = self.quadric[i]
+        matrix = np.array([[q[0], q[3] / 2, q[4] / 2], [q[3] / 2, q[1], q[5] / 2], [q[4] / 2, q[5] / 2, q[2]]])
+        gradient = -(matrix @ u) / _quadratic(q, u)
+        total = 1 + self.amplitude[i] * _waves(self.wave[i], self.phase[i], u)
+        for wave, phase in zip(self.wave[i], self.phase[i], strict=True):
+            gradient += self.amplitude[i] * wave[:, None] * np.cos(wave @ u + phase) / total
+        result: Array = gradient - u * (gradient * u).sum(axis=0)
+        return result
+
+
+@dataclass
+class _Coat:
+    """The covered part of one surface: caps around axes, with a wavy outline, and bands along arcs of great circles."""
+
+    axes: Array  # (m, 3)
+    wave: Array  # (K, 3)
+    phase: Array  # (K,)
+    waviness: float
+    limit: float = 0.0  # a direction is covered where `outline` is below this angle
+    arcs: list[tuple[Array, Array]] = field(default_factory=list)
+    half_band: float = 0.0
+
+    def outline(self, u: Array) -> Array:
+        nearest = np.clip((self.axes.astype(u.dtype)[:, :, None] * u).sum(axis=1).max(axis=0), -1, 1)
+        wavy = u.dtype.type(self.waviness) * _waves(self.wave.astype(u.dtype), self.phase.astype(u.dtype), u)
+        result: Array = np.arccos(nearest) + wavy
+        return result
+
+    def angle(self, u: Array) -> Array:
+        """Angle to the edge of the covered part, negative inside (exact for one smooth cap)."""
+        angle: Array = self.outline(u) - u.dtype.type(self.limit)
+        for start, end in self.arcs:
+            np.minimum(angle, _angle_to_arc(start, end, u) - u.dtype.type(self.half_band), out=angle)
+        return angle
+
+
+@dataclass(frozen=True)
+class _Slit:
+    """A crack: the part of the half plane origin + s * along + t * across near the particle's mid-depth."""
+
+    origin: Array
+    along: Array
+    across: Array
+    normal: Array
+    half_width: float  # at its widest
+    start: float  # depths as a part of the particle's radius
+    stop: float
+    opens_outwards: bool
+    half_length: float
+    meander: tuple[float, float, float, float, float]  # amplitude, two wave numbers, two phases
+
+    def distance(self, x: Array, depth: Array, radius: Array) -> tuple[Array, Array]:
+        """Signed distance (negative inside) and the local half width, at the points x (3, N) relative to the centre."""
+        t = x.dtype.type
+        y = x - self.origin.astype(x.dtype)[:, None]
+        s = _dot(self.along, y)
+        w = _dot(self.across, y)
+        amplitude, k1, k2, p1, p2 = (t(v) for v in self.meander)
+        off = _dot(self.normal, y) - amplitude * (np.sin(k1 * s + p1) + np.sin(k2 * w + p2))
+        ramp = np.clip((depth - t(self.start)) / t(self.stop - self.start), 0, 1)
+        taper = ramp if self.opens_outwards else 1 - ramp
+        half = t(self.half_width) * (t(0.35) + t(0.65) * taper)
+        distance = np.maximum(np.abs(off) - half, -s)
+        distance = np.maximum(distance, np.abs(w) - t(self.half_length))
+        outside = np.maximum(t(self.start) - depth, depth - t(self.stop)) * radius
+        return np.maximum(distance, outside), half
+
+
+@dataclass(frozen=True)
+class _Damage:
+    slits: list[_Slit]
+    pores: list[tuple[Array, float]]  # centre relative to the particle's, radius
+
+    def at(self, x: Array, depth: Array, radius: Array, width: float) -> tuple[Array, Array]:
+        """Code at the points x (3, N), and the share of dark in a voxel of `width` around each."""
+        code = np.zeros(x.shape[1], np.uint8)
+        dark = np.zeros(x.shape[1], x.dtype)
+        for slit in self.slits:
+            distance, half = slit.distance(x, depth, radius)
+            code[distance < 0] = CRACK
+            # a slit narrower than a voxel darkens it by its width, not by half
+            share = np.clip(0.5 - distance / width, 0, 1) - np.clip(0.5 - (distance + 2 * half) / width, 0, 1)
+            np.maximum(dark, share, out=dark)
+        for centre, size in self.pores:
+            y = x - centre.astype(x.dtype)[:, None]
+            distance = np.sqrt((y * y).sum(axis=0)) - x.dtype.type(size)
+            code[distance < 0] = PORE
+            np.maximum(dark, np.clip(0.5 - distance / width, 0, 1), out=dark)
+        return code, dark
+
+
+class Phantom:
+    """A synthetic electrode, made from `settings`: `truth`, and its volumes slab by slab.
+
+    settings: `PhantomSettings`, or give its fields as keywords.
+    centres_um (n, 3), diameters_um (n,): place these particles instead of packing at random.
+
+    `truth` is a pandas table, one row per particle with at least 10 voxels in the volume:
+    label, z_um, y_um, x_um (centroid of the part in the volume), volume_um3, equivalent_diameter_um, crack_fraction,
+    pore_fraction, touches_border, area_void_um2, area_cbd_um2, area_particle_um2, area_other_um2 (collector),
+    area_border_um2 (surface outside the volume), area_crack_mouth_um2, detachment_fraction (void / (void + cbd), nan
+    where both are 0), covered_fraction (as drawn, by its own patches), networked (its coating belongs to the network),
+    grey (level of its solid, before imaging).
+    Surface nearer than half a voxel to another particle counts as contact with it: no volume could tell.
+    """
+
+    truth: pd.DataFrame
+
+    def __init__(
+        self,
+        settings: PhantomSettings | None = None,
+        *,
+        centres_um: Array | None = None,
+        diameters_um: Array | None = None,
+        **changes: Any,
+    ) -> None:
+        self.settings = s = _settings(settings, changes)
+        self._size = np.array(s.voxel_size_um)
+        self._low = -0.5 * self._size
+        self._high = (np.array(s.shape) - 0.5) * self._size
+        self._foil = self._low[0] + s.collector_um
+        self._sigma = s.blur_fwhm_um / FWHM / self._size
+        self._reach = int(max(_kernel(v).size // 2 for v in self._sigma))
+        self._halo = self._reach + int(max(_kernel(2 * v).size // 2 for v in self._sigma) if s.fringe else 0)
+        self._contact_gap = 0.5 * float(self._size.max())
+
+        if (centres_um is None) != (diameters_um is None):
+            raise InputError("centres_um, diameters_um: must be given together; got only one of them.")
+        if centres_um is None or diameters_um is None:
+            self._pack()
+        else:
+            self._place(np.array(centres_um, np.float64), np.array(diameters_um, np.float64))
+        self._keep_visible()
+        self._draw_coats()
+        self._draw_damage()
+        contrast = s.grey_active - s.grey_void
+        self._level = s.grey_active + contrast * s.density_sd * self._rng("density").standard_normal(self._total)
+        self._shapes32 = self._shapes.as_float32()
+        self._measure_truth()
+
+    # Volumes
+
+    def slab(self, z0: int, z1: int) -> Slab:
+        """Slices z0..z1-1. Equal, byte for byte, to the same slices of the whole volume. InputError outside 0..Z."""
+        s = self.settings
+        if not 0 <= z0 < z1 <= s.shape[0]:
+            raise InputError(f"z0, z1: must satisfy 0 <= z0 < z1 <= {s.shape[0]}; got {z0}, {z1}.")
+        first = z0 - self._halo
+        gap, owner, coat, dark, damage = self._render(first, z1 + self._halo)
+        inner = slice(self._halo, self._halo + z1 - z0)
+
+        z_um = (np.arange(first, z1 + self._halo) * self._size[0])[:, None, None]
+        width = np.float32(self._size.mean())
+        active = np.clip(np.float32(0.5) - gap / width, 0, 1)
+        foil = np.clip(0.5 - (z_um - self._foil) / self._size[0], 0, 1).astype(np.float32) * (s.collector_um > 0)
+        cbd = np.clip(np.float32(0.5) - coat / width, 0, 1) * (1 - foil) * (1 - active)
+        foil = foil * (1 - active)
+        active *= 1 - dark
+        level = np.append(self._level, s.grey_active).astype(np.float32)[owner]
+        grey = np.float32(s.grey_void) + active * (level - np.float32(s.grey_void))
+        grey += cbd * np.float32(s.grey_cbd - s.grey_void)
+        grey += foil * np.float32(s.grey_collector - s.grey_void)
+
+        inside = gap[inner] < 0
+        labels = np.where(inside, np.append(self._label, 0)[owner[inner]], 0).astype(np.int32)
+        damage = np.where(inside, damage[inner], NO_DAMAGE).astype(np.uint8)
+        phases = np.where(coat[inner] < 0, CBD, VOID).astype(np.uint8)
+        if s.collector_um > 0:
+            phases[z_um[inner, 0, 0] < self._foil] = COLLECTOR
+        phases[inside] = ACTIVE
+        phases[damage != NO_DAMAGE] = VOID
+
+        return Slab(z0, z1, self._image(grey, active + cbd + foil, z0, z1), labels, phases, damage)
+
+    def slabs(self, thickness: int = 64) -> Iterator[Slab]:
+        """The whole volume in order, `thickness` slices at a time."""
+        depth = self.settings.shape[0]
+        for z0 in range(0, depth, thickness):
+            yield self.slab(z0, min(z0 + thickness, depth))
+
+    def volume(self) -> Slab:
+        """The whole volume in memory: 8 bytes per voxel (16-bit grey), plus what one slab needs while it is made."""
+        shape = self.settings.shape
+        whole = Slab(
+            0,
+            shape[0],
+            np.empty(shape, self.settings.dtype),
+            np.empty(shape, np.int32),
+            np.empty(shape, np.uint8),
+            np.empty(shape, np.uint8),
+        )
+        for part in self.slabs():
+            for name in ("grey", "labels", "phases", "damage"):
+                getattr(whole, name)[part.z0 : part.z1] = getattr(part, name)
+        return whole
+
+    def phase_at(self, points_um: Array) -> tuple[Array, Array]:
+        """Phase (uint8) and label (int32) at any points (N, 3) in micrometres: the electrode before it is imaged."""
+        from scipy.spatial import cKDTree
+
+        points = np.asarray(points_um, np.float64)
+        gap = np.full(len(points), inf)
+        owner = np.full(len(points), -1)
+        coat = np.full(len(points), inf)
+        damage = np.zeros(len(points), np.uint8)
+        tree = cKDTree(points)
+        for i in range(self._total):
+            near = np.array(tree.query_ball_point(self._centre[i], self._outer[i] + self.settings.coating_thickness_um))
+            if not len(near):
+                continue
+            x = (points[near] - self._centre[i]).T
+            own_gap, radius, u, rho = _gap(self._shapes, i, x)
+            coat[near] = np.minimum(coat[near], self._coat_distance(i, own_gap, u, rho))
+            mine = own_gap < gap[near]
+            gap[near[mine]], owner[near[mine]] = own_gap[mine], i
+            damage[near[mine]] = self._damage[i].at(x[:, mine], (rho / radius)[mine], radius[mine], 1.0)[0]
+        inside = gap < 0
+        phase = np.where(coat < 0, CBD, VOID).astype(np.uint8)
+        phase[(points[:, 0] < self._foil) & (self.settings.collector_um > 0)] = COLLECTOR
+        phase[inside] = np.where(damage[inside] == NO_DAMAGE, ACTIVE, VOID)
+        return phase, np.where(inside, np.append(self._label, 0)[owner], 0).astype(np.int32)
+
+    # Making the electrode
+
+    def _rng(self, stream: str, *more: int) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, _STREAMS.index(stream), *more])
+
+    def _pack(self) -> None:
+        """Random particles in a box larger than the volume, pushed apart along their centre lines until they touch."""
+        s = self.settings
+        spread = 2.5 * s.diameter_sigma
+        largest = 0.5 * s.diameter_median_um * np.exp(spread) * (1 + 2 * s.elongation + 2 * s.roughness)
+        margin = largest + self._halo * self._size
+        low, high = self._low - margin, self._high + margin
+        if s.collector_um > 0:
+            low[0] = self._foil
+        rng = self._rng("packing")
+        box = high - low
+        mean_volume = pi / 6 * s.diameter_median_um**3 * np.exp(4.5 * s.diameter_sigma**2)
+        n = max(1, round(s.active_fraction * float(np.prod(box)) / mean_volume))
+        normal = np.clip(rng.standard_normal(n), -2.5, 2.5)
+        radius = 0.5 * s.diameter_median_um * np.exp(s.diameter_sigma * normal)
+        self._shapes = self._draw_shapes(radius)
+        self._centre = low + _relax(rng.random((n, 3)) * box, box, self._shapes, floor=s.collector_um > 0)
+
+    def _place(self, centres: Array, diameters: Array) -> None:
+        if centres.ndim != 2 or centres.shape[1] != 3 or diameters.shape != centres.shape[:1] or not len(centres):
+            raise InputError(
+                f"centres_um, diameters_um: must be (n, 3) and (n,) with n >= 1; "
+                f"got {centres.shape}, {diameters.shape}."
+            )
+        if not (np.isfinite(centres).all() and np.isfinite(diameters).all() and (diameters > 0).all()):
+            raise InputError("centres_um, diameters_um: must be finite, and diameters positive; got other values.")
+        self._shapes, self._centre = self._draw_shapes(diameters / 2), centres
+
+    def _draw_shapes(self, radius: Array) -> _Shapes:
+        """Ellipsoids with waves, scaled so that each has the volume of a ball of the given radius."""
+        s, n = self.settings, len(radius)
+        rng = self._rng("shape")
+        axes, _ = np.linalg.qr(rng.standard_normal((n, 3, 3)))
+        stretch = np.exp(-2 * s.elongation * np.clip(rng.standard_normal((n, 3)), -2, 2))
+        q = np.einsum("nij,nj,nkj->nik", axes, stretch, axes)
+        quadric = np.stack([q[:, 0, 0], q[:, 1, 1], q[:, 2, 2], 2 * q[:, 0, 1], 2 * q[:, 0, 2], 2 * q[:, 1, 2]], axis=1)
+        wave = _directions(rng, (n, _SHAPE_WAVES)) * rng.uniform(2.5, 7.0, (n, _SHAPE_WAVES, 1))
+        phase = rng.uniform(0, 2 * pi, (n, _SHAPE_WAVES))
+        amplitude = np.full(n, s.roughness * sqrt(2 / _SHAPE_WAVES))
+        shapes = _Shapes(radius.copy(), quadric, wave, phase, amplitude)
+        u = _even_directions(400)
+        for i in range(n):
+            shapes.radius[i] *= radius[i] / np.cbrt((shapes.at(i, u) ** 3).mean())
+        return shapes
+
+    def _keep_visible(self) -> None:
+        """Drop particles out of sight and slivers below 10 voxels; number the others 1..n by their centres."""
+        u = _even_directions(_SAMPLES)
+        order = np.lexsort(self._centre.T[::-1])
+        self._centre, self._shapes = self._centre[order], self._shapes.take(order)
+        n = len(self._centre)
+        reach = self.settings.coating_thickness_um + self._halo * float(self._size.max())
+        bounds = [self._shapes.at(i, u) for i in range(n)]
+        self._outer = np.array([b.max() for b in bounds]) * 1.01
+        nearest = np.clip(self._centre, self._low, self._high)
+        distance = np.sqrt(((self._centre - nearest) ** 2).sum(axis=1))
+        voxel = float(np.prod(self._size))
+        keep, seen = np.zeros(n, bool), np.zeros(n, bool)
+        for i in range(n):
+            start, stop = _ray_through_box(self._centre[i], u, self._low, self._high)
+            part = (np.minimum(bounds[i], stop) ** 3 - np.minimum(bounds[i], start) ** 3).mean() * 4 / 3 * pi
+            seen[i] = part >= 10 * voxel
+            clear = distance[i] - self._outer[i]
+            keep[i] = seen[i] or (part == 0 and 0 < clear < reach)
+        self._centre, self._shapes, self._outer = self._centre[keep], self._shapes.take(keep), self._outer[keep]
+        seen = seen[keep]
+        self._total = len(seen)
+        self._label = np.where(seen, np.cumsum(seen), 0)
+
+    def _draw_coats(self) -> None:
+        s = self.settings
+        rng = self._rng("patches")
+        u = _even_directions(_SAMPLES)
+        covered = np.full(self._total, s.covered_fraction)
+        if s.covered_fraction_sd > 0:
+            concentration = s.covered_fraction * (1 - s.covered_fraction) / s.covered_fraction_sd**2 - 1
+            a, b = s.covered_fraction * concentration, (1 - s.covered_fraction) * concentration
+            covered = rng.beta(a, b, self._total)
+        self._covered = covered
+        self._coats = [
+            _Coat(
+                axes=_directions(rng, (s.patches,)),
+                wave=_directions(rng, (_PATCH_WAVES,)) * rng.uniform(3, 10, (_PATCH_WAVES, 1)),
+                phase=rng.uniform(0, 2 * pi, _PATCH_WAVES),
+                waviness=s.patch_waviness * sqrt(2 / _PATCH_WAVES),
+            )
+            for _ in range(self._total)
+        ]
+        self._join_coats()
+        for i, coat in enumerate(self._coats):
+            radius = self._shapes.at(i, u)
+            area = radius**2 * np.sqrt(1 + (self._shapes.log_gradient(i, u) ** 2).sum(axis=0))
+            coat.limit = _weighted_quantile(coat.outline(u), area, covered[i])
+
+    def _join_coats(self) -> None:
+        """A tree of coatings: each networked particle's first patch faces its parent; bands lead on to its children."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import dijkstra
+        from scipy.spatial import cKDTree
+
+        s, n = self.settings, self._total
+        self._networked = np.zeros(n, bool)
+        thickness = s.coating_thickness_um
+        if s.network_share == 0 or thickness == 0 or s.covered_fraction == 0:
+            return
+        pairs = cKDTree(self._centre).query_pairs(2 * self._outer.max() + thickness, output_type="ndarray")
+        gap, _ = _pair_gaps(self._shapes, self._centre, pairs)
+        close = gap < thickness
+        pairs, gap = pairs[close], np.maximum(gap[close], 1e-3)
+        down = np.array([-1.0, 0.0, 0.0])
+        every = np.arange(n)
+        bottom = self._centre[:, 0] - self._shapes.at(every, np.repeat(down[:, None], n, axis=1))
+        roots = np.flatnonzero(bottom - self._foil < thickness)
+        # node n is the collector; distances along the tree grow with the step and a random detour
+        length = np.sqrt(((self._centre[pairs[:, 0]] - self._centre[pairs[:, 1]]) ** 2).sum(axis=1))
+        length = length * self._rng("network").uniform(1, 2, len(length))
+        rows = np.concatenate([pairs[:, 0], roots])
+        columns = np.concatenate([pairs[:, 1], np.full(len(roots), n)])
+        weights = np.concatenate([length, np.full(len(roots), 1e-3)])
+        graph = coo_array((weights, (rows, columns)), shape=(n + 1, n + 1))
+        distance, parent = dijkstra(graph, directed=False, indices=np.array([n]), return_predecessors=True)
+        distance, parent = distance[0], parent[0]
+        wanted = (self._rng("network", 1).random(n) < s.network_share) & np.isfinite(distance[:n])
+        # a wanted particle brings its whole way down with it
+        for i in np.argsort(-distance[:n], kind="stable"):
+            if wanted[i] and parent[i] < n:
+                wanted[parent[i]] = True
+        self._networked = wanted
+        half_um = max(0.6 * thickness, 0.75 * float(self._size.max()))
+        for i in np.flatnonzero(wanted):
+            hub = down if parent[i] == n else _unit(self._centre[parent[i]] - self._centre[i])
+            coat = self._coats[i]
+            coat.axes[0] = hub
+            coat.half_band = half_um / float(self._shapes.radius[i])
+            coat.arcs.append((hub, hub))
+        for i in np.flatnonzero(wanted):
+            if parent[i] < n:
+                coat = self._coats[parent[i]]
+                coat.arcs.append((coat.axes[0], _unit(self._centre[i] - self._centre[parent[i]])))
+
+    def _draw_damage(self) -> None:
+        s = self.settings
+        self._damage = []
+        for i in range(self._total):
+            rng = self._rng("damage", i)
+            cracked, porous = rng.random() < s.crack_share, rng.random() < s.pore_share
+            radius = float(self._shapes.radius[i])
+            pores = _draw_pores(self._rng("damage", i, 1), radius, s.pore_size) if porous else []
+            slits = _draw_slits(self._rng("damage", i, 2), radius, s.crack_width_um) if cracked else []
+            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores))
+
+    # The truth
+
+    def _coat_distance(self, i: int, gap: Array, u: Array, rho: Array) -> Array:
+        """Signed distance to the coating of particle i, at points of the given gap, direction and distance."""
+        thickness = self.settings.coating_thickness_um
+        if thickness == 0:
+            return np.full_like(gap, inf)
+        result: Array = np.maximum(gap - gap.dtype.type(thickness), self._coats[i].angle(u) * rho)
+        return result
+
+    def _measure_truth(self) -> None:
+        import pandas as pd
+        from scipy.spatial import cKDTree
+
+        s = self.settings
+        tree = cKDTree(self._centre)
+        even = _even_directions(_SAMPLES)
+        furthest = float(self._outer.max()) if self._total else 0.0
+        rows = []
+        for i in np.flatnonzero(self._label):
+            rng = self._rng("samples", int(i))
+            turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+            u = turn @ even
+            near = tree.query_ball_point(
+                self._centre[i], self._outer[i] + furthest + max(s.coating_thickness_um, self._contact_gap)
+            )
+            near = sorted(j for j in near if j != i)
+            row = {"label": int(self._label[i])}
+            row |= self._measure_body(int(i), u, near, rng)
+            row |= self._measure_surface(int(i), u, near)
+            row |= {
+                "covered_fraction": self._covered[i],
+                "networked": bool(self._networked[i]),
+                "grey": self._level[i],
+            }
+            rows.append(row)
+        self.truth = pd.DataFrame(rows)
+
+    def _measure_surface(self, i: int, u: Array, near: list[int]) -> dict[str, Any]:
+        """Area of each class, from points on the surface in the directions u (3, N), each with its area element."""
+        s = self.settings
+        radius = self._shapes.at(i, u)
+        slope = self._shapes.log_gradient(i, u)
+        stretch = np.sqrt(1 + (slope**2).sum(axis=0))
+        area = 4 * pi / u.shape[1] * radius**2 * stretch
+        step = 1e-4 * float(self._size.min())
+        surface = radius * u
+        outside = surface + step * (u - slope) / stretch
+        place = self._centre[i][:, None] + outside
+
+        gap, _, direction, rho = _gap(self._shapes, i, outside)
+        coat = self._coat_distance(i, gap, direction, rho)
+        other = np.full(len(radius), inf)
+        for j in near:
+            x = place - self._centre[j][:, None]
+            reach = self._outer[j] + max(s.coating_thickness_um, self._contact_gap)
+            close = (x * x).sum(axis=0) < reach**2
+            gap, _, direction, rho = _gap(self._shapes, j, x[:, close])
+            other[close] = np.minimum(other[close], gap)
+            coat[close] = np.minimum(coat[close], self._coat_distance(j, gap, direction, rho))
+
+        depth = 1 - 1e-4
+        mouth = self._damage[i].at(depth * surface, np.full_like(radius, depth), radius, 1.0)[0] != NO_DAMAGE
+        border = ((place < self._low[:, None]) | (place > self._high[:, None])).any(axis=0)
+        particle = other < self._contact_gap
+        foil = (place[0] < self._foil) & (s.collector_um > 0)
+        cbd = coat < 0
+        classes = np.select([border, particle, mouth, foil, cbd], [0, 1, 2, 3, 4], 5)
+        border_area, particle_area, mouth_area, foil_area, cbd_area, void_area = np.bincount(
+            classes, weights=area, minlength=6
+        )
+        contact = cbd_area + void_area
+        return {
+            "touches_border": bool(border.any()),
+            "area_void_um2": void_area,
+            "area_cbd_um2": cbd_area,
+            "area_particle_um2": particle_area,
+            "area_other_um2": foil_area,
+            "area_border_um2": border_area,
+            "area_crack_mouth_um2": mouth_area,
+            "detachment_fraction": void_area / contact if contact > 0 else np.nan,
+        }
+
+    def _measure_body(self, i: int, u: Array, near: list[int], rng: np.random.Generator) -> dict[str, Any]:
+        """Volume and centroid by rays from the centre to surface, neighbour or border; damage by points on them."""
+        radius = self._shapes.at(i, u)
+        reach = radius.copy()
+        place = self._centre[i][:, None] + radius * u
+        for j in near:
+            x = place - self._centre[j][:, None]
+            rays = np.flatnonzero((x * x).sum(axis=0) < self._outer[j] ** 2)
+            rays = rays[_gap(self._shapes, j, x[:, rays])[0] < 0]
+            if not len(rays):
+                continue
+            # the surface lies in particle j: halve the ray towards the point where j takes over
+            low, high = np.zeros(len(rays)), radius[rays]
+            between = (self._centre[i] - self._centre[j])[:, None]
+            for _ in range(16):
+                middle = 0.5 * (low + high)
+                taken = middle - radius[rays] > _gap(self._shapes, j, between + middle * u[:, rays])[0]
+                low, high = np.where(taken, low, middle), np.where(taken, middle, high)
+            reach[rays] = np.minimum(reach[rays], high)
+        start, stop = _ray_through_box(self._centre[i], u, self._low, self._high)
+        start, stop = np.minimum(start, reach), np.minimum(stop, reach)
+        solid_angle = 4 * pi / u.shape[1]
+        volume = solid_angle * (stop**3 - start**3).sum() / 3
+        centroid = self._centre[i] + solid_angle * (u * (stop**4 - start**4)).sum(axis=1) / 4 / volume
+
+        fractions = {CRACK: 0.0, PORE: 0.0}
+        if self._damage[i].slits or self._damage[i].pores:
+            layers = 20
+            place = (np.arange(layers)[:, None] + rng.random((layers, u.shape[1]))) / layers
+            rho = np.cbrt(start**3 + place * (stop**3 - start**3))
+            weight = np.broadcast_to((stop**3 - start**3) / 3 * solid_angle / layers, rho.shape)
+            x = (rho * u[:, None, :]).reshape(3, -1)
+            code, _ = self._damage[i].at(x, (rho / radius).ravel(), np.broadcast_to(radius, rho.shape).ravel(), 1.0)
+            for kind in fractions:
+                fractions[kind] = float(weight.ravel()[code == kind].sum() / volume)
+        return {
+            "z_um": centroid[0],
+            "y_um": centroid[1],
+            "x_um": centroid[2],
+            "volume_um3": volume,
+            "equivalent_diameter_um": np.cbrt(6 * volume / pi),
+            "crack_fraction": fractions[CRACK],
+            "pore_fraction": fractions[PORE],
+        }
+
+    # Imaging
+
+    def _render(self, z0: int, z1: int) -> tuple[Array, Array, Array, Array, Array]:
+        """At the voxel centres of slices z0..z1-1: gap to the nearest particle, its index (-1: none near), signed
+        distance to the coatings, share of damage, damage code."""
+        s = self.settings
+        shape = (z1 - z0, *s.shape[1:])
+        gap = np.full(shape, inf, np.float32)
+        owner = np.full(shape, -1, np.int32)
+        coat = np.full(shape, inf, np.float32)
+        dark = np.zeros(shape, np.float32)
+        damage = np.zeros(shape, np.uint8)
+        first = np.array([z0, 0, 0])
+        width = float(self._size.mean())
+        for i in range(self._total):
+            reach = self._outer[i] + max(s.coating_thickness_um, 0.0) + float(self._size.max())
+            low = np.maximum(np.ceil((self._centre[i] - reach) / self._size).astype(int) - first, 0)
+            high = np.minimum(np.floor((self._centre[i] + reach) / self._size).astype(int) + 1 - first, shape)
+            if (low >= high).any():
+                continue
+            box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            z, y, x = (
+                (np.arange(a, b) + f) * d - c
+                for a, b, f, d, c in zip(low, high, first, self._size, self._centre[i], strict=True)
+            )
+            near = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < reach**2
+            iz, iy, ix = near.nonzero()
+            points = np.stack([z[iz], y[iy], x[ix]]).astype(np.float32)
+            own_gap, radius, u, rho = _gap(self._shapes32, i, points)
+
+            around = own_gap > -width
+            own_coat = np.full(len(own_gap), inf, np.float32)
+            own_coat[around] = self._coat_distance(i, own_gap[around], u[:, around], rho[around])
+            coat_box = coat[box]
+            coat_box[near] = np.minimum(coat_box[near], own_coat)
+
+            mine = own_gap < gap[box][near]
+            code, share = np.zeros(len(own_gap), np.uint8), np.zeros(len(own_gap), np.float32)
+            if self._damage[i].slits or self._damage[i].pores:
+                inner = own_gap < width
+                code[inner], share[inner] = self._damage[i].at(
+                    points[:, inner], (rho / radius)[inner], radius[inner], width
+                )
+            near[near] = mine
+            gap[box][near] = own_gap[mine]
+            owner[box][near] = i
+            dark[box][near] = share[mine]
+            damage[box][near] = code[mine]
+        return gap, owner, coat, dark, damage
+
+    def _image(self, grey: Array, solid: Array, z0: int, z1: int) -> Array:
+        """The tomogram of slices z0..z1-1; the ideal grey and the solid share have `_halo` more slices at both ends."""
+        s = self.settings
+        contrast = s.grey_active - s.grey_void
+        if s.texture > 0:
+            gain = s.texture * contrast / _remaining(self._sigma)
+            grey += np.float32(gain) * solid * self._white("texture", z0 - self._halo, z1 + self._halo)
+        image = _blur(grey, self._sigma, self._reach)
+        spare = self._halo - self._reach
+        if s.fringe > 0:
+            wide = _blur(image, 2 * self._sigma, spare)
+            image = image[spare : len(image) - spare] if spare else image
+            image = image + np.float32(s.fringe) * (image - wide)
+        if s.noise > 0:
+            sigma = np.full(3, s.noise_correlation)
+            reach = _kernel(s.noise_correlation).size // 2
+            image += np.float32(s.noise * contrast / _remaining(sigma)) * _blur(
+                self._white("noise", z0 - reach, z1 + reach), sigma, reach
+            )
+        if s.rings > 0:
+            image += np.float32(s.rings * contrast) * np.stack([self._rings(z) for z in range(z0, z1)])
+        if s.shading > 0:
+            axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in s.shape]
+            slow = axes[0][z0:z1, None, None] * 0.3 + axes[1][:, None] * 0.5 + (axes[2] ** 2 - 0.5)
+            image += np.float32(s.shading * contrast) * slow
+        np.clip(image, 0, 65535, out=image)
+        if s.dtype == "float32":
+            return image.astype(np.float32)
+        scale = 1.0 if s.dtype == "uint16" else 255 / 65535
+        return np.rint(image * np.float32(scale)).astype(s.dtype)
+
+    def _white(self, stream: str, z0: int, z1: int) -> Array:
+        """Independent standard normal numbers, seeded slice by slice (slices before 0 exist too)."""
+        plane = self.settings.shape[1:]
+        offset = 1 << 20
+        return np.stack([self._rng(stream, offset + z).standard_normal(plane, np.float32) for z in range(z0, z1)])
+
+    def _rings(self, z: int) -> Array:
+        """Circles around the axis of rotation: a few strong ones, on weak ones of every radius."""
+        _, ny, nx = self.settings.shape
+        y, x = np.ogrid[:ny, :nx]
+        radius = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2)
+        rng = self._rng("rings", z)
+        profile = 0.3 * rng.standard_normal(int(radius.max()) + 3)
+        profile += np.where(rng.random(len(profile)) < 0.04, 2.0 * rng.standard_normal(len(profile)), 0.0)
+        result: Array = np.interp(radius, np.arange(len(profile)), profile).astype(np.float32)
+        return result
+
+
+def _settings(settings: PhantomSettings | None, changes: dict[str, Any]) -> PhantomSettings:
+    unknown = sorted(set(changes) - {f.name for f in fields(PhantomSettings)})
+    if unknown:
+        raise InputError(f"{unknown[0]}: must be a setting of the phantom; got an unknown name. See PhantomSettings.")
+    return replace(settings or PhantomSettings(), **changes)
+
+
+# Geometry
+
+
+def _dot(vector: Array, x: Array) -> Array:
+    """Scalar product of one vector (3,) with the columns of x (3, N), in x's precision, without a matrix product
+    (whose rounding depends on N)."""
+    a, b, c = vector.astype(x.dtype)
+    result: Array = a * x[0] + b * x[1] + c * x[2]
+    return result
+
+
+def _unit(vector: Array) -> Array:
+    result: Array = vector / np.linalg.norm(vector)
+    return result
+
+
+def _quadratic(q: Array, u: Array) -> Array:
+    z, y, x = u
+    result: Array = q[0] * z * z + q[1] * y * y + q[2] * x * x + q[3] * z * y + q[4] * z * x + q[5] * y * x
+    return result
+
+
+def _waves(wave: Array, phase: Array, u: Array) -> Array:
+    """Sum of sin(wave . u + phase) at u (3, N): wave (K, 3), phase (K,), or one set per direction, (N, K, ...)."""
+    total = np.zeros(u.shape[1], u.dtype)
+    for k in range(phase.shape[-1]):
+        w = wave[..., k, :].T
+        total += np.sin(w[0] * u[0] + w[1] * u[1] + w[2] * u[2] + phase[..., k])
+    return total
+
+
+def _gap(shapes: _Shapes, i: int, x: Array) -> tuple[Array, Array, Array, Array]:
+    """At x (3, N), relative to the centre of particle i: gap to its surface, its radius there, direction, distance."""
+    rho = np.sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2])
+    u = x / np.maximum(rho, x.dtype.type(1e-9))
+    radius = shapes.at(i, u)
+    return rho - radius, radius, u, rho
+
+
+def _angle_to_arc(start: Array, end: Array, u: Array) -> Array:
+    """Angle from the directions u (3, N) to the arc of great circle between two directions."""
+    result: Array = np.arccos(np.clip(np.maximum(_dot(start, u), _dot(end, u)), -1, 1))
+    pole = np.cross(start, end)
+    size = np.linalg.norm(pole)
+    if size > 1e-6:
+        pole /= size
+        beside = (_dot(np.cross(pole, start), u) > 0) & (_dot(np.cross(end, pole), u) > 0)
+        result = np.where(beside, np.abs(np.arcsin(np.clip(_dot(pole, u), -1, 1))), result)
+    return result
+
+
+def _even_directions(n: int) -> Array:
+    """n directions (3, n), each with the same solid angle around it (Fibonacci lattice)."""
+    k = np.arange(n) + 0.5
+    z = 1 - 2 * k / n
+    angle = pi * (1 + sqrt(5)) * k
+    side = np.sqrt(1 - z * z)
+    return np.stack([z, side * np.sin(angle), side * np.cos(angle)])
+
+
+def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    vector = rng.standard_normal((*shape, 3))
+    result: Array = vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+    return result
+
+
+def _ray_through_box(origin: Array, u: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """Distances at which the rays from `origin` enter and leave the box; both 0 where they miss it."""
+    with np.errstate(divide="ignore"):
+        a = (low - origin)[:, None] / u
+        b = (high - origin)[:, None] / u
+    enter = np.maximum(np.minimum(a, b).max(axis=0), 0)
+    leave = np.maximum(a, b).min(axis=0)
+    hit = leave > enter
+    return np.where(hit, enter, 0), np.where(hit, leave, 0)
+
+
+def _weighted_quantile(values: Array, weights: Array, share: float) -> float:
+    order = np.argsort(values)
+    below = np.cumsum(weights[order]) - 0.5 * weights[order]
+    if share <= 0:
+        return -inf
+    if share >= 1:
+        return inf
+    return float(np.interp(share * weights.sum(), below, values[order]))
+
+
+def _pair_gaps(shapes: _Shapes, centre: Array, pairs: Array, box: Array | None = None) -> tuple[Array, Array]:
+    """Gap along the line of centres for each pair (K, 2), and the direction (3, K) from the first to the second."""
+    line = (centre[pairs[:, 1]] - centre[pairs[:, 0]]).T
+    if box is not None:
+        line -= box[:, None] * np.rint(line / box[:, None])
+    length = np.maximum(np.sqrt((line**2).sum(axis=0)), 1e-9)
+    u = line / length
+    return length - shapes.at(pairs[:, 0], u) - shapes.at(pairs[:, 1], -u), u
+
+
+def _relax(centre: Array, box: Array, shapes: _Shapes, *, floor: bool) -> Array:
+    """Push overlapping particles apart, draw nearly touching ones together, in a periodic box; `floor`: closed in z."""
+    from scipy.spatial import cKDTree
+
+    reach = 2.2 * float(shapes.radius.max())
+    typical = float(np.median(shapes.radius))
+    n = len(centre)
+    ends = np.zeros((n, 2))
+    if floor:
+        for column, side in enumerate((-1.0, 1.0)):
+            ends[:, column] = shapes.at(np.arange(n), np.repeat([[side], [0.0], [0.0]], n, axis=1))
+    torus = box.copy()
+    if floor:
+        torus[0] = box[0] + 2 * reach  # nothing reaches round along z
+    if (torus < 2 * reach).any():
+        torus = np.maximum(torus, 2 * reach)
+    pairs = np.empty((0, 2), np.int64)
+    for step in range(300):
+        if step % 5 == 0:
+            pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(1.15 * reach, output_type="ndarray")
+        gap, u = _pair_gaps(shapes, centre, pairs, torus)
+        overlap = -gap / typical
+        pull = np.where((gap > 0) & (gap < 0.12 * typical), -0.25 * gap, 0.0) if step > 100 else 0.0
+        push = np.where(gap < 0, -0.5 * gap, pull) * u * 0.7
+        for axis in range(3):
+            centre[:, axis] += np.bincount(pairs[:, 1], push[axis], n) - np.bincount(pairs[:, 0], push[axis], n)
+        if floor:
+            centre[:, 0] = np.clip(centre[:, 0], ends[:, 0], np.maximum(box[0] - ends[:, 1], ends[:, 0]))
+        if step > 150 and overlap.max(initial=0) < 0.02:
+            break
+    centre = centre.copy()
+    start = 1 if floor else 0
+    centre[:, start:] %= box[start:]
+    return centre
+
+
+def _draw_pores(rng: np.random.Generator, radius: float, size: float) -> list[tuple[Array, float]]:
+    """A cluster of balls: one at the centre, smaller ones around it."""
+    main = radius * size * rng.uniform(0.5, 0.8)
+    pores = [(radius * 0.05 * rng.standard_normal(3), main)]
+    for _ in range(int(rng.integers(4, 9))):
+        small = main * rng.uniform(0.3, 0.7)
+        pores.append((_directions(rng, ()) * radius * size * rng.uniform(0.4, 1.2), small))
+    return pores
+
+
+def _draw_slits(rng: np.random.Generator, radius: float, width: float) -> list[_Slit]:
+    """Two to four cracks around one axis: from the centre outwards, sometimes forked, or from the surface inwards."""
+    across = _directions(rng, ())
+    first = _unit(np.cross(across, _directions(rng, ())))
+    second = np.cross(across, first)
+    slits = []
+    turn = rng.uniform(0, 2 * pi)
+    count = int(rng.integers(2, 5))
+    for k in range(count):
+        angle = turn + 2 * pi * k / count + rng.uniform(-0.4, 0.4)
+        from_surface = rng.random() < 0.35
+        start, stop = (rng.uniform(0.35, 0.6), 1.05) if from_surface else (0.0, rng.choice([0.7, 0.85, 1.05]))
+        half = 0.5 * width * rng.uniform(0.7, 1.3)
+        branch = not from_surface and rng.random() < 0.5
+        for fork in (0.0, rng.choice([-0.6, 0.6])) if branch else (0.0,):
+            along = np.cos(angle + fork) * first + np.sin(angle + fork) * second
+            origin = np.zeros(3)
+            if fork:
+                origin = 0.45 * radius * (np.cos(angle) * first + np.sin(angle) * second)
+            slits.append(
+                _Slit(
+                    origin=origin,
+                    along=along,
+                    across=across,
+                    normal=np.cross(across, along),
+                    half_width=half * (0.7 if fork else 1.0),
+                    start=start,
+                    stop=stop,
+                    opens_outwards=from_surface,
+                    half_length=radius * rng.uniform(0.4, 0.8),
+                    meander=(
+                        0.025 * radius,
+                        rng.uniform(5, 10) / radius,
+                        rng.uniform(4, 8) / radius,
+                        rng.uniform(0, 2 * pi),
+                        rng.uniform(0, 2 * pi),
+                    ),
+                )
+            )
+    return slits
+
+
+# Imaging
+
+
+def _kernel(sigma: float) -> Array:
+    """Normalised Gaussian over three standard deviations on each side; [1] for no blur."""
+    reach = ceil(3 * sigma)
+    if reach == 0:
+        return np.ones(1)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    result: Array = weights / weights.sum()
+    return result
+
+
+def _remaining(sigma: Array) -> float:
+    """Standard deviation that unit white noise keeps after the blur."""
+    return float(np.prod([sqrt(float((_kernel(v) ** 2).sum())) for v in sigma]))
+
+
+def _blur(image: Array, sigma: Array, halo: int) -> Array:
+    """Gaussian blur of float32 slices, `halo` of them dropped at both ends in z; the edge is repeated in y and x."""
+    from scipy.ndimage import correlate1d
+
+    for axis in (2, 1, 0):
+        weights = _kernel(float(sigma[axis]))
+        if weights.size > 1:
+            image = correlate1d(image, weights, axis=axis, mode="nearest", output=np.float32)
+    return image[halo : len(image) - halo]
