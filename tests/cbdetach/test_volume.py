@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -538,12 +539,9 @@ def test_truncated_tiff(options: dict[str, Any], tmp_path: Path, caplog: pytest.
         (tmp_path / "cut.tif").write_bytes(whole[:size])
         if size < GREY.nbytes:
             refused(tmp_path / "cut.tif", r"must be a whole TIFF file; got .*cut\.tif")
-        else:  # all voxels are there: ImageJ's stacks need no more than the first page's description
-            try:
-                with open_volume(tmp_path / "cut.tif") as volume:
-                    np.testing.assert_array_equal(volume[:], GREY)
-            except InputError as error:
-                assert "must be a whole TIFF file" in str(error)
+        else:  # all voxels are there: an ImageJ stack needs no more than the first page's description
+            with suppress(InputError), open_volume(tmp_path / "cut.tif") as volume:
+                np.testing.assert_array_equal(volume[:], GREY)
     assert not caplog.records
 
 
