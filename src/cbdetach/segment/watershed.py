@@ -1,0 +1,267 @@
+"""Touching particles split by a watershed on the distance map, the same way in a slice (2-D) and in a window (3-D).
+
+The active phase is one connected sponge: particles touch. A particle is thick in the middle and thin where it touches
+its neighbour, so the distance to the surface has one summit per particle and a saddle at every contact.
+
+1. *Close.* Cracks narrower than `close_um` are bridged, and pores that nothing but one piece of material surrounds are
+   filled, so that a cracked or hollow particle has one summit and not one per fragment. This mask only decides how
+   particles are split.
+2. *Flood* (scikit-image) from every local maximum of the distance. That gives far too many basins, exactly one per
+   maximum, whatever the noise of the surface.
+3. *Merge* basins on their adjacency graph. A basin dies into the neighbour behind its highest saddle if that
+   neighbour's summit is at least as high and its own summit rises above the saddle by no more than `marker_depth` of
+   its own height (Boruvka rounds on arrays, equal to taking the saddles in descending order). Basins smaller than
+   `min_diameter_um` then join the neighbour behind their highest saddle; one without neighbour is no particle.
+   The depth is relative because the noise of a distance map is: a neck of 3/4 of the smaller particle's radius is an
+   uneven particle for a large and for a small one alike.
+4. *Fill* particle by particle: the morphological closing of each label by a ball of diameter `close_um`, and the holes
+   that one particle alone encloses. Closing adds nothing to a convex body, so carbon, binder and void in the cusps
+   between neighbours stay outside, though the closing of the whole mask in step 1 did cover them.
+
+Cost: up to four distance transforms and one flood, about 1.5 us per voxel; memory about 40 bytes per voxel.
+Cut objects at the window's edge are kept: what lies outside the window is unknown, not background.
+Method: Beucher and Lantuejoul (1979) for the flood; Grimaud (1992), "dynamics", for the merge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+
+
+def distance_to(mask: Mask, spacing: tuple[float, ...]) -> Floats:
+    """Euclidean distance from each voxel centre to the nearest voxel centre of `mask`; inf where the mask is empty."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    nearest = distance_transform_edt(~mask, sampling=spacing, return_distances=False, return_indices=True)
+    square = np.zeros(mask.shape, np.float32)
+    for axis, step in enumerate(spacing):
+        index = np.arange(mask.shape[axis], dtype=np.int32)
+        index = index.reshape([-1 if a == axis else 1 for a in range(mask.ndim)])
+        offset = (nearest[axis] - index).astype(np.float32)
+        offset *= np.float32(step)
+        offset *= offset
+        square += offset
+    return np.sqrt(square, out=square)
+
+
+def split_particles(
+    active: Mask,
+    *,
+    spacing: tuple[float, ...],
+    min_diameter_um: float = 2.0,
+    marker_depth: float = 0.25,
+    close_um: float = 0.5,
+) -> Labels:
+    """Split the active phase into particles.
+
+    Parameters
+    ----------
+    active : (Z, Y, X) or (Y, X) bool
+        Voxels of active material.
+    spacing : one length per axis, um
+    min_diameter_um : float
+        Smallest equivalent diameter of a particle (of the ball, or in a slice of the disc, of equal volume).
+    marker_depth : float, 0 to 1
+        Two summits of the distance map are two particles if the lower one rises above the saddle between them by more
+        than this share of its height.
+    close_um : float
+        Widest crack that is bridged; 0 bridges none.
+
+    Returns
+    -------
+    int32 array of the same shape: 0, and the filled particles 1..n in the order of their first voxel.
+    """
+    if not active.any():
+        return np.zeros(active.shape, np.int32)
+    radius = close_um / 2 + min(spacing) / 2 if close_um > 0 else 0.0
+    outside, closed = close(active, spacing, radius)
+
+    def split(body: Mask, depth: float) -> Labels:
+        height = distance_to(~body, spacing)
+        basins, peak = flood(height, body, outside, radius)
+        size = np.bincount(basins[active], minlength=len(peak)) * math.prod(spacing)
+        smallest = ball(min_diameter_um, active.ndim)
+        return merge_basins(*saddles(basins, height, body), peak, size, depth, smallest)[basins]
+
+    if active.ndim == 3:
+        body = closed | (enclosed(~closed)[0] > 0)
+    else:
+        body = closed | pores(split(closed, 1.5 * marker_depth), closed)
+    labels = split(body, marker_depth)
+    touching = distance_to(contacts(labels), spacing) <= radius - min(spacing)
+    labels[~active & (touching | ~closed)] = 0
+    fill_holes(labels)
+    return number_by_first_voxel(labels)
+
+
+def ball(diameter: float, ndim: int) -> float:
+    """Volume of the ball, area of the disc."""
+    return math.pi / 6 * diameter**3 if ndim == 3 else math.pi / 4 * diameter**2
+
+
+def close(active: Mask, spacing: tuple[float, ...], radius: float) -> tuple[Floats, Mask]:
+    """Distance outside the mask, and its closing by a ball; nothing beyond the window is background."""
+    if radius == 0:
+        return np.where(active, np.float32(0), np.float32(np.inf)), active
+    outside = distance_to(active, spacing)
+    return outside, active | (distance_to(outside > radius, spacing) > radius)
+
+
+def enclosed(background: Mask) -> tuple[Labels, int]:
+    """Components of the background (face neighbours) that do not reach the window's edge."""
+    from scipy.ndimage import label
+
+    holes, n = label(background)
+    edge = np.zeros(n + 1, bool)
+    edge[0] = True
+    for axis in range(holes.ndim):
+        for end in (0, -1):
+            edge[np.take(holes, end, axis)] = True
+    number = np.where(edge, 0, np.cumsum(~edge)).astype(np.int32)
+    return number[holes], int(number.max())
+
+
+def pores(labels: Labels, closed: Mask) -> Mask:
+    """Holes of the closed mask that lie in one particle."""
+    labels[~closed] = 0
+    fill_holes(labels)
+    return (labels > 0) & ~closed
+
+
+def flood(height: Floats, body: Mask, outside: Floats, radius: float) -> tuple[Labels, Floats]:
+    """One basin per local maximum; the basins also cover what lies within `radius` of the active phase."""
+    from scipy.ndimage import label, maximum_filter
+    from skimage.segmentation import watershed
+
+    summit = body & (height == maximum_filter(height, size=3))
+    markers, n = label(summit, np.ones((3,) * height.ndim))
+    peak = np.zeros(n + 1, np.float32)
+    peak[markers[summit]] = height[summit]
+    surface = np.where(body, -height, outside)
+    flooded: Labels = watershed(surface, markers, mask=body | (outside <= radius))  # type: ignore[no-untyped-call]
+    return flooded.astype(np.int32, copy=False), peak
+
+
+def neighbours(ndim: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """For each axis the two views of an array whose voxels face each other."""
+    for axis in range(ndim):
+        before, after = [slice(None)] * ndim, [slice(None)] * ndim
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        yield tuple(before), tuple(after)
+
+
+def saddles(basins: Labels, height: Floats, body: Mask) -> tuple[Ints, Floats]:
+    """Adjacent basins (K, 2) and the height of the pass between them (K,)."""
+    n = int(basins.max()) + 1
+    keys, values = [], []
+    for here, there in neighbours(basins.ndim):
+        a, b = basins[here], basins[there]
+        face = (a != b) & body[here] & body[there]
+        a, b = a[face].astype(np.int64), b[face]
+        passes = np.minimum(height[here][face], height[there][face])
+        key, value = highest(np.minimum(a, b) * n + np.maximum(a, b), passes)
+        keys.append(key)
+        values.append(value)
+    key, value = highest(np.concatenate(keys), np.concatenate(values))
+    return np.stack([key // n, key % n], axis=1), value
+
+
+def highest(key: Ints, value: Floats) -> tuple[Ints, Floats]:
+    """Each key once, with the largest of its values."""
+    order = np.lexsort((-value, key))
+    key, first = np.unique(key[order], return_index=True)
+    return key, value[order][first]
+
+
+def merge_basins(
+    pairs: Ints, saddle: Floats, peak: Floats, size: npt.NDArray[np.floating[Any]], marker_depth: float, smallest: float
+) -> Labels:
+    """Owner of every basin, by number (0 where it is no particle): step 3 of the module's text."""
+    n = len(peak)
+    owner = np.arange(n)
+    for by_depth in (True, False):
+        while True:
+            first, second = owner[pairs[:, 0]], owner[pairs[:, 1]]
+            apart = first != second
+            key, saddle = highest((np.minimum(first, second) * n + np.maximum(first, second))[apart], saddle[apart])
+            pairs = np.stack([key // n, key % n], axis=1)
+            basin, other, level = highest_saddles(pairs, saddle, peak)
+            rank = peak if by_depth else size
+            lower = (rank[basin] < rank[other]) | ((rank[basin] == rank[other]) & (basin > other))
+            dies = lower & (level >= (1 - marker_depth) * peak[basin] if by_depth else size[basin] < smallest)
+            if not dies.any():
+                break
+            parent = np.arange(n)
+            parent[basin[dies]] = other[dies]
+            while (parent[parent] != parent).any():
+                parent = parent[parent]
+            owner = parent[owner]
+            peak, size, (old_peak, old_size) = np.zeros_like(peak), np.zeros_like(size), (peak, size)
+            np.maximum.at(peak, parent, old_peak)
+            np.add.at(size, parent, old_size)
+    return np.where(size[owner] < smallest, 0, owner).astype(np.int32)
+
+
+def highest_saddles(pairs: Ints, saddle: Floats, peak: Floats) -> tuple[Ints, Ints, Floats]:
+    """Basins that have neighbours, the one behind the highest saddle (ties: highest peak, lowest number), its level."""
+    basin, other = np.concatenate([pairs, pairs[:, ::-1]]).T
+    level = np.concatenate([saddle, saddle])
+    order = np.lexsort((other, -peak[other], -level, basin))
+    basin, first = np.unique(basin[order], return_index=True)
+    return basin, other[order][first], level[order][first]
+
+
+def contacts(labels: Labels) -> Mask:
+    """Voxels that face another particle."""
+    mask = np.zeros(labels.shape, bool)
+    for here, there in neighbours(labels.ndim):
+        a, b = labels[here], labels[there]
+        face = (a != b) & (a > 0) & (b > 0)
+        mask[here] |= face
+        mask[there] |= face
+    return mask
+
+
+def fill_holes(labels: Labels, share: float = 0.9) -> None:
+    """Give a hole to the particle that makes up at least `share` of its wall; in place."""
+    holes, n = enclosed(labels == 0)
+    if n == 0:
+        return
+    m = int(labels.max()) + 1
+    keys = []
+    for here, there in neighbours(labels.ndim):
+        for one, other in ((here, there), (there, here)):
+            face = (holes[one] > 0) & (labels[other] > 0)
+            keys.append(holes[one][face].astype(np.int64) * m + labels[other][face])
+    key, count = np.unique(np.concatenate(keys), return_counts=True)
+    hole, particle = key // m, key % m
+    total = np.bincount(hole, weights=count, minlength=n + 1)
+    whole = count >= share * total[hole]
+    filler = np.zeros(n + 1, np.int32)
+    filler[hole[whole]] = particle[whole]
+    inside = holes > 0
+    labels[inside] = filler[holes[inside]]
+
+
+def number_by_first_voxel(labels: Labels) -> Labels:
+    """The same particles numbered 1..n in the order of their first voxel."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=0))
+    values, first = np.unique(flat[starts], return_index=True)
+    values = values[np.argsort(first)]
+    values = values[values > 0]
+    number = np.zeros(int(flat.max(initial=0)) + 1, np.int32)
+    number[values] = np.arange(1, len(values) + 1)
+    return number[labels]
