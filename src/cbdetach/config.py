@@ -31,16 +31,15 @@ class Input(Section):
     phases: str | None = None
     phase_values: dict[str, int] | None = None
     voxel_size: tuple[float, float, float] | None = None
-    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    crop: str | None = None
     bin: int = Field(1, ge=1)
 
 
 class Phases(Section):
     """Grey value to phase (DEFINITIONS: Phases)."""
 
-    method: Literal["otsu", "gmm"] = "gmm"
-    void_cbd: float | None = None
-    cbd_active: float | None = None
+    method: Literal["otsu", "mixture"] = "mixture"
+    thresholds: tuple[float, float] | None = None
     edge_width_um: float | None = Field(None, gt=0)
 
 
@@ -122,15 +121,17 @@ class Settings(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def resolve(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from a TOML file (optional), overridden by `overrides`: nested, None means "not given".
+def resolve(
+    file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings from a TOML file or the mapping `base`, overridden by `overrides`: nested, None means "not given".
 
     Raises
     ------
     InputError
         The file is missing or not TOML, a name is unknown, or a value is out of range.
     """
-    content: dict[str, Any] = {}
+    content: dict[str, Any] = dict(base or {})
     if file is not None:
         try:
             content = tomllib.loads(Path(file).read_text(encoding="utf-8"))

@@ -6,7 +6,6 @@ add up to the whole volume's. The class of a surface element is that of its 6-ne
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -66,18 +65,6 @@ def surface_classes(
     return vk.contact_areas(
         labels, kinds, spacing=spacing, estimator=estimator, solid=(labels > 0) & is_active(phases), core=core
     )
-
-
-def to_arrays(contacts: vk.ContactAreas) -> dict[str, Array]:
-    """The arrays of one share, by name, as they are stored."""
-    return {f.name: np.asarray(getattr(contacts, f.name)) for f in fields(contacts)}
-
-
-def from_arrays(arrays: dict[str, Array]) -> vk.ContactAreas:
-    """The share that `to_arrays` has taken apart."""
-    values: dict[str, Any] = dict(arrays)
-    values["spacing"] = tuple(float(s) for s in arrays["spacing"])
-    return vk.ContactAreas(**values)
 
 
 def fraction(part: Array, whole: Array) -> npt.NDArray[np.float64]:

@@ -12,16 +12,18 @@ is summed over slabs is summed in their order, from what is on the disk, so that
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +33,11 @@ import voxkernels as vk
 
 from cbdetach import __version__, damage, density, detachment, diffusion, link, phases, segment, table
 from cbdetach.codes import ACTIVE, CBD, N_PHASES, PHASE_CODES, VOID
-from cbdetach.config import Settings, differences, resolve, validate
+from cbdetach.config import Settings, differences, resolve
 from cbdetach.errors import InputError
-from cbdetach.store import RunFolder, Slab, partition
+from cbdetach.estimate import Estimate, estimate, refuse_what_cannot_fit
+from cbdetach.results import Run
+from cbdetach.store import RunFolder, Slab, pack, partition, unpack
 from cbdetach.survey import Survey, SurveyAccumulator
 from cbdetach.volume import Volume, check_finite, open_volume, require_voxel_size
 
@@ -49,8 +53,11 @@ SHARED = 8
 TOLERANCES = (1, 2)
 """Contact tolerances that the report shows beside 0, in voxels."""
 
-CHUNK_FOR_TWO = 64
-"""Slices of a slab, unless the memory setting or the slice size ask for fewer."""
+SLAB_VOXELS = 2**23
+"""Slabs hold about this many voxels,"""
+
+SLAB_SLICES = (32, 64)
+"""in no fewer and no more slices than these."""
 
 
 # ---- what a run is made of ------------------------------------------------------------------------------------------
@@ -114,19 +121,7 @@ class Job:
     @cached_property
     def regions(self) -> vk.RegionProperties:
         """Position and extent of every particle, merged from the slabs."""
-        shares = [_regions_from(t) for t in self.tables("link", "table/regions")]
-        return vk.merge_regions(shares)
-
-
-def _regions_from(arrays: dict[str, Array]) -> vk.RegionProperties:
-    optional = {name: arrays.get(name) for name in ("mean", "std", "min", "max")}
-    required = {name: arrays[name] for name in ("labels", "count", "bbox", "centroid", "inertia")}
-    return vk.RegionProperties(**required, **optional)
-
-
-def _regions_to(prefix: str, regions: vk.RegionProperties) -> dict[str, Array]:
-    names = ("labels", "count", "bbox", "centroid", "inertia", "mean", "std", "min", "max")
-    return {f"{prefix}/{n}": getattr(regions, n) for n in names if getattr(regions, n) is not None}
+        return vk.merge_regions([unpack(vk.RegionProperties, t) for t in self.tables("link", "table/regions")])
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
@@ -148,7 +143,7 @@ def survey_stage(job: Job) -> dict[str, Any]:
         if job.phases is None:
             wanted = job.settings.phases
             thresholds = phases.find_thresholds(
-                survey.counts, survey.edges, method=wanted.method, void_cbd=wanted.void_cbd, cbd_active=wanted.cbd_active
+                survey.counts, survey.edges, method=wanted.method, given=wanted.thresholds
             )
             result["thresholds"] = thresholds.to_dict()
     for name, given in (("labels", job.labels), ("phases", job.phases)):
@@ -273,7 +268,7 @@ def link_stage(job: Job) -> dict[str, Any]:
             "table/labelled": np.int64(np.count_nonzero(labels)),
             "table/labelled_active": np.int64(np.count_nonzero(active & (labels > 0))),
             "table/active": np.int64(np.count_nonzero(active)),
-            **_regions_to("table/regions", regions),
+            **pack("table/regions", regions),
         }
 
     job.each_slab("link", work)
@@ -363,11 +358,9 @@ def detachment_stage(job: Job) -> dict[str, Any]:
                     grey, thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
                 )
                 shares[name] = areas(moved[w0 - r0 : w1 - r0], wanted.tolerance_um)
-        arrays = {
-            f"table/{name}/{key}": value
-            for name, share in shares.items()
-            for key, value in detachment.to_arrays(share).items()
-        }
+        arrays: dict[str, Array] = {}
+        for name, share in shares.items():
+            arrays |= pack(f"table/{name}", share)
         arrays["table/faces"] = detachment.electrode_faces(labels, codes, core=core)
         arrays["table/thickness"] = detachment.cbd_thickness(codes, spacing=job.voxel_size, edges_um=edges, core=core)
         return arrays
@@ -377,10 +370,16 @@ def detachment_stage(job: Job) -> dict[str, Any]:
 
 
 def _threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
-    """Thresholds moved to the ends of their bands, one at a time."""
-    if job.thresholds is None:
+    """The thresholds moved to the ends of their bands, one at a time; none where phases were given."""
+    now = job.thresholds
+    if now is None:
         return {}
-    return job.thresholds.variants()
+    ends = {
+        f"{name}_{end}": replace(now, **{name: value})
+        for name, band in (("void_cbd", now.void_cbd_band), ("cbd_active", now.cbd_active_band))
+        for end, value in zip(("low", "high"), band, strict=True)
+    }
+    return {name: moved for name, moved in ends.items() if moved.void_cbd < moved.cbd_active}
 
 
 def thickness_edges(job: Job) -> Array:
@@ -433,3 +432,355 @@ def damage_stage(job: Job) -> dict[str, Any]:
 def density_stage(job: Job) -> dict[str, Any]:
     """Mean and spread of the grey value over the eroded solid."""
     raise NotImplementedError
+
+
+def report_stage(job: Job) -> dict[str, Any]:
+    """The table, the profiles, the volumes' file, the figures and the report."""
+    raise NotImplementedError
+
+
+STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "survey": survey_stage,
+    "phases": phases_stage,
+    "segment": segment_stage,
+    "link": link_stage,
+    "detachment": detachment_stage,
+    "diffusion": diffusion_stage,
+    "damage": damage_stage,
+    "density": density_stage,
+    "report": report_stage,
+}
+
+
+# ---- a run ----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    volume: str | Path | Array | None = None,
+    out: str | Path = "cbdetach_run",
+    *,
+    labels: str | Path | Array | None = None,
+    phases: str | Path | Array | None = None,
+    phase_values: Mapping[str, int] | None = None,
+    voxel_size: float | tuple[float, float, float] | None = None,
+    crop: str | None = None,
+    bin: int | None = None,
+    segmenter: str | None = None,
+    slab: int | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Measure every particle of a volume; the results lie in the folder `out`.
+
+    Parameters
+    ----------
+    volume : path (TIFF file or folder, `file.h5:/dataset`, OME-Zarr, .npy) or (Z, Y, X) array of grey values. May be
+        left out where phases are given.
+    out : the run's folder. It must be empty or new, unless `resume` or `overwrite`.
+    labels : filled particles, path or (Z, Y, X) integer array; then nothing is segmented.
+    phases, phase_values : phase of every voxel, and the value of each phase by name: void, cbd, active, active_low,
+        active_high, collector; then no grey value is thresholded.
+    voxel_size : micrometres, one number or (dz, dy, dx). None: from the file's metadata.
+    crop : "z0:z1,y0:y1,x0:x1"; bin : edge of the blocks of voxels that are averaged to one.
+    segmenter : "watershed" (3D) or "watershed2d" (slice by slice, then linked).
+    slab : slices of the slabs that the work is cut into.
+    config : TOML file or nested mapping with every other setting (`cbdetach.config.Settings`).
+    threads : of the kernels; None: all. Results do not depend on it.
+    resume : continue a run that was interrupted; overwrite : delete what a run has left in `out`, and start again.
+    progress : draw progress bars on a terminal.
+
+    Raises
+    ------
+    InputError
+        Bad input, in one sentence; nothing is left behind.
+    """
+    given = {"volume": volume, "labels": labels, "phases": phases}
+    settings = _settings(
+        given, config, phase_values=phase_values, voxel_size=voxel_size, crop=crop, bin=bin, segmenter=segmenter, slab=slab
+    )
+    _require_cpu(device)
+    with open_job(settings, Path(out), given, progress=progress) as job:
+        need = needs(job)
+        refuse_what_cannot_fit(need, job.folder.path)
+        with prepared(job, resume=resume, overwrite=overwrite) as record, _threads(threads):
+            if not record["finished"] or not _all_slabs_whole(job):
+                log.info("%s voxels of %s um; the run %s", job.shape, job.voxel_size, need)
+                work_through(job, record)
+    return Run(out)
+
+
+def plan(out: str | Path = "cbdetach_run", *, device: str = "cpu", **arguments: Any) -> Estimate:
+    """What `run` with the same arguments would need: memory, disk and time. Reads metadata only, writes nothing."""
+    given = {name: arguments.pop(name, None) for name in ("volume", "labels", "phases")}
+    settings = _settings(given, arguments.pop("config", None), **arguments)
+    _require_cpu(device)
+    with open_job(settings, Path(out), given, progress=False) as job:
+        return needs(job)
+
+
+def _require_cpu(device: str) -> None:
+    if device != "cpu":
+        raise InputError(f"--device: must be cpu, the only device that this version computes on; got {device!r}.")
+
+
+def work_through(job: Job, record: dict[str, Any]) -> None:
+    """Every stage in order; those that have ended, with every slab whole, are not done again."""
+    for name, stage in STAGES.items():
+        result = job.folder.read_result(name)
+        if result is None or not _slabs_whole(job, name):
+            began = time.perf_counter()
+            result = stage(job)
+            job.folder.write_result(name, result)
+            seconds = round(time.perf_counter() - began, 3)
+            record["timings"][name] = round(record["timings"].get(name, 0.0) + seconds, 3)
+            log.info("%s: %.1f s", name, seconds)
+        for warning in result.get("warnings", []):
+            if warning not in record["warnings"]:
+                record["warnings"].append(warning)
+                log.warning(warning)
+        record["stages"][name] = "done"
+        record["finished"] = name == "report"
+        if record["finished"]:
+            record |= result["record"]
+        job.folder.write_record(record)
+
+
+def _all_slabs_whole(job: Job) -> bool:
+    return all(_slabs_whole(job, stage) for stage in STAGES)
+
+
+def _slabs_whole(job: Job, stage: str) -> bool:
+    written = (job.folder.path / stage).glob("slab_*.h5")
+    return not any(written) or all(job.folder.has_slab(stage, i) for i in range(len(job.folder.slabs)))
+
+
+PIPELINE_LIBRARIES = ("numpy", "numba", "scipy", "scikit-image", "h5py", "pandas", "matplotlib", "tifffile", "zarr")
+
+
+def needs(job: Job) -> Estimate:
+    """What the run will need."""
+    rim = phases.halo(job.voxel_size, job.edge_width_um) if job.grey is not None and job.phases is None else 0
+    halos = {
+        "phases": rim,
+        "segment": job.settings.segment.halo,
+        "detachment": detachment.HALO + max(TOLERANCES) + rim,
+        "diffusion": job.settings.segment.halo,
+        "damage": damage.halo(job.voxel_size),
+    }
+    slab = max(z1 - z0 for z0, z1 in job.folder.slabs)
+    return estimate(job.shape, slab, halos, grey=job.grey is not None and job.phases is None)
+
+
+@contextmanager
+def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool) -> Iterator[Job]:
+    """Open the inputs, check that they fit together, and cut the slabs. Writes nothing."""
+    wanted = settings.input
+    options: dict[str, Any] = {"voxel_size": wanted.voxel_size, "crop": wanted.crop, "bin": wanted.bin}
+    with ExitStack() as stack:
+
+        def opened(name: str, kind: Any) -> Volume | None:
+            source = given.get(name)
+            return None if source is None else stack.enter_context(open_volume(source, kind=kind, **options))
+
+        grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")
+        first = grey or codes
+        if first is None:
+            raise InputError("VOLUME: give a grey volume, or phases with --phases and --phase-values.")
+        if codes is not None and not wanted.phase_values:
+            raise InputError("--phase-values: must name the value of each phase, for example void=0,active=1,cbd=2.")
+        if codes is None and wanted.phase_values:
+            raise InputError("--phase-values: only goes with --phases FILE; give the file, or leave it out.")
+        for name, other in (("--labels", labels), ("--phases", codes)):
+            if other is not None and other.shape != first.shape:
+                raise InputError(
+                    f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
+                    "Give both from the same reconstruction."
+                )
+        slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
+        folder = RunFolder(out, partition(first.shape[0], slab))
+        yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress)
+
+
+@contextmanager
+def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, Any]]:
+    """Make or take up the run's folder, hold its lock and its log, and yield the run record.
+
+    Bad input that is found only while working takes the new folder away again; anything else leaves a run that resumes.
+    """
+    folder = job.folder
+    fresh = _fresh_record(job)
+    existing = _take_up(folder, fresh, resume=resume, overwrite=overwrite)
+    made = not folder.path.exists()
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = (folder.path / "run.lock").open("a")
+    except OSError as error:
+        raise InputError(f"-o/--out: {folder.path} cannot be written ({error.strerror}); choose another folder.") from None
+    with lock, _logged(folder.path / "run.log"):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"-o/--out: another process is working in {folder.path}; wait for it to end.") from None
+        if overwrite:
+            folder.clear(keep=("run.lock", "run.log"))
+            existing = None
+        folder.sweep()
+        record = existing or fresh
+        if existing is None:
+            folder.write_record(record)
+        try:
+            yield record
+        except InputError:
+            if existing is None:
+                folder.clear()
+                if made:
+                    folder.path.rmdir()
+            raise
+
+
+def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """The record of the run to continue, None for a new one; an `InputError` where the folder is not ours to write."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise InputError(f"-o/--out: {path} is a file; give a folder.")
+    if folder.is_empty():
+        return None
+    existing = folder.read_record()
+    if existing is None:
+        if set(p.name for p in path.iterdir()) <= {"run.lock", "run.log"}:
+            return None
+        raise InputError(f"-o/--out: {path} is not empty and holds no run; choose a new or empty folder.")
+    if overwrite:
+        return None
+    if not resume:
+        raise InputError(
+            f"-o/--out: {path} holds a finished run; choose another folder, or replace it with --overwrite."
+            if existing.get("finished")
+            else f"-o/--out: {path} holds a run that was interrupted; continue it with --resume, or start again with "
+            "--overwrite."
+        )
+    for part, what in (("settings", "settings"), ("input", "input"), ("versions", "versions")):
+        changed = differences(existing.get(part, {}), fresh[part])
+        if changed and not (part == "versions" and existing.get("finished")):
+            raise InputError(
+                f"--resume: {path} holds a run with other {what} ({', '.join(changed)}); "
+                "give the same ones, choose another folder, or start again with --overwrite."
+            )
+    return existing
+
+
+def _fresh_record(job: Job) -> dict[str, Any]:
+    """The record of a run that begins: everything that is known before the first voxel is read."""
+    from cbdetach.store import to_json
+
+    inputs = {name: _fingerprint(v) for name, v in (("volume", job.grey), ("labels", job.labels), ("phases", job.phases)) if v}
+    record = {
+        "cbdetach": __version__,
+        "settings": job.settings.to_dict(),
+        "input": inputs,
+        "shape": job.shape,
+        "voxel_size_um": job.voxel_size,
+        "slabs": job.folder.slabs,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PIPELINE_LIBRARIES},
+        "device": {"kind": "cpu", "machine": platform.machine()},
+        "seeds": {"report": job.settings.report.seed},
+        "stages": {},
+        "warnings": [],
+        "timings": {},
+        "finished": False,
+    }
+    import json
+
+    plain: dict[str, Any] = json.loads(to_json(record))
+    return plain
+
+
+def _fingerprint(volume: Volume) -> dict[str, Any]:
+    """What an input looks like without reading it: enough to refuse to resume on another one."""
+    known: dict[str, Any] = {"source": str(volume), "shape": volume.shape, "dtype": str(volume.dtype)}
+    if volume.path is None:
+        return known | {"sha256": hashlib.sha256(np.ascontiguousarray(volume[:]).data).hexdigest()}
+    files = [p for p in volume.path.rglob("*") if p.is_file()] if volume.path.is_dir() else [volume.path]
+    stats = [p.stat() for p in files]
+    return known | {"bytes": sum(s.st_size for s in stats), "changed": max(s.st_mtime_ns for s in stats)}
+
+
+def parse_phase_values(text: str | None) -> dict[str, int] | None:
+    """`void=0,active=1,cbd=2` as a mapping."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): int(value) for name, value in pairs}
+    except ValueError:
+        raise InputError(
+            f"--phase-values: must read like void=0,active=1,cbd=2; got {text!r}."
+        ) from None
+
+
+def _settings(given: Mapping[str, Any], config: str | Path | Mapping[str, Any] | None, **flags: Any) -> Settings:
+    """Settings from a file or mapping and the call's own arguments, which win."""
+    from cbdetach.volume import parse_voxel_size
+
+    source = {name: str(value) if isinstance(value, str | Path) else "array" for name, value in given.items() if value is not None}
+    size = flags.get("voxel_size")
+    overrides = {
+        "slab": flags.get("slab"),
+        "input": source
+        | {
+            "phase_values": dict(flags["phase_values"]) if flags.get("phase_values") else None,
+            "voxel_size": None if size is None else parse_voxel_size(size),
+            "crop": flags.get("crop"),
+            "bin": flags.get("bin"),
+        },
+        "segment": {"segmenter": flags.get("segmenter")},
+    }
+    if isinstance(config, Mapping):
+        return resolve(None, overrides, base=config)
+    return resolve(config, overrides)
+
+
+def _progress(job: Job, what: str) -> Iterable[Slab]:
+    """The slabs in order, with a progress bar."""
+    from tqdm import tqdm
+
+    bar: Iterable[Slab] = tqdm(
+        job.folder.slabs, desc=f"{what:<10}", unit="slab", leave=False, disable=None if job.progress else True
+    )
+    return bar
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Write the driver's messages to the run's log as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let the kernels use `n` threads (None: all)."""
+    import numba
+
+    most = numba.config.NUMBA_NUM_THREADS
+    if n is not None and not 1 <= n <= most:
+        raise InputError(f"--threads: must be 1 to {most} on this machine; got {n}.")
+    before = numba.get_num_threads()
+    numba.set_num_threads(n or most)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)

@@ -19,10 +19,11 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from cbdetach.errors import InputError
 
 Array = npt.NDArray[Any]
+Record = TypeVar("Record")
 Slab = tuple[int, int]
 """Half-open range of slices, z0 to z1."""
 
@@ -43,6 +45,7 @@ OWN_NAMES = (
     "diffusion",
     "damage",
     "density",
+    "report",
     "figures",
     "run.json",
     "run.log",
@@ -247,9 +250,9 @@ class RunFolder:
         """Whether there is nothing in the folder, or no folder."""
         return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
 
-    def clear(self) -> None:
-        """Delete what a run writes, and nothing else."""
-        for name in OWN_NAMES:
+    def clear(self, keep: Iterable[str] = ()) -> None:
+        """Delete what a run writes, except `keep`, and nothing else."""
+        for name in sorted(set(OWN_NAMES) - set(keep)):
             target = self.path / name
             if target.is_dir():
                 shutil.rmtree(target)
@@ -262,8 +265,15 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
 
 
-def each_missing(folder: RunFolder, stage: str, work: Callable[[int], None], progress: Callable[[list[int]], Any]) -> None:
-    """Call `work(index)` for every slab of a stage that is not there yet."""
-    missing = [i for i in range(len(folder.slabs)) if not folder.has_slab(stage, i)]
-    for index in progress(missing):
-        work(index)
+def pack(prefix: str, record: Any) -> dict[str, Array]:
+    """A dataclass of arrays as named arrays for a slab; fields that are None are left out."""
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    return {f"{prefix}/{name}": np.asarray(value) for name, value in values.items() if value is not None}
+
+
+def unpack(kind: type[Record], arrays: Mapping[str, Array]) -> Record:
+    """The dataclass that `pack` has taken apart."""
+    values: dict[str, Any] = {f.name: arrays.get(f.name) for f in fields(kind)}  # type: ignore[arg-type]
+    if values.get("spacing") is not None:
+        values["spacing"] = tuple(float(s) for s in values["spacing"])
+    return kind(**values)

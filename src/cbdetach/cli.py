@@ -1,0 +1,171 @@
+"""The command line: parse, call, print. No logic."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+import cbdetach
+from cbdetach.errors import InputError
+
+app = typer.Typer(
+    name="cbdetach",
+    help="Measure, particle by particle, the detachment from the carbon/binder domain in an electrode's tomogram.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", help="Threads of the kernels (default: all).")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
+
+
+@contextmanager
+def one_line_errors(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Messages to stderr as asked; bad input as one line and exit code 2; Ctrl-C leaves a run that resumes."""
+    logger = logging.getLogger("cbdetach")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    except InputError as error:
+        print(f"cbdetach: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("cbdetach: interrupted; continue with --resume.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        logger.removeHandler(handler)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cbdetach {cbdetach.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Measure, particle by particle, the detachment from the carbon/binder domain in an electrode's tomogram."""
+
+
+@app.command()
+def run(
+    volume: Annotated[Optional[str], typer.Argument(help="TIFF file or folder, file.h5:/dataset, OME-Zarr, .npy.")] = None,
+    out: Out = Path("cbdetach_run"),
+    voxel_size: Annotated[
+        Optional[str], typer.Option("--voxel-size", help="Micrometres: one number or z,y,x (default: from the file).")
+    ] = None,
+    config: Annotated[Optional[Path], typer.Option("--config", help="TOML file with settings.")] = None,
+    labels: Annotated[Optional[str], typer.Option("--labels", help="Filled particles, given.")] = None,
+    phases: Annotated[Optional[str], typer.Option("--phases", help="Phase of every voxel, given.")] = None,
+    phase_values: Annotated[
+        Optional[str], typer.Option("--phase-values", help="Value of each phase: void=0,active=1,cbd=2.")
+    ] = None,
+    segmenter: Annotated[Optional[str], typer.Option("--segmenter", help="watershed (3D) or watershed2d.")] = None,
+    crop: Annotated[Optional[str], typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
+    bin: Annotated[Optional[int], typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
+    slab: Annotated[Optional[int], typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu.")] = "cpu",
+    threads: Threads = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what the run would need.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure every particle of a volume."""
+    with one_line_errors(quiet, verbose):
+        from cbdetach import pipeline
+
+        arguments = {
+            "volume": volume,
+            "labels": labels,
+            "phases": phases,
+            "phase_values": pipeline.parse_phase_values(phase_values),
+            "voxel_size": voxel_size,
+            "crop": crop,
+            "bin": bin,
+            "segmenter": segmenter,
+            "slab": slab,
+            "config": config,
+            "device": device,
+        }
+        need = pipeline.plan(out=out, **arguments)
+        if not quiet:
+            print(f"This run {need}.")
+        if dry_run:
+            return
+        found = pipeline.run(
+            out=out, threads=threads, resume=resume, overwrite=overwrite, progress=not quiet, **arguments
+        )
+        if not quiet:
+            print(pipeline.summary(found))
+
+
+@app.command()
+def demo(
+    out: Out = Path("cbdetach_demo"),
+    size: Annotated[int, typer.Option("--size", help="Edge of the synthetic electrode, voxels.")] = 160,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic electrode.")] = 0,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a synthetic electrode, and print what was found beside what is true."""
+    with one_line_errors(quiet, verbose):
+        from cbdetach import demo as _demo
+
+        text = _demo.demo(out, size=size, seed=seed, threads=threads, overwrite=overwrite, progress=not quiet)
+        if not quiet:
+            print(text)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")], quiet: Quiet = False) -> None:
+    """Write the figures and the report of a finished run again."""
+    with one_line_errors(quiet, verbose=False):
+        from cbdetach import pipeline
+
+        path = pipeline.rewrite_report(run)
+        if not quiet:
+            print(path)
+
+
+@app.command("export-labels")
+def export_labels(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    tiff: Annotated[Path, typer.Argument(help="TIFF file to write.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write the particle labels as a TIFF that Fiji opens with its scale."""
+    with one_line_errors(quiet, verbose=False), cbdetach.open_run(run) as found:
+        path = found.export_labels(tiff)
+        if not quiet:
+            print(path)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation can do, and what is missing."""
+    from cbdetach import doctor as _doctor
+
+    print(_doctor.examine())

@@ -1,0 +1,169 @@
+"""`cbdetach demo`: the main job on a synthetic electrode, and what was found beside what is true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import voxkernels as vk
+
+from cbdetach.phantom import Phantom, PhantomSettings
+from cbdetach.results import Run
+from cbdetach.store import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEP = 32
+"""Slices of the phantom that are made at a time."""
+
+SMALLEST_IOU = 0.5
+"""Overlap from which a found and a true particle are one."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a run has found beside what is true, over uncut particles matched one to one (IoU at least 0.5).
+
+    Errors are found minus true. Diameters in micrometres.
+    """
+
+    n_found: int
+    n_true: int
+    n_matched: int
+    diameter_found: float
+    diameter_true: float
+    diameter_bias: float  # mean of the relative error
+    detachment_found: float
+    detachment_true: float
+    detachment_mae: float
+    detachment_bias: float
+    detachment_r: float
+    crack_found: float
+    crack_true: float
+    pore_found: float
+    pore_true: float
+
+    def __str__(self) -> str:
+        rows = [
+            ("", "found", "true", ""),
+            ("uncut particles", f"{self.n_found}", f"{self.n_true}", f"{self.n_matched} one to one"),
+            (
+                "equivalent diameter, median (um)",
+                f"{self.diameter_found:.2f}",
+                f"{self.diameter_true:.2f}",
+                f"mean error {100 * self.diameter_bias:+.1f} %",
+            ),
+            (
+                "degree of detachment, mean",
+                f"{self.detachment_found:.3f}",
+                f"{self.detachment_true:.3f}",
+                f"mean absolute error {self.detachment_mae:.3f}, r {self.detachment_r:.3f}",
+            ),
+            ("crack fraction, mean", f"{self.crack_found:.4f}", f"{self.crack_true:.4f}", ""),
+            ("pore fraction, mean", f"{self.pore_found:.4f}", f"{self.pore_true:.4f}", ""),
+        ]
+        return "\n".join(f"{name:<34}{found:>9}{true:>9}  {note}".rstrip() for name, found, true, note in rows)
+
+
+def write_phantom(phantom: Phantom, path: Path) -> None:
+    """Write a phantom as NeXus HDF5: the grey volume, with its voxel size, and the truth beside it."""
+    import h5py
+
+    settings = phantom.settings
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["default"] = "entry"
+        entry = file.create_group("entry")
+        entry.attrs.update(NX_class="NXentry", default="data")
+        data = entry.create_group("data")
+        data.attrs.update(NX_class="NXdata", signal="data", axes=["z", "y", "x"])
+        for axis, n, size in zip("zyx", settings.shape, settings.voxel_size_um, strict=True):
+            data.create_dataset(axis, data=np.arange(n) * size).attrs["units"] = "um"
+        for z0 in range(0, settings.shape[0], STEP):
+            slab = phantom.slab(z0, min(z0 + STEP, settings.shape[0]))
+            for where, array in (
+                ("entry/data/data", slab.grey),
+                ("truth/labels", slab.labels),
+                ("truth/phases", slab.phases),
+                ("truth/damage", slab.damage),
+            ):
+                if z0 == 0:
+                    file.create_dataset(
+                        where, settings.shape, array.dtype, chunks=(1, *settings.shape[1:]), compression="gzip",
+                        compression_opts=1,
+                    )  # fmt: skip
+                file[where][slab.z0 : slab.z1] = array
+
+
+def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
+    """Compare a run's table with a phantom's truth; `true_labels` (Z, Y, X) is read slab by slab."""
+    ids, own = match(found.volumes["particles"], true_labels)
+    left = found.table.set_index("label").loc[ids].reset_index()
+    right = truth.set_index("label").loc[own].reset_index()
+    uncut = ~(left["touches_border"].to_numpy(bool) | right["touches_border"].to_numpy(bool))
+    left, right = left[uncut], right[uncut]
+    a = left["detachment_fraction"].to_numpy(float)
+    b = right["detachment_fraction"].to_numpy(float)
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    ratio = left["equivalent_diameter_um"].to_numpy(float) / right["equivalent_diameter_um"].to_numpy(float)
+    many = a.size > 1
+    return Agreement(
+        n_found=int((~found.table["touches_border"].astype(bool)).sum()),
+        n_true=int((~truth["touches_border"].astype(bool)).sum()),
+        n_matched=int(uncut.sum()),
+        diameter_found=float(left["equivalent_diameter_um"].median()),
+        diameter_true=float(right["equivalent_diameter_um"].median()),
+        diameter_bias=float(np.mean(ratio - 1)) if ratio.size else float("nan"),
+        detachment_found=float(np.mean(a)) if many else float("nan"),
+        detachment_true=float(np.mean(b)) if many else float("nan"),
+        detachment_mae=float(np.mean(np.abs(a - b))) if many else float("nan"),
+        detachment_bias=float(np.mean(a - b)) if many else float("nan"),
+        detachment_r=float(np.corrcoef(a, b)[0, 1]) if many else float("nan"),
+        crack_found=float(left["crack_fraction"].mean()),
+        crack_true=float(right["crack_fraction"].mean()),
+        pore_found=float(left["pore_fraction"].mean()),
+        pore_true=float(right["pore_fraction"].mean()),
+    )
+
+
+def match(found: Any, true: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Labels of two volumes that are the same particle: IoU of at least 0.5, which makes the match one to one."""
+    keys, counts = [], []
+    sizes: list[dict[int, int]] = [{}, {}]
+    for z in range(0, found.shape[0], STEP):
+        overlap = vk.overlap_counts(np.asarray(found[z : z + STEP]), np.asarray(true[z : z + STEP]))
+        keys.append(np.stack([overlap.ids_a, overlap.ids_b], axis=1))
+        counts.append(overlap.count)
+        for size, labels, voxels in (
+            (sizes[0], overlap.labels_a, overlap.size_a),
+            (sizes[1], overlap.labels_b, overlap.size_b),
+        ):
+            for label, n in zip(labels.tolist(), voxels.tolist(), strict=True):
+                size[label] = size.get(label, 0) + n
+    pairs, row = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+    common = np.bincount(row.ravel(), weights=np.concatenate(counts), minlength=len(pairs))
+    size_a = np.array([sizes[0][a] for a in pairs[:, 0].tolist()], dtype=np.float64)
+    size_b = np.array([sizes[1][b] for b in pairs[:, 1].tolist()], dtype=np.float64)
+    same = common > SMALLEST_IOU * (size_a + size_b - common)
+    return pairs[same, 0], pairs[same, 1]
+
+
+def demo(
+    out: Path, *, size: int = 160, seed: int = 0, threads: int | None = None, overwrite: bool = False, progress: bool = True
+) -> str:
+    """Make the electrode, measure it, and say what was found, what is true, and where the report lies."""
+    from cbdetach.pipeline import run
+
+    phantom = Phantom(PhantomSettings(shape=(size, size, size), seed=seed))
+    volume = out / "phantom.h5"
+    write_phantom(phantom, volume)
+    with run(volume, out / "run", threads=threads, overwrite=overwrite, progress=progress) as found:
+        import h5py
+
+        with h5py.File(volume, "r") as file:
+            text = str(agreement(found, phantom.truth, file["truth/labels"]))
+        return f"{text}\n\nreport: {found.path / 'report.html'}"

@@ -1,0 +1,109 @@
+"""What this installation can do, and what is missing: versions, threads, memory, inference providers, a kernel's answer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import numpy.typing as npt
+
+from cbdetach import __version__
+from cbdetach.estimate import available_memory
+
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "h5py",
+    "hdf5plugin",
+    "tifffile",
+    "zarr",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "onnxruntime",
+)
+
+
+def examine() -> str:
+    """A few lines for people; the last says whether a kernel gives the right answer here."""
+    lines = [
+        f"cbdetach {__version__}, Python {platform.python_version()} on {platform.platform()}",
+        "libraries: " + ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
+        f"processors: {os.cpu_count()}; kernels use {_threads()} threads ({_layer()} layer)",
+        f"memory free: {_memory()}",
+        f"compiled kernels are {_cache()}",
+        f"inference: {_providers()}",
+        f"GPU arrays: {_gpu()}",
+        f"kernels: {_kernel()}",
+    ]
+    return "\n".join(lines)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _threads() -> int:
+    import numba
+
+    return int(numba.get_num_threads())
+
+
+def _layer() -> str:
+    import voxkernels as vk
+    from numba import threading_layer
+
+    vk.label(np.ones((2, 2, 2), dtype=np.bool_))
+    try:
+        return str(threading_layer())
+    except ValueError:
+        return "no threading"
+
+
+def _memory() -> str:
+    free = available_memory()
+    return "unknown" if free is None else f"{free / 1e9:.1f} GB"
+
+
+def _cache() -> str:
+    from voxkernels import _compile
+
+    return "kept on disk" if _compile.CACHE else "not kept (VOXKERNELS_CACHE=0): every process compiles them again"
+
+
+def _providers() -> str:
+    try:
+        import onnxruntime
+    except ImportError:
+        return "onnxruntime is missing: pip install 'cbdetach[cpu]'"
+    available = onnxruntime.get_available_providers()
+    best = next(p for p in ("TensorrtExecutionProvider", "CUDAExecutionProvider", *available) if p in available)
+    faster = "" if best != "CPUExecutionProvider" else "; no GPU provider in this wheel (pip install 'cbdetach[gpu]')"
+    return f"{best}{faster}"
+
+
+def _gpu() -> str:
+    from importlib.util import find_spec
+
+    if find_spec("cupy") is None:
+        return "none (CuPy is not installed: pip install 'cbdetach[gpu]')"
+    return f"CuPy {_version('cupy-cuda13x')}"
+
+
+def _kernel() -> str:
+    import voxkernels as vk
+
+    solid: npt.NDArray[np.bool_] = np.ones((9, 9, 9), dtype=np.bool_)
+    plane = np.zeros_like(solid)
+    plane[0] = True
+    length = vk.travel_time(solid, plane)
+    right = bool(np.allclose(length[:, 4, 4], np.arange(9), atol=1e-4))
+    return "a plane wave arrives in time" if right else f"WRONG: a plane wave arrives at {length[:, 4, 4]}; {sys.executable}"

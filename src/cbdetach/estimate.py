@@ -1,0 +1,97 @@
+"""What a run will need, said before it starts: memory, disk and time; and a refusal of what cannot fit.
+
+Memory is the largest window (a slab and its halo) times the bytes that its hungriest stage holds for each voxel, plus
+what Python and the libraries take. The figures below were measured on two cores; time is a guide, memory a bound.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cbdetach.errors import InputError
+
+BASE_BYTES = 450e6
+"""Python, the libraries, compiled kernels and figures."""
+
+WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion": 45.0, "damage": 60.0}
+"""Bytes that each stage holds for each voxel of its window."""
+
+DISK_BYTES = 6.0
+"""Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
+
+SECONDS = {"grey": 4.5e-6, "phases": 2.5e-6}
+"""Seconds for each voxel of the volume, by what is given."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of one run: bytes of memory and of disk, seconds, and the stage that needs the memory."""
+
+    memory: float
+    disk: float
+    seconds: float
+    stage: str
+
+    def __str__(self) -> str:
+        return (
+            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {self.disk / 1e9:.2f} GB of disk "
+            f"and {_duration(self.seconds)} on two cores"
+        )
+
+
+def estimate(
+    shape: tuple[int, int, int], slab: int, halos: dict[str, int], *, grey: bool, largest_particle: int = 0
+) -> Estimate:
+    """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices."""
+    plane = float(shape[1] * shape[2])
+    voxels = plane * shape[0]
+    window = {stage: min(shape[0], slab + 2 * halos.get(stage, 0)) * plane * b for stage, b in WINDOW_BYTES.items()}
+    stage = max(window, key=lambda name: window[name])
+    return Estimate(
+        memory=BASE_BYTES + window[stage],
+        disk=voxels * DISK_BYTES,
+        seconds=15 + voxels * SECONDS["grey" if grey else "phases"],
+        stage=stage,
+    )
+
+
+def refuse_what_cannot_fit(need: Estimate, out: Path, memory: float | None = None, disk: float | None = None) -> None:
+    """Raise an `InputError` that names the option to change, where memory or disk will not do.
+
+    `memory` and `disk` are what there is, in bytes; None asks the system.
+    """
+    memory = available_memory() if memory is None else memory
+    if memory is not None and need.memory > memory:
+        raise InputError(
+            f"memory: this run needs about {need.memory / 1e9:.1f} GB, {memory / 1e9:.1f} GB are free; "
+            "measure a part with --crop, a coarser volume with --bin 2, or choose thinner slabs with --slab."
+        )
+    parent = next(p for p in [out, *out.absolute().parents] if p.exists())
+    disk = float(shutil.disk_usage(parent).free) if disk is None else disk
+    if need.disk > disk:
+        raise InputError(
+            f"-o/--out: this run needs about {need.disk / 1e9:.2f} GB of disk, {disk / 1e9:.2f} GB are free at {parent}; "
+            "choose another folder, a part with --crop, or a coarser volume with --bin 2."
+        )
+
+
+def available_memory() -> float | None:
+    """Bytes of memory that can still be used, within this process's control group; None where it cannot be known."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        free = float(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = float((group / "memory.max").read_text())
+        free = min(free, limit - float((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return free
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
