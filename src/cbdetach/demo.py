@@ -17,6 +17,8 @@ from cbdetach.store import whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = npt.NDArray[Any]
+
 STEP = 32
 """Slices of the phantom that are made at a time."""
 
@@ -132,24 +134,25 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
 
 def match(found: Any, true: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Labels of two volumes that are the same particle: IoU of at least 0.5, which makes the match one to one."""
-    keys, counts = [], []
-    sizes: list[dict[int, int]] = [{}, {}]
-    for z in range(0, found.shape[0], STEP):
-        overlap = vk.overlap_counts(np.asarray(found[z : z + STEP]), np.asarray(true[z : z + STEP]))
-        keys.append(np.stack([overlap.ids_a, overlap.ids_b], axis=1))
-        counts.append(overlap.count)
-        for size, labels, voxels in (
-            (sizes[0], overlap.labels_a, overlap.size_a),
-            (sizes[1], overlap.labels_b, overlap.size_b),
-        ):
-            for label, n in zip(labels.tolist(), voxels.tolist(), strict=True):
-                size[label] = size.get(label, 0) + n
-    pairs, row = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
-    common = np.bincount(row.ravel(), weights=np.concatenate(counts), minlength=len(pairs))
-    size_a = np.array([sizes[0][a] for a in pairs[:, 0].tolist()], dtype=np.float64)
-    size_b = np.array([sizes[1][b] for b in pairs[:, 1].tolist()], dtype=np.float64)
+    shares = [
+        vk.overlap_counts(np.asarray(found[z : z + STEP]), np.asarray(true[z : z + STEP]))
+        for z in range(0, found.shape[0], STEP)
+    ]
+    pairs, row = np.unique(
+        np.concatenate([np.stack([s.ids_a, s.ids_b], axis=1) for s in shares]), axis=0, return_inverse=True
+    )
+    common = np.bincount(row.ravel(), weights=np.concatenate([s.count for s in shares]), minlength=len(pairs))
+    size_a = _summed([s.labels_a for s in shares], [s.size_a for s in shares], pairs[:, 0])
+    size_b = _summed([s.labels_b for s in shares], [s.size_b for s in shares], pairs[:, 1])
     same = common > SMALLEST_IOU * (size_a + size_b - common)
     return pairs[same, 0], pairs[same, 1]
+
+
+def _summed(labels: list[Array], sizes: list[Array], wanted: Array) -> npt.NDArray[np.float64]:
+    """Sizes summed over the shares, for the wanted labels."""
+    names, row = np.unique(np.concatenate(labels), return_inverse=True)
+    total = np.bincount(row, weights=np.concatenate(sizes), minlength=names.size)
+    return total[np.searchsorted(names, wanted)]
 
 
 def demo(

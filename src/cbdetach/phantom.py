@@ -46,8 +46,20 @@ FWHM = 2 * sqrt(2 * log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
 _SAMPLES = 3000  # points per particle surface: fractions are good to about 0.002
-_SHAPE_WAVES, _PATCH_WAVES = 6, 5
-_STREAMS = ("packing", "shape", "patches", "damage", "density", "network", "texture", "noise", "rings", "samples")
+_SHAPE_WAVES, _PATCH_WAVES, _MOTTLE_WAVES = 6, 5, 12
+_STREAMS = (
+    "packing",
+    "shape",
+    "patches",
+    "damage",
+    "density",
+    "network",
+    "texture",
+    "noise",
+    "rings",
+    "samples",
+    "mottle",
+)
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,17 @@ class PhantomSettings:
     diameter_median_um: float = 5.2
     diameter_sigma: float = 0.2
     """Standard deviation of the logarithm of the diameter; drawn within 2.5 of it."""
-    active_fraction: float = 0.46
-    """Share of the space given to particles before overlaps are cut (up to about 0.6)."""
+    active_fraction: float = 0.47
+    """Share of the space given to particles before overlaps are cut."""
+    overlap: float = 0.04
+    """Depth by which touching particles are pressed into each other, as a part of their mean radius."""
     elongation: float = 0.08
     """Standard deviation of the logarithm of each half axis."""
-    roughness: float = 0.02
+    roughness: float = 0.025
     """Standard deviation of the radius around the ellipsoid, as a part of the radius."""
 
     coating_thickness_um: float = 1.2
-    covered_fraction: float = 0.3
+    covered_fraction: float = 0.38
     """Mean share of a surface under the particle's own patches; the neighbours' coatings add to it."""
     covered_fraction_sd: float = 0.25
     patches: int = 2
@@ -85,7 +99,7 @@ class PhantomSettings:
     crack_share: float = 0.3
     crack_width_um: float = 0.4
     pore_share: float = 0.4
-    pore_size: float = 0.25
+    pore_size: float = 0.3
     """Radius of the central pore cluster, as a part of the particle's radius."""
 
     grey_void: float = 10000.0
@@ -99,6 +113,8 @@ class PhantomSettings:
     """Strength of the bright and dark lines at edges (unsharp mask twice as wide as the blur)."""
     texture: float = 0.03
     """Standard deviation of the grain inside solids, after blur, as a part of the contrast."""
+    mottle: float = 0.04
+    """Standard deviation of the slow variation of density inside the carbon/binder, as a part of the contrast."""
     noise: float = 0.04
     """Standard deviation of the noise, as a part of the contrast."""
     noise_correlation: float = 0.7
@@ -140,6 +156,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "diameter_median_um": (1e-6, 1e6),
     "diameter_sigma": (0.0, 1.0),
     "active_fraction": (0.01, 0.6),
+    "overlap": (0.0, 0.2),
     "elongation": (0.0, 0.3),
     "roughness": (0.0, 0.1),
     "coating_thickness_um": (0.0, 1e6),
@@ -161,6 +178,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "blur_fwhm_um": (0.0, 1e6),
     "fringe": (0.0, 2.0),
     "texture": (0.0, 1.0),
+    "mottle": (0.0, 1.0),
     "noise": (0.0, 1.0),
     "noise_correlation": (0.0, 10.0),
     "rings": (0.0, 1.0),
@@ -219,6 +237,22 @@ class _Shapes:
         return result
 
 
+class _Arc:
+    """The shorter arc of great circle between two directions (one point if they are equal)."""
+
+    def __init__(self, start: Array, end: Array) -> None:
+        pole = np.cross(start, end)
+        self.start, self.end = start, end
+        self.pole = pole / max(float(np.linalg.norm(pole)), 1e-6)
+        self.after_start, self.before_end = np.cross(self.pole, start), np.cross(end, self.pole)
+
+    def angle(self, u: Array) -> Array:
+        """Angle from the directions u (3, N) to the arc."""
+        to_ends = np.arccos(np.clip(np.maximum(_dot(self.start, u), _dot(self.end, u)), -1, 1))
+        beside = (_dot(self.after_start, u) > 0) & (_dot(self.before_end, u) > 0)
+        return np.where(beside, np.abs(np.arcsin(np.clip(_dot(self.pole, u), -1, 1))), to_ends)
+
+
 @dataclass
 class _Coat:
     """The covered part of one surface: caps around axes, with a wavy outline, and bands along arcs of great circles."""
@@ -228,7 +262,7 @@ class _Coat:
     phase: Array  # (K,)
     waviness: float
     limit: float = 0.0  # a direction is covered where `outline` is below this angle
-    arcs: list[tuple[Array, Array]] = field(default_factory=list)
+    arcs: list[_Arc] = field(default_factory=list)
     half_band: float = 0.0
 
     def outline(self, u: Array) -> Array:
@@ -240,8 +274,8 @@ class _Coat:
     def angle(self, u: Array) -> Array:
         """Angle to the edge of the covered part, negative inside (exact for one smooth cap)."""
         angle: Array = self.outline(u) - u.dtype.type(self.limit)
-        for start, end in self.arcs:
-            np.minimum(angle, _angle_to_arc(start, end, u) - u.dtype.type(self.half_band), out=angle)
+        for arc in self.arcs:
+            np.minimum(angle, arc.angle(u) - u.dtype.type(self.half_band), out=angle)
         return angle
 
 
@@ -370,6 +404,8 @@ class Phantom:
         level = np.append(self._level, s.grey_active).astype(np.float32)[owner]
         grey = np.float32(s.grey_void) + active * (level - np.float32(s.grey_void))
         grey += cbd * np.float32(s.grey_cbd - s.grey_void)
+        if s.mottle > 0:
+            self._add_mottle(grey, cbd, first)
         grey += foil * np.float32(s.grey_collector - s.grey_void)
 
         inside = gap[inner] < 0
@@ -447,12 +483,16 @@ class Phantom:
             low[0] = self._foil
         rng = self._rng("packing")
         box = high - low
-        mean_volume = pi / 6 * s.diameter_median_um**3 * np.exp(4.5 * s.diameter_sigma**2)
-        n = max(1, round(s.active_fraction * float(np.prod(box)) / mean_volume))
-        normal = np.clip(rng.standard_normal(n), -2.5, 2.5)
+        space = s.active_fraction * float(np.prod(box))
+        smallest = pi / 6 * (s.diameter_median_um * np.exp(-spread)) ** 3
+        normal = np.clip(rng.standard_normal(ceil(space / smallest) + 1), -2.5, 2.5)
         radius = 0.5 * s.diameter_median_um * np.exp(s.diameter_sigma * normal)
+        filled = np.cumsum(4 / 3 * pi * radius**3)
+        radius = radius[: max(1, int(np.searchsorted(filled, space)))]
         self._shapes = self._draw_shapes(radius)
-        self._centre = low + _relax(rng.random((n, 3)) * box, box, self._shapes, floor=s.collector_um > 0)
+        self._centre = low + _relax(
+            rng.random((len(radius), 3)) * box, box, self._shapes, overlap=s.overlap, floor=s.collector_um > 0
+        )
 
     def _place(self, centres: Array, diameters: Array) -> None:
         if centres.ndim != 2 or centres.shape[1] != 3 or diameters.shape != centres.shape[:1] or not len(centres):
@@ -472,7 +512,7 @@ class Phantom:
         stretch = np.exp(-2 * s.elongation * np.clip(rng.standard_normal((n, 3)), -2, 2))
         q = np.einsum("nij,nj,nkj->nik", axes, stretch, axes)
         quadric = np.stack([q[:, 0, 0], q[:, 1, 1], q[:, 2, 2], 2 * q[:, 0, 1], 2 * q[:, 0, 2], 2 * q[:, 1, 2]], axis=1)
-        wave = _directions(rng, (n, _SHAPE_WAVES)) * rng.uniform(2.5, 7.0, (n, _SHAPE_WAVES, 1))
+        wave = _directions(rng, (n, _SHAPE_WAVES)) * rng.uniform(3, 10, (n, _SHAPE_WAVES, 1))
         phase = rng.uniform(0, 2 * pi, (n, _SHAPE_WAVES))
         amplitude = np.full(n, s.roughness * sqrt(2 / _SHAPE_WAVES))
         shapes = _Shapes(radius.copy(), quadric, wave, phase, amplitude)
@@ -570,11 +610,11 @@ class Phantom:
             coat = self._coats[i]
             coat.axes[0] = hub
             coat.half_band = half_um / float(self._shapes.radius[i])
-            coat.arcs.append((hub, hub))
+            coat.arcs.append(_Arc(hub, hub))
         for i in np.flatnonzero(wanted):
             if parent[i] < n:
                 coat = self._coats[parent[i]]
-                coat.arcs.append((coat.axes[0], _unit(self._centre[i] - self._centre[parent[i]])))
+                coat.arcs.append(_Arc(coat.axes[0], _unit(self._centre[i] - self._centre[parent[i]])))
 
     def _draw_damage(self) -> None:
         s = self.settings
@@ -615,8 +655,8 @@ class Phantom:
             )
             near = sorted(j for j in near if j != i)
             row = {"label": int(self._label[i])}
-            row |= self._measure_body(int(i), u, near, rng)
-            row |= self._measure_surface(int(i), u, near)
+            surface, swallowed = self._measure_surface(int(i), u, near)
+            row |= self._measure_body(int(i), u, swallowed, rng) | surface
             row |= {
                 "covered_fraction": self._covered[i],
                 "networked": bool(self._networked[i]),
@@ -625,8 +665,9 @@ class Phantom:
             rows.append(row)
         self.truth = pd.DataFrame(rows)
 
-    def _measure_surface(self, i: int, u: Array, near: list[int]) -> dict[str, Any]:
-        """Area of each class, from points on the surface in the directions u (3, N), each with its area element."""
+    def _measure_surface(self, i: int, u: Array, near: list[int]) -> tuple[dict[str, Any], dict[int, Array]]:
+        """Area of each class, from points on the surface in the directions u (3, N), each with its area element;
+        and for each neighbour the points that lie inside it."""
         s = self.settings
         radius = self._shapes.at(i, u)
         slope = self._shapes.log_gradient(i, u)
@@ -640,12 +681,14 @@ class Phantom:
         gap, _, direction, rho = _gap(self._shapes, i, outside)
         coat = self._coat_distance(i, gap, direction, rho)
         other = np.full(len(radius), inf)
+        swallowed = {}
         for j in near:
             x = place - self._centre[j][:, None]
             reach = self._outer[j] + max(s.coating_thickness_um, self._contact_gap)
             close = (x * x).sum(axis=0) < reach**2
             gap, _, direction, rho = _gap(self._shapes, j, x[:, close])
             other[close] = np.minimum(other[close], gap)
+            swallowed[j] = np.flatnonzero(close)[gap < 0]
             coat[close] = np.minimum(coat[close], self._coat_distance(j, gap, direction, rho))
 
         depth = 1 - 1e-4
@@ -659,7 +702,7 @@ class Phantom:
             classes, weights=area, minlength=6
         )
         contact = cbd_area + void_area
-        return {
+        areas = {
             "touches_border": bool(border.any()),
             "area_void_um2": void_area,
             "area_cbd_um2": cbd_area,
@@ -669,18 +712,13 @@ class Phantom:
             "area_crack_mouth_um2": mouth_area,
             "detachment_fraction": void_area / contact if contact > 0 else np.nan,
         }
+        return areas, swallowed
 
-    def _measure_body(self, i: int, u: Array, near: list[int], rng: np.random.Generator) -> dict[str, Any]:
+    def _measure_body(self, i: int, u: Array, swallowed: dict[int, Array], rng: np.random.Generator) -> dict[str, Any]:
         """Volume and centroid by rays from the centre to surface, neighbour or border; damage by points on them."""
         radius = self._shapes.at(i, u)
         reach = radius.copy()
-        place = self._centre[i][:, None] + radius * u
-        for j in near:
-            x = place - self._centre[j][:, None]
-            rays = np.flatnonzero((x * x).sum(axis=0) < self._outer[j] ** 2)
-            rays = rays[_gap(self._shapes, j, x[:, rays])[0] < 0]
-            if not len(rays):
-                continue
+        for j, rays in swallowed.items():
             # the surface lies in particle j: halve the ray towards the point where j takes over
             low, high = np.zeros(len(rays)), radius[rays]
             between = (self._centre[i] - self._centre[j])[:, None]
@@ -796,6 +834,21 @@ class Phantom:
         scale = 1.0 if s.dtype == "uint16" else 255 / 65535
         return np.rint(image * np.float32(scale)).astype(s.dtype)
 
+    def _add_mottle(self, grey: Array, cbd: Array, first: int) -> None:
+        """Slow waves of density through the carbon/binder: wavelengths from half to three times the coating's thickness."""
+        s, rng = self.settings, self._rng("mottle")
+        place = cbd.nonzero()
+        points = np.stack(place).astype(np.float32)
+        points[0] += np.float32(first)
+        points *= self._size.astype(np.float32)[:, None]
+        length = max(s.coating_thickness_um, 2 * float(self._size.max())) * np.exp(
+            rng.uniform(log(0.5), log(3), _MOTTLE_WAVES)
+        )
+        wave = (_directions(rng, (_MOTTLE_WAVES,)) * 2 * pi / length[:, None]).astype(np.float32)
+        phase = rng.uniform(0, 2 * pi, _MOTTLE_WAVES).astype(np.float32)
+        gain = np.float32(s.mottle * (s.grey_active - s.grey_void) * sqrt(2 / _MOTTLE_WAVES))
+        grey[place] += gain * cbd[place] * _waves(wave, phase, points)
+
     def _white(self, stream: str, z0: int, z1: int) -> Array:
         """Independent standard normal numbers, seeded slice by slice (slices before 0 exist too)."""
         plane = self.settings.shape[1:]
@@ -860,18 +913,6 @@ def _gap(shapes: _Shapes, i: int, x: Array) -> tuple[Array, Array, Array, Array]
     return rho - radius, radius, u, rho
 
 
-def _angle_to_arc(start: Array, end: Array, u: Array) -> Array:
-    """Angle from the directions u (3, N) to the arc of great circle between two directions."""
-    result: Array = np.arccos(np.clip(np.maximum(_dot(start, u), _dot(end, u)), -1, 1))
-    pole = np.cross(start, end)
-    size = np.linalg.norm(pole)
-    if size > 1e-6:
-        pole /= size
-        beside = (_dot(np.cross(pole, start), u) > 0) & (_dot(np.cross(end, pole), u) > 0)
-        result = np.where(beside, np.abs(np.arcsin(np.clip(_dot(pole, u), -1, 1))), result)
-    return result
-
-
 def _even_directions(n: int) -> Array:
     """n directions (3, n), each with the same solid angle around it (Fibonacci lattice)."""
     k = np.arange(n) + 0.5
@@ -918,7 +959,7 @@ def _pair_gaps(shapes: _Shapes, centre: Array, pairs: Array, box: Array | None =
     return length - shapes.at(pairs[:, 0], u) - shapes.at(pairs[:, 1], -u), u
 
 
-def _relax(centre: Array, box: Array, shapes: _Shapes, *, floor: bool) -> Array:
+def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, floor: bool) -> Array:
     """Push overlapping particles apart, draw nearly touching ones together, in a periodic box; `floor`: closed in z."""
     from scipy.spatial import cKDTree
 
@@ -939,14 +980,14 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, floor: bool) -> Array:
         if step % 5 == 0:
             pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(1.15 * reach, output_type="ndarray")
         gap, u = _pair_gaps(shapes, centre, pairs, torus)
-        overlap = -gap / typical
+        gap += overlap * 0.5 * (shapes.radius[pairs[:, 0]] + shapes.radius[pairs[:, 1]])
         pull = np.where((gap > 0) & (gap < 0.12 * typical), -0.25 * gap, 0.0) if step > 100 else 0.0
         push = np.where(gap < 0, -0.5 * gap, pull) * u * 0.7
         for axis in range(3):
             centre[:, axis] += np.bincount(pairs[:, 1], push[axis], n) - np.bincount(pairs[:, 0], push[axis], n)
         if floor:
             centre[:, 0] = np.clip(centre[:, 0], ends[:, 0], np.maximum(box[0] - ends[:, 1], ends[:, 0]))
-        if step > 150 and overlap.max(initial=0) < 0.02:
+        if step > 150 and gap.min(initial=0) > -0.02 * typical:
             break
     centre = centre.copy()
     start = 1 if floor else 0

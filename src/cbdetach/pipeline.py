@@ -37,7 +37,7 @@ from cbdetach.config import Settings, differences, resolve
 from cbdetach.errors import InputError
 from cbdetach.estimate import Estimate, estimate, refuse_what_cannot_fit
 from cbdetach.results import Run
-from cbdetach.store import RunFolder, Slab, pack, partition, unpack
+from cbdetach.store import RunFolder, Slab, pack, partition, unpack, whole_file
 from cbdetach.survey import Survey, SurveyAccumulator
 from cbdetach.volume import Volume, check_finite, open_volume, require_voxel_size
 
@@ -435,8 +435,35 @@ def density_stage(job: Job) -> dict[str, Any]:
 
 
 def report_stage(job: Job) -> dict[str, Any]:
-    """The table, the profiles, the volumes' file, the figures and the report."""
-    raise NotImplementedError
+    """The table, the profiles, the volumes' file, the balances, the figures and the report."""
+    import json
+
+    columns, empty = particle_columns(job)
+    frame = table.assemble(columns)
+    out = job.folder.path
+    with whole_file(out / "particles.csv") as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    with whole_file(out / "particles.parquet") as temporary:
+        frame.to_parquet(temporary, index=False)
+    with whole_file(out / "columns.json") as temporary:
+        temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    with whole_file(out / "profiles.csv") as temporary:
+        depth_profile(job, frame).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    job.folder.write_volumes(VOLUMES, job.shape, job.voxel_size)
+    record = {
+        "counts": counts(frame),
+        "balances": balances(job, frame),
+        "empty_columns": empty,
+        "volumes": VOLUMES,
+        "sha256": (job.folder.read_result("survey") or {})["sha256"],
+        "edge_width_um": job.edge_width_um,
+        "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
+        "phases": (job.folder.read_result("phases") or {})["voxels"],
+        "links": (job.folder.read_result("link") or {})["links"],
+        "min_contact_um2": (job.folder.read_result("diffusion") or {})["min_contact_um2"],
+    }
+    report.write_report(report_input(job, frame, record))
+    return {"record": record, "warnings": [b["sentence"] for b in record["balances"] if not b["holds"]]}
 
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
@@ -556,6 +583,135 @@ def _all_slabs_whole(job: Job) -> bool:
 def _slabs_whole(job: Job, stage: str) -> bool:
     written = (job.folder.path / stage).glob("slab_*.h5")
     return not any(written) or all(job.folder.has_slab(stage, i) for i in range(len(job.folder.slabs)))
+
+
+# ---- what the stages' shares add up to --------------------------------------------------------------------------------
+
+
+VOLUMES = {
+    "particles": ("link", "particles"),
+    "phases": ("phases", "phases"),
+    "diffusion_length": ("diffusion", "diffusion_length"),
+    "damage": ("damage", "damage"),
+}
+"""Volumes of `volumes.h5`: the stage that writes each, and its name in the slabs."""
+
+
+def particle_columns(job: Job) -> tuple[dict[str, Array], dict[str, str]]:
+    """Every column that this run can fill, aligned with the particles, and why the others are empty."""
+    regions = job.regions
+    wanted = job.settings.detachment
+    columns = table.geometry_columns(regions, job.shape, job.voxel_size)
+    surface = {
+        name: detachment.detachment_columns(share, regions.labels, particle_contact=wanted.particle_contact)
+        for name, share in merged_contacts(job).items()
+    }
+    measured = surface.pop("measured")
+    columns |= {name: column for name, column in measured.items() if name in table.COLUMNS}
+    columns["sphericity"] = table.sphericity(
+        columns["volume_um3"], measured["surface_area_um2"], columns["touches_border"]
+    )
+    empty = {
+        "score": "the segmenter gives no scores",
+        "detachment_fraction_connected": "this version does not follow carbon/binder to an anchor",
+        "detachment_fraction_connected26": "this version does not follow carbon/binder to an anchor",
+    }
+    moved = [columns["detachment_fraction"]] + [s["detachment_fraction"] for n, s in surface.items() if "tolerance" not in n]
+    if len(moved) > 1:
+        columns["detachment_fraction_low"] = np.min(moved, axis=0)
+        columns["detachment_fraction_high"] = np.max(moved, axis=0)
+    else:
+        empty |= dict.fromkeys(
+            ("detachment_fraction_low", "detachment_fraction_high"), "phases were given: there are no thresholds to move"
+        )
+    columns |= _diffusion_columns(job)
+    columns |= _damage_columns(job)
+    if job.grey is None:
+        empty |= dict.fromkeys(("density_mean", "density_std"), "no grey volume was given")
+    else:
+        columns |= _density_columns(job)
+    if not (columns["area_cbd_um2"] > 0).any():
+        names = [n for n in table.COLUMNS if n.startswith(("detachment", "diffusion_length", "contact_ratio", "crack_ratio"))]
+        for name in names:
+            columns.pop(name, None)
+            empty[name] = "no carbon/binder was found"
+    return columns, {name: empty[name] for name in table.COLUMNS if name in empty}
+
+
+def merged_contacts(job: Job) -> dict[str, vk.ContactAreas]:
+    """Areas of the whole volume, as measured and for every variant."""
+    names = ["measured", *(f"tolerance_{n}" for n in TOLERANCES), *_threshold_variants(job)]
+    return {
+        name: vk.merge_contacts([unpack(vk.ContactAreas, t) for t in job.tables("detachment", f"table/{name}")])
+        for name in names
+    }
+
+
+def _aligned(labels: Array, shares: list[dict[str, Array]], names: Iterable[str]) -> dict[str, Array]:
+    """Rows of shares that each hold some of the labels, in the order of `labels`; nan for labels that none holds."""
+    held = np.concatenate([s["labels"] for s in shares])
+    row = np.searchsorted(labels, held)
+    found = {}
+    for name in names:
+        column = np.full(labels.size, np.nan)
+        column[row] = np.concatenate([s[name] for s in shares])
+        found[name] = column
+    return found
+
+
+def _diffusion_columns(job: Job) -> dict[str, Array]:
+    shares = job.tables("diffusion")
+    names = [n for n in table.COLUMNS if n.startswith("diffusion_length")]
+    columns = _aligned(
+        job.regions.labels, shares, [*names, "contact_ratio", "crack_ratio", "unreached_fraction", "status"]
+    )
+    columns["diffusion_status"] = np.array(diffusion.STATUS)[columns.pop("status").astype(np.int64)]
+    return columns
+
+
+def counts(frame: pd.DataFrame) -> dict[str, int]:
+    """The flow of particles: found, cut by the border, without contact, used in the statistics."""
+    cut = frame["touches_border"].to_numpy(bool)
+    none = (frame["diffusion_status"] == "no_contact").to_numpy(bool)
+    known = np.isfinite(frame["detachment_fraction"].to_numpy(float))
+    return {
+        "found": len(frame),
+        "cut": int(cut.sum()),
+        "no_contact": int((~cut & none).sum()),
+        "used": int((~cut & known).sum()),
+    }
+
+
+def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Sums that must agree, each counted in two ways: by the particles, and by the voxels."""
+    voxel = float(np.prod(job.voxel_size))
+    links = job.tables("link")
+    labelled = sum(int(t["labelled"]) for t in links) * voxel
+    found = []
+
+    def balance(name: str, particles: float, electrode: float, tolerance: float) -> None:
+        difference = abs(particles - electrode) / electrode if electrode else abs(particles)
+        found.append(
+            {
+                "name": name,
+                "particles": particles,
+                "electrode": electrode,
+                "relative_difference": difference,
+                "tolerance": tolerance,
+                "holds": bool(difference <= tolerance),
+                "sentence": f"Balance: {name} is {particles:.6g} by the particles and {electrode:.6g} by the voxels.",
+            }
+        )
+
+    balance("volume_um3", float(frame["volume_um3"].sum()), labelled, 1e-9)
+    faces = np.sum([t["faces"] for t in job.tables("detachment")], axis=0)
+    measured = merged_contacts(job)["measured"]
+    by_phase = measured.faces.sum(axis=(0, 1))
+    by_phase = np.pad(by_phase, (0, 2 * N_PHASES - by_phase.size)).reshape(2, N_PHASES).sum(axis=0)
+    if job.settings.detachment.tolerance_um == 0:
+        for name, code in (("faces_void", VOID), ("faces_cbd", CBD)):
+            balance(name, float(by_phase[code]), float(faces[code]), 0.0)
+    return found
 
 
 PIPELINE_LIBRARIES = ("numpy", "numba", "scipy", "scikit-image", "h5py", "pandas", "matplotlib", "tifffile", "zarr")

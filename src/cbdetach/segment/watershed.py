@@ -8,12 +8,10 @@ its neighbour, so the distance to the surface has one summit per particle and a 
    particles are split.
 2. *Flood* (scikit-image) from every local maximum of the distance. That gives far too many basins, exactly one per
    maximum, whatever the noise of the surface.
-3. *Merge* basins on their adjacency graph. A basin dies into the neighbour behind its highest saddle if that
-   neighbour's summit is at least as high and its own summit rises above the saddle by no more than `marker_depth` of
-   its own height (Boruvka rounds on arrays, equal to taking the saddles in descending order). Basins smaller than
-   `min_diameter_um` then join the neighbour behind their highest saddle; one without neighbour is no particle.
-   The depth is relative because the noise of a distance map is: a neck of 3/4 of the smaller particle's radius is an
-   uneven particle for a large and for a small one alike.
+3. *Merge* basins by the depth of the saddle between them (`cbdetach.basins`), relative to the height of the lower
+   summit: a neck of 3/4 of the smaller particle's radius is an uneven particle for a large and for a small one alike.
+   Basins smaller than `min_diameter_um` then join the neighbour behind their highest saddle; one without neighbour is
+   no particle.
 4. *Fill* particle by particle: the morphological closing of each label by a ball of diameter `close_um`, and the holes
    that one particle alone encloses. Closing adds nothing to a convex body, so carbon, binder and void in the cusps
    between neighbours stay outside, though the closing of the whole mask in step 1 did cover them.
@@ -31,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cbdetach.basins import highest, merge_basins
 
 Labels = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -176,51 +176,6 @@ def saddles(basins: Labels, height: Floats, body: Mask) -> tuple[Ints, Floats]:
         values.append(value)
     key, value = highest(np.concatenate(keys), np.concatenate(values))
     return np.stack([key // n, key % n], axis=1), value
-
-
-def highest(key: Ints, value: Floats) -> tuple[Ints, Floats]:
-    """Each key once, with the largest of its values."""
-    order = np.lexsort((-value, key))
-    key, first = np.unique(key[order], return_index=True)
-    return key, value[order][first]
-
-
-def merge_basins(
-    pairs: Ints, saddle: Floats, peak: Floats, size: npt.NDArray[np.floating[Any]], marker_depth: float, smallest: float
-) -> Labels:
-    """Owner of every basin, by number (0 where it is no particle): step 3 of the module's text."""
-    n = len(peak)
-    owner = np.arange(n)
-    for by_depth in (True, False):
-        while True:
-            first, second = owner[pairs[:, 0]], owner[pairs[:, 1]]
-            apart = first != second
-            key, saddle = highest((np.minimum(first, second) * n + np.maximum(first, second))[apart], saddle[apart])
-            pairs = np.stack([key // n, key % n], axis=1)
-            basin, other, level = highest_saddles(pairs, saddle, peak)
-            rank = peak if by_depth else size
-            lower = (rank[basin] < rank[other]) | ((rank[basin] == rank[other]) & (basin > other))
-            dies = lower & (level >= (1 - marker_depth) * peak[basin] if by_depth else size[basin] < smallest)
-            if not dies.any():
-                break
-            parent = np.arange(n)
-            parent[basin[dies]] = other[dies]
-            while (parent[parent] != parent).any():
-                parent = parent[parent]
-            owner = parent[owner]
-            peak, size, (old_peak, old_size) = np.zeros_like(peak), np.zeros_like(size), (peak, size)
-            np.maximum.at(peak, parent, old_peak)
-            np.add.at(size, parent, old_size)
-    return np.where(size[owner] < smallest, 0, owner).astype(np.int32)
-
-
-def highest_saddles(pairs: Ints, saddle: Floats, peak: Floats) -> tuple[Ints, Ints, Floats]:
-    """Basins that have neighbours, the one behind the highest saddle (ties: highest peak, lowest number), its level."""
-    basin, other = np.concatenate([pairs, pairs[:, ::-1]]).T
-    level = np.concatenate([saddle, saddle])
-    order = np.lexsort((other, -peak[other], -level, basin))
-    basin, first = np.unique(basin[order], return_index=True)
-    return basin, other[order][first], level[order][first]
 
 
 def contacts(labels: Labels) -> Mask:

@@ -1,0 +1,144 @@
+"""The run folder: slabs are whole or absent, equal content is equal bytes, volumes are read across slabs."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+from cbdetach.errors import InputError
+from cbdetach.store import RunFolder, pack, partition, to_json, unpack, whole_file
+
+SHAPE = (10, 40, 30)
+
+
+@pytest.fixture
+def volume() -> npt.NDArray[np.int32]:
+    return np.arange(np.prod(SHAPE), dtype=np.int32).reshape(SHAPE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, volume: npt.NDArray[np.int32]) -> RunFolder:
+    made = RunFolder(tmp_path / "run", partition(SHAPE[0], 4))
+    for index, (z0, z1) in enumerate(made.slabs):
+        made.write_slab("link", index, {"particles": volume[z0:z1], "table/count": np.array([z1 - z0])})
+    return made
+
+
+def test_partition_covers_every_slice_once() -> None:
+    assert partition(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert partition(3, 64) == [(0, 3)]
+
+
+@pytest.mark.parametrize("window", [(0, 10), (3, 5), (4, 8), (7, 10), (0, 1)])
+def test_a_window_is_gathered_from_the_slabs_that_hold_it(
+    folder: RunFolder, volume: npt.NDArray[np.int32], window: tuple[int, int]
+) -> None:
+    np.testing.assert_array_equal(folder.read_volume("link", "particles", *window), volume[slice(*window)])
+
+
+def test_equal_content_is_equal_bytes(folder: RunFolder, volume: npt.NDArray[np.int32]) -> None:
+    before = folder.slab_path("link", 1).read_bytes()
+    folder.write_slab("link", 1, {"particles": volume[4:8], "table/count": np.array([4])})
+    assert folder.slab_path("link", 1).read_bytes() == before
+
+
+def test_tables_come_back_by_name(folder: RunFolder) -> None:
+    assert folder.read_table("link", 2)["count"].tolist() == [2]
+
+
+def test_a_truncated_slab_counts_as_absent(folder: RunFolder) -> None:
+    path = folder.slab_path("link", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert folder.has_slab("link", 0)
+    assert not folder.has_slab("link", 1)
+    with pytest.raises(InputError, match="slab_00001.h5: this slab is missing or damaged; continue the run with --resume"):
+        folder.read_volume("link", "particles", 0, 10)
+
+
+def test_a_missing_slab_is_an_error_and_not_zeros(folder: RunFolder) -> None:
+    folder.slab_path("link", 2).unlink()
+    with pytest.raises(InputError, match="slab_00002"):
+        folder.write_volumes({"particles": ("link", "particles")}, SHAPE, (1.0, 1.0, 1.0))
+    assert not (folder.path / "volumes.h5").exists()
+
+
+def test_virtual_volumes_move_with_their_folder(folder: RunFolder, volume: npt.NDArray[np.int32], tmp_path: Path) -> None:
+    folder.write_volumes({"particles": ("link", "particles")}, SHAPE, (0.5, 0.25, 0.2))
+    moved = folder.path.rename(tmp_path / "elsewhere")
+    with h5py.File(moved / "volumes.h5", "r") as file:
+        np.testing.assert_array_equal(file["particles"][()], volume)
+        assert file["particles"].attrs["element_size_um"].tolist() == [0.5, 0.25, 0.2]
+        data = file[f"entry/{file['entry'].attrs['default']}"]
+        assert data.attrs["NX_class"] == "NXdata"
+        np.testing.assert_array_equal(data[data.attrs["signal"]][()], volume)
+        np.testing.assert_allclose(data["y"][()], np.arange(40) * 0.25)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_file(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_file(tmp_path / "a"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="the disk is full; nothing is lost"):
+        fail()
+
+
+def test_sweep_removes_what_a_killed_run_has_left(folder: RunFolder) -> None:
+    leftover = folder.path / "link" / ".slab_00000.h5.part123"
+    leftover.write_bytes(b"half")
+    folder.sweep()
+    assert not leftover.exists()
+    assert folder.has_slab("link", 0)
+
+
+def test_clear_deletes_only_what_a_run_writes(folder: RunFolder) -> None:
+    own = folder.path / "my_notes.txt"
+    own.write_text("keep")
+    folder.write_record({"finished": True})
+    folder.clear()
+    assert [p.name for p in folder.path.iterdir()] == ["my_notes.txt"]
+
+
+def test_records_and_results(folder: RunFolder) -> None:
+    assert folder.read_record() is None
+    assert folder.read_result("survey") is None
+    folder.write_result("survey", {"edge": np.float64(0.5), "none": float("nan"), "list": np.arange(3)})
+    assert folder.read_result("survey") == {"edge": 0.5, "none": None, "list": [0, 1, 2]}
+
+
+def test_json_is_sorted_and_plain() -> None:
+    assert to_json({"b": 1, "a": Path("x")}) == '{\n "a": "x",\n "b": 1\n}\n'
+
+
+@dataclass(frozen=True)
+class Share:
+    labels: npt.NDArray[np.int64]
+    spacing: tuple[float, ...]
+    mean: npt.NDArray[np.float64] | None = None
+
+
+def test_a_record_of_arrays_comes_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, [(0, 1)])
+    share = Share(np.array([3, 5]), (1.0, 2.0, 3.0))
+    folder.write_slab("link", 0, pack("table/share", share))
+    back = unpack(Share, folder.read_table("link", 0, "table/share"))
+    assert back.labels.tolist() == [3, 5]
+    assert back.spacing == (1.0, 2.0, 3.0)
+    assert back.mean is None
