@@ -38,8 +38,9 @@ class Input(Section):
 class Phases(Section):
     """Grey value to phase (DEFINITIONS: Phases)."""
 
-    method: Literal["otsu", "mixture"] = "mixture"
-    thresholds: tuple[float, float] | None = None
+    method: Literal["otsu", "gmm"] = "gmm"
+    void_cbd: float | None = None
+    cbd_active: float | None = None
     edge_width_um: float | None = Field(None, gt=0)
 
 

@@ -143,7 +143,11 @@ def survey_stage(job: Job) -> dict[str, Any]:
         if job.phases is None:
             wanted = job.settings.phases
             thresholds = phases.find_thresholds(
-                survey.counts, survey.edges, method=wanted.method, given=wanted.thresholds
+                survey.counts,
+                survey.edges,
+                method=wanted.method,
+                void_cbd=wanted.void_cbd,
+                cbd_active=wanted.cbd_active,
             )
             result["thresholds"] = thresholds.to_dict()
     for name, given in (("labels", job.labels), ("phases", job.phases)):

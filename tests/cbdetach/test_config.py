@@ -17,7 +17,7 @@ def test_a_file_is_overridden_by_what_is_given(tmp_path: Path) -> None:
 
 
 def test_settings_survive_toml(tmp_path: Path) -> None:
-    settings = validate({"input": {"voxel_size": [0.1, 0.2, 0.3], "phase_values": {"void": 0}}, "phases": {"thresholds": [1, 2]}})
+    settings = validate({"input": {"voxel_size": [0.1, 0.2, 0.3], "phase_values": {"void": 0}}, "phases": {"void_cbd": 1.5}})
     file = tmp_path / "run.toml"
     file.write_text(settings.to_toml())
     assert resolve(file) == settings
