@@ -1,0 +1,492 @@
+"""From grey values to phases: thresholds of the global histogram, and the partial-volume rim around every particle.
+
+At a boundary between active material and void the instrument's blur passes through the grey value of carbon/binder
+(CBD), so plain thresholds wrap every particle in a thin false CBD rim, and every detachment becomes 0. Here the
+surface of the active phase and what lies outside it are estimated together (`resolve_phases`):
+
+The grey value of a voxel is modelled as ``A + (1 - A) e`` on a scale where void is 0 and active is 1. ``A`` is the
+share of active material in the voxel after blur, ``e`` the grey value of what else the voxel sees. Four rounds:
+
+1. The surface of the active phase lies half-way between active and what lies beyond it, ``E``. The blurred step is an
+   error function, so a voxel's grey value gives its signed distance from that surface.
+2. The distance makes a sub-voxel mask of the active phase; blurring it by the measured edge width gives ``A``. Where
+   the surface is curved the blurred mask crosses one half elsewhere than the data: the difference moves the surface.
+3. Unmixing: ``e = (grey - A) / (1 - A)``, averaged over less than the blur with weights that fall steeply towards the
+   active phase, is what lies beyond a rim voxel: 0 for void, the CBD level for CBD. It becomes the next ``E``.
+
+At the end a voxel is active inside the surface; outside, CBD or void according to ``e``. In a gap between two particles
+``A`` holds the tails of both, so a void gap, or a crack, is not taken for CBD while the gap is wide enough to see.
+
+Linear mixing is that of Santago and Gage (IEEE TMI 12, 566, 1993), who model the partial volume in the histogram, as
+`find_thresholds` does too; the unmixing in space is ours. Cost: about 20 separable Gaussian filters of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cbdetach.codes import ACTIVE, CBD, PHASE_CODES, VOID
+from cbdetach.errors import InputError
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+ROUNDS = 4
+SMOOTHING = 0.5  # sigma of the noise filter, in sigmas of the blur: widens the blur by 12 %
+BEYOND = 0.8  # sigma of the window over which "what lies beyond" is averaged, in sigmas of the blur
+TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
+MARGIN = 1.25  # "beyond delta" is looked up at this many delta
+
+
+# ---- thresholds
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Two grey values that separate void, CBD and active, and what they were derived from (all in grey units)."""
+
+    void_cbd: float
+    cbd_active: float
+    means: tuple[float, float, float]
+    sds: tuple[float, float, float]
+    weights: tuple[float, float, float]
+    void_cbd_band: tuple[float, float]
+    cbd_active_band: tuple[float, float]
+    method: str
+
+    def variants(self) -> dict[str, Thresholds]:
+        """The thresholds moved to the ends of their bands, one at a time."""
+        moved = {}
+        for name, band in (("void_cbd", self.void_cbd_band), ("cbd_active", self.cbd_active_band)):
+            for end, value in zip(("low", "high"), band, strict=True):
+                change: dict[str, Any] = {name: value}
+                moved[f"{name}_{end}"] = replace(self, **change)
+        return moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Thresholds:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Thresholds(**fields)
+
+
+def find_thresholds(
+    counts: ArrayLike,
+    edges: ArrayLike,
+    *,
+    method: str = "gmm",
+    void_cbd: float | None = None,
+    cbd_active: float | None = None,
+) -> Thresholds:
+    """Thresholds between void, CBD and active from the histogram of the whole volume.
+
+    counts (N,), edges (N + 1,) : the global histogram
+    method : "gmm": a mixture of three Gaussians and, for voxels cut by a boundary, uniform bridges between each two of
+        them, fitted by expectation maximisation; a threshold is the middle between two class means, where a blurred
+        boundary is neither shrunk nor grown. "otsu": multi-Otsu (Otsu 1979), which takes the cut voxels for class
+        members.
+    void_cbd, cbd_active : a threshold in grey units that is taken as it is.
+
+    The band of a threshold is the range in which the posterior of the brighter class is 0.25 to 0.75; a cut voxel
+    belongs to the brighter class by its share. Raises InputError if the histogram does not hold three grey levels, or
+    a given threshold lies out of order.
+    """
+    x, n = _compact(np.asarray(counts, np.float64), np.asarray(edges, np.float64))
+    if method not in ("gmm", "otsu"):
+        raise InputError(f"method: must be 'gmm' or 'otsu'; got {method!r}.")
+    start = _otsu(x, n)
+    fit = _Mixture.from_cuts(x, n, *start) if method == "otsu" else _fit_mixture(x, n, start)
+    v, c, a = fit.means
+    low, high = start if method == "otsu" else ((v + c) / 2, (c + a) / 2)
+    low = low if void_cbd is None else float(void_cbd)
+    high = high if cbd_active is None else float(cbd_active)
+    if not v < low < high < a:
+        raise InputError(
+            f"void_cbd, cbd_active: must rise between the grey of void and active, {v:g} and {a:g}; "
+            f"got {low:g}, {high:g}."
+        )
+    if (void_cbd, cbd_active) != (None, None):
+        method = "given" if None not in (void_cbd, cbd_active) else f"{method}, one given"
+    return fit.thresholds(low, high, method)
+
+
+def _compact(counts: Array, edges: Array) -> tuple[Array, Array]:
+    """At most about 512 bins between the grey values that hold all but 1e-4 of the voxels at each end."""
+    centres = (edges[:-1] + edges[1:]) / 2
+    total = counts.sum()
+    cumulated = np.cumsum(counts)
+    low = int(np.searchsorted(cumulated, 1e-4 * total))
+    high = int(np.searchsorted(cumulated, (1 - 1e-4) * total))
+    counts, centres = counts[low : high + 1], centres[low : high + 1]
+    if np.count_nonzero(counts) < 3:
+        raise InputError(
+            "volume: must hold at least three grey levels to tell void, CBD and active apart; "
+            f"got {np.count_nonzero(counts)}. Give the phases (--phases) instead."
+        )
+    group = max(1, math.ceil(counts.size / 512))
+    starts = np.arange(0, counts.size, group)
+    merged = np.add.reduceat(counts, starts)
+    weight = np.maximum(np.add.reduceat(np.ones_like(counts), starts), 1)
+    return np.add.reduceat(centres, starts) / weight, merged
+
+
+def _otsu(x: Array, n: Array) -> tuple[float, float]:
+    """The two cuts that maximise the variance between three classes: all pairs of bins."""
+    w = np.concatenate([[0.0], np.cumsum(n)])
+    m = np.concatenate([[0.0], np.cumsum(n * x)])
+
+    def between(i: Array | int, j: Array | int) -> Array:
+        weight = w[j] - w[i]
+        return np.asarray(np.divide((m[j] - m[i]) ** 2, weight, out=np.zeros_like(weight), where=weight > 0))
+
+    k = x.size
+    i, j = np.triu_indices(k - 1, 1)
+    i, j = i + 1, j + 1
+    zero, end = np.zeros_like(i), np.full_like(i, k)
+    best = int(np.argmax(between(zero, i) + between(i, j) + between(j, end)))
+    cut = (x[:-1] + x[1:]) / 2
+    return float(cut[i[best] - 1]), float(cut[j[best] - 1])
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Three Gaussians and three bridges (void-CBD, CBD-active, void-active)."""
+
+    x: Array
+    means: tuple[float, float, float]
+    sds: tuple[float, float, float]
+    pure: tuple[float, float, float]
+    bridges: tuple[float, float, float]
+
+    @staticmethod
+    def from_cuts(x: Array, n: Array, low: float, high: float) -> _Mixture:
+        means, sds, pure = [], [], []
+        for part in (x < low, (x >= low) & (x < high), x >= high):
+            weight = n[part].sum()
+            mean = float((n[part] * x[part]).sum() / weight) if weight else (low + high) / 2
+            var = float((n[part] * (x[part] - mean) ** 2).sum() / weight) if weight else 0.0
+            means.append(mean)
+            sds.append(max(math.sqrt(var), float(x[1] - x[0]) / 2))
+            pure.append(float(weight / n.sum()))
+        return _Mixture(x, _three(means), _three(sds), _three(pure), (0.0, 0.0, 0.0))
+
+    def densities(self) -> tuple[Array, Array, Array]:
+        """Weighted densities (3, N) of Gaussians and of bridges, and the share of the brighter class in a bridge."""
+        from scipy.special import ndtr
+
+        means, sds, pure = (np.array(t)[:, None] for t in (self.means, self.sds, self.pure))
+        gauss = pure / sds * np.exp(-(((self.x - means) / sds) ** 2) / 2) / math.sqrt(2 * math.pi)
+        bridge, share = [], []
+        for w, (i, j) in zip(self.bridges, ((0, 1), (1, 2), (0, 2)), strict=True):
+            a, b, s = self.means[i], self.means[j], min(self.sds)
+            bridge.append(w * (ndtr((self.x - a) / s) - ndtr((self.x - b) / s)) / (b - a))
+            share.append(np.clip((self.x - a) / (b - a), 0, 1))
+        return gauss, np.stack(bridge), np.stack(share)
+
+    def thresholds(self, low: float, high: float, method: str) -> Thresholds:
+        gauss, bridge, share = self.densities()
+        total = gauss.sum(0) + bridge.sum(0)
+        middle = (self.means[0] + self.means[2]) / 2
+        # brighter than void; a bridge void-active counts as void up to its CBD-like half
+        up_low = (gauss[1] + gauss[2] + (bridge * share)[[0, 2]].sum(0) + bridge[1]) / np.maximum(total, 1e-300)
+        up_high = (gauss[2] + (bridge * share)[[1, 2]].sum(0)) / np.maximum(total, 1e-300)
+        v, c, a = self.means
+        return Thresholds(
+            low,
+            high,
+            self.means,
+            self.sds,
+            self.pure,
+            _band(self.x, up_low, v, max(c, min(middle, low)), low),
+            _band(self.x, up_high, c, a, high),
+            method,
+        )
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    a, b, c = values
+    return a, b, c
+
+
+def _band(x: Array, posterior: Array, low: float, high: float, threshold: float) -> tuple[float, float]:
+    """Where the posterior of the brighter class passes 0.25 and 0.75 between two class means; holds the threshold."""
+    inside = (x >= low) & (x <= high)
+    if inside.sum() < 2:
+        return threshold, threshold
+    p = np.maximum.accumulate(posterior[inside])
+    first = float(np.interp(0.25, p, x[inside]))
+    last = float(np.interp(0.75, p, x[inside]))
+    return min(first, threshold), max(last, threshold)
+
+
+def _fit_mixture(x: Array, n: Array, start: tuple[float, float]) -> _Mixture:
+    """Expectation maximisation from several places of the CBD level; the most likely fit."""
+    n = n / n.sum()
+    otsu = _Mixture.from_cuts(x, n, *start)
+    v, a = _mode(x, n, otsu.means[0], otsu.sds[0]), _mode(x, n, otsu.means[2], otsu.sds[2])
+    step = float(x[1] - x[0])
+    best: tuple[float, _Mixture] | None = None
+    for place in (0.25, 0.35, 0.45, 0.55, 0.65, 0.75):
+        sd = max(0.5 * min(otsu.sds[0], otsu.sds[2]), step)
+        fit = _Mixture(x, (v, v + place * (a - v), a), (sd, sd, sd), (0.4, 0.1, 0.4), (0.03, 0.03, 0.04))
+        for _ in range(150):
+            fit = _improve(fit, n, step)
+        gauss, bridge, _ = fit.densities()
+        likelihood = float((n * np.log(np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300))).sum())
+        if best is None or likelihood > best[0]:
+            best = likelihood, fit
+    assert best is not None
+    return best[1]
+
+
+def _improve(fit: _Mixture, n: Array, step: float) -> _Mixture:
+    """One round of expectation maximisation. The CBD's spread is held near that of the other two classes."""
+    gauss, bridge, _ = fit.densities()
+    total = np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300)
+    member = n * gauss / total
+    weight = np.maximum(member.sum(1), 1e-9)
+    mean = (member * fit.x).sum(1) / weight
+    sd = np.sqrt(np.maximum((member * (fit.x - mean[:, None]) ** 2).sum(1) / weight, (step / 2) ** 2))
+    outer = sorted((sd[0], sd[2]))
+    sd[1] = np.clip(sd[1], 0.7 * outer[0], 1.3 * outer[1])
+    mean[1] = np.clip(mean[1], mean[0] + 0.15 * (mean[2] - mean[0]), mean[0] + 0.85 * (mean[2] - mean[0]))
+    pure = _three([float(w) for w in weight])
+    bridges = _three([float(w) for w in (n * bridge / total).sum(1)])
+    return _Mixture(fit.x, _three([float(m) for m in mean]), _three([float(s) for s in sd]), pure, bridges)
+
+
+def _mode(x: Array, n: Array, mean: float, sd: float) -> float:
+    """The highest place of the smoothed histogram within two sd of a class mean."""
+    from scipy.ndimage import gaussian_filter1d
+
+    smooth = gaussian_filter1d(n, max(1.0, 0.1 * sd / float(x[1] - x[0])))
+    near = np.abs(x - mean) <= 2 * sd
+    return float(x[near][np.argmax(smooth[near])])
+
+
+# ---- the rim
+
+
+@dataclass(frozen=True)
+class _Blur:
+    """The widths that one run uses: sigmas in voxels per axis, lengths in micrometres."""
+
+    sigma: float  # of data and noise filter together
+    smooth: tuple[float, ...]
+    mask: tuple[float, ...]  # of the sub-voxel mask, which has the extent of a voxel in it already
+    beyond: tuple[float, ...]
+    step: float  # the side of a voxel
+    delta: float  # the rim
+
+    @staticmethod
+    def of(spacing: tuple[float, float, float], edge_width_um: float) -> _Blur:
+        side = math.prod(spacing) ** (1 / 3)
+        blur = max(edge_width_um / FWHM_PER_SIGMA, side / math.sqrt(12))
+        sigma = blur * math.sqrt(1 + SMOOTHING**2)
+        return _Blur(
+            sigma,
+            tuple(SMOOTHING * blur / h for h in spacing),
+            tuple(math.sqrt(max(sigma**2 - h**2 / 12, 0.0)) / h for h in spacing),
+            tuple(BEYOND * blur / h for h in spacing),
+            side,
+            FWHM_PER_SIGMA * blur,
+        )
+
+
+def halo(spacing: tuple[float, float, float], edge_width_um: float) -> int:
+    """Slices needed on both sides of a slab so that `resolve_phases` gives what it gives on the whole volume."""
+    blur = _Blur.of(_spacing(spacing), _width(edge_width_um))
+    reach = [int(TRUNCATE * s[0] + 0.5) for s in (blur.smooth, blur.mask, blur.beyond)]
+    return reach[0] + ROUNDS * (reach[1] + reach[2]) + math.ceil(MARGIN * blur.delta / spacing[0]) + 2
+
+
+def resolve_phases(
+    grey: ArrayLike,
+    thresholds: Thresholds,
+    *,
+    spacing: tuple[float, float, float],
+    edge_width_um: float,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Phases void, CBD, active of a grey window, with the partial-volume rim of the particles resolved.
+
+    grey (Z, Y, X) any real dtype : the window, with `halo` slices more than wanted at inner ends
+    spacing (dz, dy, dx) um; edge_width_um : full width at half maximum of the blur
+    -> phases (Z, Y, X) uint8 (codes.VOID, CBD, ACTIVE); unresolved (Z, Y, X) bool: voxels of the rim (within one edge
+       width of active material) behind which something else lies: CBD films, gaps and cracks thinner than the edge.
+
+    Moving `thresholds.cbd_active` moves surfaces that face void by the same share of their step.
+    """
+    from scipy.ndimage import gaussian_filter
+    from scipy.special import ndtri
+
+    image = np.asarray(grey)
+    if image.ndim != 3:
+        raise ValueError(f"grey: must be a 3D array; got {image.ndim} dimensions. Give (Z, Y, X).")
+    blur = _Blur.of(_spacing(spacing), _width(edge_width_um))
+    v, c, a = thresholds.means
+    if not v < thresholds.void_cbd < thresholds.cbd_active < a:
+        raise ValueError(
+            f"thresholds: must lie in order between the means of void and active, {v:g} and {a:g}; "
+            f"got {thresholds.void_cbd:g}, {thresholds.cbd_active:g}."
+        )
+    cut = np.float32((thresholds.void_cbd - v) / (a - v))
+    level = (c - v) / (a - v)
+    lift = float(ndtri(np.clip((thresholds.cbd_active - c) / (a - c), 0.02, 0.98)))
+    scale = np.float32(blur.sigma / blur.step)
+
+    def smooth(x: Float32, sigma: tuple[float, ...]) -> None:
+        gaussian_filter(x, sigma, output=x, mode="nearest", truncate=TRUNCATE)
+
+    u = image.astype(np.float32)
+    u -= np.float32(v)
+    u /= np.float32(a - v)
+    smooth(u, blur.smooth)
+    beyond = np.full_like(u, level)
+    shift = np.zeros_like(u)
+    mask = np.empty_like(u)
+    for _ in range(ROUNDS):
+        depth = _depth(u, beyond, lift, scale)
+        np.clip(depth + shift + np.float32(0.5), 0, 1, out=mask)
+        smooth(mask, blur.mask)
+        # where the blurred mask and the data cross one half: curvature
+        weight = np.exp(-np.square(depth / scale) * 2, dtype=np.float32)
+        weight += np.float32(1e-6)
+        depth -= scale * ndtri(np.clip(mask, 1e-3, 1 - 1e-3))
+        depth *= weight
+        smooth(depth, blur.beyond)
+        smooth(weight, blur.beyond)
+        depth /= weight
+        shift += depth
+        np.clip(shift, -0.7, 0.7, out=shift)
+        # what lies beyond
+        np.subtract(1, mask, out=weight)
+        np.clip(weight, 1e-3, 1, out=weight)
+        np.subtract(u, mask, out=depth)
+        depth /= weight
+        np.clip(depth, -0.5 * level, 1.5 * level, out=depth)
+        weight **= 8
+        weight += np.float32(1e-6)
+        depth *= weight
+        smooth(depth, blur.beyond)
+        smooth(weight, blur.beyond)
+        depth /= weight
+        np.clip((depth - cut) * np.float32(level / (2 * 0.8 * cut)) + np.float32(level / 2), 0, level, out=beyond)
+    inside = _depth(u, beyond, lift, scale)
+    inside += shift
+    outer = np.where(mask < 0.02, u, depth) >= cut
+    phases = np.where(inside >= 0, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
+    return phases, _unresolved(phases, mask, blur, spacing)
+
+
+def _depth(u: Float32, beyond: Float32, lift: float, scale: np.float32) -> Float32:
+    """Signed distance inside the active surface, in voxels, from the grey value across one blurred step."""
+    from scipy.special import ndtri
+
+    share = u - beyond
+    share /= 1 - beyond
+    np.clip(share, 1e-3, 1 - 1e-3, out=share)
+    depth: Float32 = ndtri(share, out=share)
+    depth -= np.float32(lift)
+    depth *= scale
+    return depth
+
+
+def _unresolved(
+    phases: NDArray[np.uint8], mask: Float32, blur: _Blur, spacing: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """Rim voxels whose phase differs from that just beyond delta, looked up along the outward normal."""
+    from scipy.special import ndtri
+
+    rim = (phases != ACTIVE) & (mask > 0.01)
+    result = np.zeros(phases.shape, bool)
+    at = np.nonzero(rim)
+    if at[0].size == 0:
+        return result
+    slope = []
+    for axis, h in enumerate(spacing):
+        up = [i.copy() for i in at]
+        down = [i.copy() for i in at]
+        up[axis] = np.minimum(up[axis] + 1, phases.shape[axis] - 1)
+        down[axis] = np.maximum(down[axis] - 1, 0)
+        slope.append((mask[tuple(down)] - mask[tuple(up)]) / (2 * h))
+    length = np.maximum(np.sqrt(sum(s * s for s in slope)), 1e-12)
+    way = np.maximum(MARGIN * blur.delta + blur.sigma * ndtri(np.clip(mask[at], 0.01, 0.99)), 0)
+    there = tuple(
+        np.clip(np.rint(i + way * s / length / h).astype(np.intp), 0, size - 1)
+        for i, s, h, size in zip(at, slope, spacing, phases.shape, strict=True)
+    )
+    result[at] = phases[there] != phases[at]
+    return result
+
+
+def _spacing(spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+    dz, dy, dx = (float(h) for h in spacing)
+    if not all(math.isfinite(h) and h > 0 for h in (dz, dy, dx)):
+        raise ValueError(f"spacing: must be three positive lengths; got {spacing!r}.")
+    return dz, dy, dx
+
+
+def _width(edge_width_um: float) -> float:
+    if not (math.isfinite(edge_width_um) and edge_width_um >= 0):
+        raise ValueError(f"edge_width_um: must be a length of 0 or more; got {edge_width_um!r}.")
+    return float(edge_width_um)
+
+
+# ---- given phases
+
+
+def map_phases(volume: ArrayLike, mapping: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Phase codes of a volume that a person has segmented: ``{"void": 0, "active": 1, "cbd": 2}`` names its values.
+
+    volume (Z, Y, X) integer or bool; names as in codes.PHASE_CODES; every value in the volume must be named.
+    """
+    image = np.asarray(volume)
+    if image.dtype.kind not in "uib":
+        raise InputError(
+            f"phases: must be a volume of integers; got {image.dtype}. Convert it, or give it as the grey VOLUME."
+        )
+    unknown = [name for name in mapping if name not in PHASE_CODES]
+    if unknown:
+        raise InputError(f"phase values: names must be of {', '.join(PHASE_CODES)}; got {', '.join(unknown)}.")
+    if not any(PHASE_CODES[name] in (PHASE_CODES["active"], PHASE_CODES["active_high"]) for name in mapping):
+        raise InputError(
+            f"phase values: must name the active phase; got {', '.join(mapping) or 'none'}. Add active=VALUE."
+        )
+    if len(set(mapping.values())) < len(mapping):
+        raise InputError(f"phase values: must give each value one name; got {_spell(mapping)}.")
+    if image.dtype.kind == "b":
+        image = image.view(np.uint8)
+    if image.size == 0:
+        return np.zeros(image.shape, np.uint8)
+    low, high = int(image.min()), int(image.max())
+    if high - low < 65536:
+        table = np.full(high - low + 1, 255, np.uint8)
+        for name, value in mapping.items():
+            if low <= value <= high:
+                table[value - low] = PHASE_CODES[name]
+        result = table[image.astype(np.int64) - low] if low else table[image]
+    else:
+        result = np.full(image.shape, 255, np.uint8)
+        for name, value in mapping.items():
+            result[image == value] = PHASE_CODES[name]
+    if (result == 255).any():
+        values = np.unique(image[result == 255])
+        shown = ", ".join(str(x) for x in values[:8]) + (", ..." if values.size > 8 else "")
+        raise InputError(
+            f"phase values: must name every value in the volume; got {_spell(mapping)}, but it also holds {shown}."
+        )
+    return result
+
+
+def _spell(mapping: Mapping[str, int]) -> str:
+    return ",".join(f"{name}={value}" for name, value in mapping.items())
