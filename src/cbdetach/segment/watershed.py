@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +92,9 @@ def split_particles(
         basins, peak = flood(height, body, outside, radius)
         size = np.bincount(basins[active], minlength=len(peak)) * math.prod(spacing)
         smallest = ball(min_diameter_um, active.ndim)
-        return merge_basins(*saddles(basins, height, body), peak, size, depth, smallest)[basins]
+        owner = merge_basins(*saddles(basins, height, body), peak, depth, size=size, smallest=smallest)
+        total = np.bincount(owner, weights=size)[owner]
+        return np.where(total < smallest, 0, owner).astype(np.int32)[basins]
 
     if active.ndim == 3:
         body = closed | (enclosed(~closed)[0] > 0)

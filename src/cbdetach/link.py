@@ -1,0 +1,344 @@
+"""One particle from what is seen of it at successive levels: slices segmented one by one, or overlapping 3-D windows.
+
+Only tables are read here: the size of every object, and how many pixels objects of neighbouring levels share.
+
+1. *Match* each level with the next: the one-to-one assignment with the largest sum of IoU (Hungarian method,
+   `scipy.optimize.linear_sum_assignment`), over the pairs with IoU >= `min_iou` or with >= `min_containment` of the
+   smaller object inside the larger one; the latter is for objects that grow quickly, as a ball does at its poles. The
+   candidates fall into small connected components, each solved on its own, which gives the optimum of the whole table.
+2. *Gaps.* What ends at a level and what begins two levels later are matched in the same way.
+3. *Fragments.* "sandwiched" (slices): a chain whose first object lies in one particle of the level before, and whose
+   last object lies in the same particle of the level after, is a piece that the segmentation has cut off: it joins.
+   "contained" (windows): where two windows see the same voxels, an unmatched object that lies in a matched one joins:
+   one window has split what the other has not, and an artificial cut along the window's end would be worse than
+   the coarser particle.
+4. *Necks* (slices). Two particles one above the other touch at their poles, and overlap perfectly there. The radius of
+   the chain from level to level tells them: it is cut where both sides rise above the narrowest level by more than
+   `neck_depth` (`cbdetach.basins`, the rule that splits touching particles in space).
+
+Nothing is decided silently: every gap, joined fragment and cut neck is an event, and so is every merge (an object that
+lies in another particle's object of the next level, though its own chain ends there) and split (the reverse).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cbdetach.basins import merge_basins
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+EVENT_KINDS = ("birth", "death", "merge", "split", "gap", "fragment", "neck")
+
+
+class Overlap(Protocol):
+    """Shared pixels of the objects of two levels, as `voxkernels.overlap_counts` returns them."""
+
+    @property
+    def ids_a(self) -> Ints: ...
+    @property
+    def ids_b(self) -> Ints: ...
+    @property
+    def count(self) -> Ints: ...
+    @property
+    def labels_a(self) -> Ints: ...
+    @property
+    def size_a(self) -> Ints: ...
+    @property
+    def labels_b(self) -> Ints: ...
+    @property
+    def size_b(self) -> Ints: ...
+
+
+@dataclass(frozen=True)
+class Links:
+    """Particles 1..n, numbered by (level, local number) of their first object.
+
+    global_id : for each level (n_level,) int64; entry i - 1 is the particle of local number i,
+        or 0 if that number has no pixel.
+    kind, level, particle, other, overlap : (E,) the events, ordered by kind and level. `level` is the later of the
+        levels concerned (the own one of a birth or death), `other` the second particle, or 0; `overlap` the share of
+        the smaller object that lies in the other one (0 for births, deaths and necks).
+    """
+
+    n: int
+    global_id: list[Ints]
+    kind: npt.NDArray[np.str_]
+    level: Ints
+    particle: Ints
+    other: Ints
+    overlap: Floats
+
+    def report(self) -> dict[str, Any]:
+        """Number of particles and of events of each kind, for the run record."""
+        return {"particles": self.n} | {kind + "s": int((self.kind == kind).sum()) for kind in EVENT_KINDS}
+
+
+def link(
+    sizes: Sequence[npt.NDArray[Any]],
+    overlaps: Sequence[Overlap],
+    skips: Sequence[Overlap] = (),
+    *,
+    min_iou: float = 0.25,
+    min_containment: float = 0.6,
+    max_gap: int = 1,
+    fragments: str = "sandwiched",
+    neck_depth: float | None = None,
+) -> Links:
+    """Link the objects of successive levels to particles.
+
+    Parameters
+    ----------
+    sizes : for each level, the pixels of its objects 1..n_level; 0 for a number that is not there.
+    overlaps : for each pair of neighbouring levels (k, k + 1), what they share.
+    skips : for each pair (k, k + 2); needed only for gaps.
+    min_iou, min_containment : 0 to 1; a pair is a candidate if it reaches one of them.
+    max_gap : levels at which a particle may be missing, 0 or 1.
+    fragments : "sandwiched", "contained" or "own" (no fragment joins).
+    neck_depth : 0 to 1, or None: chains are not cut.
+
+    Raises
+    ------
+    ValueError : an option out of range; a number of overlaps that does not fit the levels; an object that its level
+        does not have.
+    """
+    _check(sizes, overlaps, skips, min_iou, min_containment, max_gap, fragments, neck_depth)
+    counts = [len(s) for s in sizes]
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    n = int(start[-1])
+    level = np.repeat(np.arange(len(counts)), counts)
+    size = np.concatenate([np.zeros(0), *sizes])
+
+    near = _Shared.of(overlaps, start, 1)
+    matched = near.assign(min_iou, min_containment)
+    ends, begins = np.ones(n, np.bool_), np.ones(n, np.bool_)
+    ends[near.a[matched]] = False
+    begins[near.b[matched]] = False
+    far = _Shared.of(skips if max_gap else (), start, 2)
+    far = far.rows(ends[far.a] & begins[far.b])
+    bridged = far.assign(min_iou, min_containment)
+    edges = np.concatenate([near.pairs(matched), far.pairs(bridged)])
+
+    before = near.hosts(near.b, near.inside_b >= min_containment)
+    after = near.hosts(near.a, near.inside_a >= min_containment)
+    if fragments == "contained":
+        rows = np.concatenate([before[begins[near.b[before]]], after[ends[near.a[after]]]])
+    elif fragments == "sandwiched":
+        rows = _sandwiched(_components(n, edges), level, near, before, after)
+    else:
+        rows = np.zeros(0, np.int64)
+    chain = _components(n, np.concatenate([edges, near.pairs(rows)]))
+    necks = np.zeros((0, 2), np.int64)
+    if neck_depth is not None:
+        chain, necks = _cut_necks(chain, level, size, neck_depth)
+
+    particle = _number(chain, size)
+    own, other = particle[near.a], particle[near.b]
+    merges = np.flatnonzero((near.inside_a >= min_containment) & ends[near.a] & ~begins[near.b] & (own != other))
+    splits = np.flatnonzero((near.inside_b >= min_containment) & begins[near.b] & ~ends[near.a] & (own != other))
+    first, last = _ends_of(particle, level)
+    first = first[(level[first] > 0) & (particle[first] > 0)]
+    last = last[(level[last] < len(counts) - 1) & (particle[last] > 0)]
+    nothing = np.zeros(n)
+    events = [
+        ("birth", level[first], particle[first], nothing[first], nothing[first]),
+        ("death", level[last], particle[last], nothing[last], nothing[last]),
+        ("merge", level[near.b[merges]], other[merges], own[merges], near.inside_a[merges]),
+        ("split", level[near.b[splits]], own[splits], other[splits], near.inside_b[splits]),
+        ("gap", level[far.b[bridged]], particle[far.b[bridged]], nothing[far.b[bridged]], far.containment[bridged]),
+        ("fragment", level[near.b[rows]], particle[near.b[rows]], nothing[near.b[rows]], near.containment[rows]),
+        ("neck", level[necks[:, 1]], particle[necks[:, 0]], particle[necks[:, 1]], nothing[necks[:, 0]]),
+    ]
+    return Links(
+        n=int(particle.max(initial=0)),
+        global_id=np.split(particle, start[1:-1]),
+        kind=np.concatenate([np.full(len(e[1]), e[0]) for e in events]),
+        level=np.concatenate([e[1] for e in events]).astype(np.int64),
+        particle=np.concatenate([e[2] for e in events]).astype(np.int64),
+        other=np.concatenate([e[3] for e in events]).astype(np.int64),
+        overlap=np.concatenate([e[4] for e in events]).astype(np.float64),
+    )
+
+
+def link_slices(labels: npt.NDArray[np.int32], **options: Any) -> tuple[npt.NDArray[np.int32], Links]:
+    """Link a stack of slices, each labelled on its own.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) int32, every slice with its own numbers 1..n. Not altered.
+    options : as for `link`; `neck_depth` is 0.25 here unless given.
+
+    Returns
+    -------
+    (Z, Y, X) int32 particles, and the links.
+    """
+    import voxkernels as vk
+
+    sizes = [np.bincount(image.ravel(), minlength=1)[1:] for image in labels]
+    overlaps = [vk.overlap_counts(a, b) for a, b in itertools.pairwise(labels)]
+    skips = [vk.overlap_counts(a, b) for a, b in zip(labels[:-2], labels[2:], strict=True)]
+    links = link(sizes, overlaps, skips, **({"neck_depth": 0.25} | options))
+    result = np.zeros(labels.shape, np.int32)
+    for image, ids, linked in zip(labels, links.global_id, result, strict=True):
+        linked[...] = np.concatenate([[0], ids])[image]
+    return result, links
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Pairs of objects that share pixels, of all levels at once; a, b number objects through all levels."""
+
+    a: Ints
+    b: Ints
+    count: Ints
+    inside_a: Floats
+    inside_b: Floats
+    iou: Floats
+
+    @classmethod
+    def of(cls, overlaps: Sequence[Overlap], start: Ints, step: int) -> _Shared:
+        none, nowhere = np.zeros(0, np.int64), np.zeros(0)
+        parts = [(none, none, none, nowhere, nowhere, nowhere)]
+        for k, o in enumerate(overlaps):
+            size_a = o.size_a[np.searchsorted(o.labels_a, o.ids_a)]
+            size_b = o.size_b[np.searchsorted(o.labels_b, o.ids_b)]
+            a, b = o.ids_a - 1 + start[k], o.ids_b - 1 + start[k + step]
+            parts.append((a, b, o.count, o.count / size_a, o.count / size_b, o.count / (size_a + size_b - o.count)))
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @property
+    def containment(self) -> Floats:
+        """Share of the smaller object that lies in the larger one."""
+        return np.maximum(self.inside_a, self.inside_b)
+
+    def rows(self, keep: npt.NDArray[np.bool_]) -> _Shared:
+        return _Shared(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def pairs(self, rows: Ints) -> Ints:
+        return np.stack([self.a[rows], self.b[rows]], axis=1)
+
+    def hosts(self, guest: Ints, inside: npt.NDArray[np.bool_]) -> Ints:
+        """For each object that lies inside others, the row of the one that it shares most with; ascending by guest."""
+        rows = np.flatnonzero(inside)
+        rows = rows[np.lexsort((rows, -self.count[rows], guest[rows]))]
+        return rows[np.unique(guest[rows], return_index=True)[1]]
+
+    def assign(self, min_iou: float, min_containment: float) -> Ints:
+        """Rows of the one-to-one assignment with the largest sum of IoU, among the rows that reach a threshold."""
+        from scipy.optimize import linear_sum_assignment
+
+        rows = np.flatnonzero((self.iou >= min_iou) | (self.containment >= min_containment))
+        if rows.size == 0:
+            return rows
+        _, left = np.unique(self.a[rows], return_inverse=True)
+        _, right = np.unique(self.b[rows], return_inverse=True)
+        right = right + left.max() + 1
+        component = _components(int(right.max()) + 1, np.stack([left, right], axis=1))[left]
+        order = np.argsort(component, kind="stable")
+        rows, component = rows[order], component[order]
+        begin = np.flatnonzero(np.diff(component, prepend=-1))
+        width = np.diff(np.append(begin, rows.size))
+        chosen = [rows[begin[width == 1]]]
+        for i, n in zip(begin[width > 1], width[width > 1], strict=True):
+            these = rows[i : i + n]
+            _, y = np.unique(self.a[these], return_inverse=True)
+            _, x = np.unique(self.b[these], return_inverse=True)
+            table = np.full((y.max() + 1, x.max() + 1), -1)
+            table[y, x] = these
+            gain = np.where(table >= 0, self.iou[table], 0.0)
+            solved = table[linear_sum_assignment(gain, maximize=True)]
+            chosen.append(solved[solved >= 0])
+        return np.sort(np.concatenate(chosen))
+
+
+def _components(n: int, pairs: Ints) -> Ints:
+    """Component of each of n nodes."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    component: Ints = np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    return component
+
+
+def _number(chain: Ints, size: Floats) -> Ints:
+    """The same chains numbered 1..n in the order of their first object; 0 for a chain without a pixel."""
+    _, first, inverse = np.unique(chain, return_index=True, return_inverse=True)
+    seen = np.bincount(inverse, weights=size, minlength=first.size) > 0
+    first = np.where(seen, first, chain.size)
+    number = np.zeros(first.size, np.int64)
+    number[np.argsort(first, kind="stable")] = np.arange(1, first.size + 1)
+    numbers: Ints = np.where(seen, number, 0)[inverse]
+    return numbers
+
+
+def _ends_of(chain: Ints, level: Ints) -> tuple[Ints, Ints]:
+    """First and last node of each chain (of several at one level, the first and the last by number)."""
+    order = np.lexsort((level, chain))
+    begin = np.flatnonzero(np.diff(chain[order], prepend=-1))
+    return order[begin], order[np.append(begin[1:], chain.size) - 1] if chain.size else order
+
+
+def _sandwiched(chain: Ints, level: Ints, near: _Shared, before: Ints, after: Ints) -> Ints:
+    """Rows that join to its host a chain that begins and ends inside one and the same other chain."""
+    first, last = _ends_of(chain, level)
+    above, below = np.full(chain.size, -1), np.full(chain.size, -1)
+    above[near.b[before]] = before
+    below[near.a[after]] = after
+    above, below = above[first], below[last]
+    both = (above >= 0) & (below >= 0)
+    above, below, own = above[both], below[both], chain[first[both]]
+    host = chain[near.a[above]]
+    joins = (host == chain[near.b[below]]) & (host != own)
+    return above[joins]
+
+
+def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[Ints, Ints]:
+    """Chains cut where the radius of their sections has a deep minimum; and the nodes before and after each cut."""
+    order = np.lexsort((level, chain))
+    new = (np.diff(chain[order], prepend=-1) != 0) | (np.diff(level[order], prepend=-1) != 0)
+    section = np.empty(chain.size, np.int64)
+    section[order] = np.cumsum(new) - 1
+    node = order[new]
+    radius = np.sqrt(np.bincount(section, weights=size, minlength=node.size))
+    step = np.flatnonzero(chain[node[:-1]] == chain[node[1:]])
+    pairs = np.stack([step, step + 1], axis=1)
+    piece = merge_basins(pairs, np.minimum(radius[step], radius[step + 1]), radius, depth)
+    cut = pairs[piece[step] != piece[step + 1]]
+    return piece[section], node[cut]
+
+
+def _check(
+    sizes: Sequence[npt.NDArray[Any]],
+    overlaps: Sequence[Overlap],
+    skips: Sequence[Overlap],
+    min_iou: float,
+    min_containment: float,
+    max_gap: int,
+    fragments: str,
+    neck_depth: float | None,
+) -> None:
+    for name, share in (("min_iou", min_iou), ("min_containment", min_containment), ("neck_depth", neck_depth)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name}: must be between 0 and 1; got {share}.")
+    if max_gap not in (0, 1):
+        raise ValueError(f"max_gap: must be 0 or 1; got {max_gap}.")
+    if fragments not in ("sandwiched", "contained", "own"):
+        raise ValueError(f"fragments: must be 'sandwiched', 'contained' or 'own'; got {fragments!r}.")
+    for name, tables, step in (("overlaps", overlaps, 1), ("skips", skips, 2)):
+        wanted = max(0, len(sizes) - step)
+        if len(tables) != wanted and not (step == 2 and max_gap == 0):
+            raise ValueError(f"{name}: must hold {wanted} tables for {len(sizes)} levels; got {len(tables)}.")
+        for k, table in enumerate(tables):
+            for ids, have in ((table.ids_a, len(sizes[k])), (table.ids_b, len(sizes[k + step]))):
+                if ids.size and not 1 <= int(ids.min()) <= int(ids.max()) <= have:
+                    raise ValueError(
+                        f"{name}: must hold only the numbers of their levels' objects; got {int(ids.max())} "
+                        f"at a level of {have} objects."
+                    )
