@@ -52,7 +52,17 @@ def as_array(name: str, value: Any, ndim: int) -> npt.NDArray[Any]:
         axes = {1: "(N,)", 2: "(Y, X)", 3: "(Z, Y, X)"}.get(ndim, f"{ndim}-dimensional")
         hint = "Add a first axis with array[None] for a single slice." if (ndim, value.ndim) == (3, 2) else ""
         raise ValueError(f"{name}: must be {axes}; got {describe(value)}. {hint}".rstrip())
-    return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+    array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+    return array if array.flags.writeable else np.asarray(_SameMemory(array))
+
+
+class _SameMemory:
+    """A read-only array, passed on as writable: kernels write to no input, and Numba compiles twice for two types."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
 
 
 def as_mask(name: str, value: Any, ndim: int = 3) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +56,8 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     same_shape("b", grid_b, "a", grid_a)
     if grid_a.dtype != grid_b.dtype:
         grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
-    lines_a = grid_a.reshape(-1, grid_a.shape[-1])
-    lines_b = grid_b.reshape(-1, grid_b.shape[-1])
+    lines = math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
+    lines_a, lines_b = grid_a.reshape(lines), grid_b.reshape(lines)
 
     slots = FIRST_SLOTS
     while True:

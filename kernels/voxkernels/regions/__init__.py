@@ -72,9 +72,9 @@ def region_properties(
 
     Returns
     -------
-    RegionProperties. Integer sums are exact, so centroid and inertia are rounded once; the squared deviations of grey
-    values are summed about values of the region itself (Chan, Golub and LeVeque 1983), so neither a far origin nor a
-    large grey offset costs precision. Independent of the number of threads, to the bit.
+    RegionProperties. Position sums are exact integers, and grey values are summed as deviations from one value of their
+    region (shifted data: Chan, Golub and LeVeque 1983), so neither a far origin nor a large grey offset costs
+    precision. Independent of the number of threads, to the bit.
 
     Raises
     ------
@@ -84,6 +84,9 @@ def region_properties(
     grid = narrow_labels(as_labels("labels", labels))
     size = as_spacing(spacing)
     corner = _as_origin(origin)
+    n_z, n_y, n_x = grid.shape
+    n_lines = n_z * n_y
+    lines = grid.reshape(n_lines, n_x)
     if image is None:
         grey_image = np.empty((0, 0), np.uint8)
     else:
@@ -91,8 +94,7 @@ def region_properties(
         same_shape("image", values, "labels", grid)
         if values.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             values = values.astype(np.float64)
-        grey_image = values.reshape(-1, values.shape[2])
-    lines = grid.reshape(-1, grid.shape[2])
+        grey_image = values.reshape(n_lines, n_x)
 
     n_rows, keys, rows = _rows_of_labels(lines)
     row_bytes = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) * n_rows
@@ -100,7 +102,7 @@ def region_properties(
     sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
     box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
     grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
-    cpu.sum_runs(lines, grey_image, max(grid.shape[1], 1), keys, rows, sums, box, grey)
+    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, sums, box, grey)
     cpu.merge_chunks(sums, box, grey)
 
     present = np.flatnonzero(sums[0, :, 0])
@@ -111,7 +113,11 @@ def region_properties(
     count, bbox = sums[0, present, 0], box[0, present]
     moments = _shift(sums[0, present, 1:], count, bbox[:, :3])
     bbox += np.tile(corner, 2)
-    statistics = None if image is None else grey[0, present]
+    statistics = None
+    if image is not None:
+        first, deviations, squares, low, high = grey[0, present].T
+        about_first = deviations / count
+        statistics = (first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0)), low, high)
     return _derive(names, count, bbox, moments, statistics, size)
 
 
@@ -119,8 +125,8 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
     """Join the properties of disjoint parts of one volume, such as its slabs.
 
     The parts must come from `region_properties` with the `origin` of each part. Counts, boxes, centroids and second
-    moments equal those of the whole volume to the bit; grey statistics do up to rounding (pairwise update of Chan,
-    Golub and LeVeque 1983, in the order of the parts).
+    moments equal those of the whole volume to the bit; mean and std do up to the rounding of the parts' means (pairwise
+    update of Chan, Golub and LeVeque 1983, in the order of the parts).
 
     Raises
     ------
@@ -149,19 +155,20 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
         bbox[at, 3:] = np.maximum(bbox[at, 3:], part.bbox[:, 3:])
     count = np.zeros(n, np.int64)
     moments = np.zeros((n, 9), np.int64)
-    grey = np.zeros((n, cpu.N_GREY))
-    grey[:, 2], grey[:, 3] = np.inf, -np.inf
+    mean, squares = np.zeros(n), np.zeros(n)
+    low, high = np.full(n, np.inf), np.full(n, -np.inf)
     for part, at in zip(listed, rows, strict=True):
+        moments[at] += _shift(part.moments, part.count, bbox[at, :3] - part.bbox[:, :3])
         if part.mean is not None and part.std is not None and part.min is not None and part.max is not None:
             share = part.count / (count[at] + part.count)
-            delta = part.mean - grey[at, 0]
-            grey[at, 0] += delta * share
-            grey[at, 1] += part.std**2 * part.count + delta**2 * count[at] * share
-            grey[at, 2] = np.fmin(grey[at, 2], part.min)
-            grey[at, 3] = np.fmax(grey[at, 3], part.max)
-        moments[at] += _shift(part.moments, part.count, bbox[at, :3] - part.bbox[:, :3])
+            delta = part.mean - mean[at]
+            mean[at] += delta * share
+            squares[at] += part.std**2 * part.count + delta**2 * count[at] * share
+            low[at] = np.fmin(low[at], part.min)
+            high[at] = np.fmax(high[at], part.max)
         count[at] += part.count
-    return _derive(labels, count, bbox, moments, grey if with_grey else None, spacing)
+    grey = (mean, np.sqrt(squares / count), low, high) if with_grey else None
+    return _derive(labels, count, bbox, moments, grey, spacing)
 
 
 def _as_origin(origin: Any) -> Ints:
@@ -197,9 +204,9 @@ def _shift(moments: Ints, count: Ints, by: Ints) -> Ints:
 
 
 def _derive(
-    labels: Ints, count: Ints, bbox: Ints, moments: Ints, grey: Floats | None, spacing: Spacing
+    labels: Ints, count: Ints, bbox: Ints, moments: Ints, grey: tuple[Floats, ...] | None, spacing: Spacing
 ) -> RegionProperties:
-    """Centroid, inertia and grey statistics from the sums of each label."""
+    """Centroid and inertia from the position sums of each label; `grey` is mean, std, min, max."""
     size = np.array(spacing)
     middle = (2 * moments[:, :3] + count[:, None]) // (2 * count[:, None])
     about_middle = _shift(moments, count, middle) / count[:, None]
@@ -208,16 +215,17 @@ def _derive(
     for column, (a, b) in enumerate(PAIRS, start=3):
         covariance = about_middle[:, column] - rest[:, a] * rest[:, b]
         inertia[:, a, b] = inertia[:, b, a] = covariance * (size[a] * size[b])
+    mean, std, low, high = grey or (None,) * 4
     return RegionProperties(
         labels=labels.astype(np.int64),
         count=count,
         bbox=bbox,
         centroid=(bbox[:, :3] + middle + rest) * size,
         inertia=inertia,
-        mean=None if grey is None else grey[:, 0].copy(),
-        std=None if grey is None else np.sqrt(np.maximum(grey[:, 1], 0) / count),
-        min=None if grey is None else grey[:, 2].copy(),
-        max=None if grey is None else grey[:, 3].copy(),
+        mean=mean,
+        std=std,
+        min=low,
+        max=high,
         moments=moments,
         spacing=spacing,
     )

@@ -8,15 +8,16 @@ Position sums are integers modulo 2^64. Addition and shifts of the origin are th
 as long as the final sums about a region's own bounding box stay below 2^63, that is count * extent^2 < 9e18. Exact
 sums do not depend on order, threads or origin, and the moments derived from them lose nothing to cancellation.
 
-Grey values are summed in floating point: within a run about its first value, whose own deviation is part of the answer,
-so that the relative error of a run's squared deviations is below n * 1e-16; then run to label and label to label by the
-pairwise update of Chan, Golub and LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983) 242.
+Grey values are summed in floating point as deviations, and squared deviations, from the first value of the region
+(shifted data: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983) 242). That
+value is one of the region's own, so its distance from the mean is part of the spread, and a grey offset common to all
+drops out before it can do harm.
 
 The lines are cut into chunks whose number depends on the data alone, each with sums of its own, added in the order of
 the chunks: results do not depend on the number of threads. A label's row is the label itself or, where labels are
 sparse, found in a hash table (open addressing, linear probing).
 
-Cost: one read of the volume. Memory: 160 bytes for each label and chunk.
+Cost: one read of the volume. Memory: 168 bytes for each label and chunk.
 Not checked here: labels >= 0, every label has a row, the image has the shape of the labels.
 """
 
@@ -27,7 +28,7 @@ from .._compile import jit
 
 N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
-N_GREY = 4  # mean, sum of squared deviations, minimum, maximum
+N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
 HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
 
@@ -89,24 +90,11 @@ def add_run(sums, box, z, y, start, stop):
 
 
 @jit
-def merge_grey(grey, count, mean, squares, low, high, n):
-    """Join n values of the given mean, squared deviations, minimum and maximum to one label's `grey` of `count`."""
-    if count == 0:
-        grey[0], grey[1], grey[2], grey[3] = mean, squares, low, high
-        return
-    delta = mean - grey[0]
-    share = n / (count + n)
-    grey[0] += delta * share
-    grey[1] += squares + delta * delta * count * share
-    grey[2] = min(grey[2], low)
-    grey[3] = max(grey[3], high)
-
-
-@jit
-def add_grey_run(grey, count, values):
-    """Join the grey values of one run to one label's `grey` (4,)."""
-    first = np.float64(values[0])
-    low = high = first
+def add_grey_run(grey, is_new, values):
+    """Add the grey values of one run to one label's `grey` (5,)."""
+    if is_new:
+        grey[0] = grey[3] = grey[4] = values[0]
+    first, low, high = grey[0], grey[3], grey[4]
     total = 0.0
     squares = 0.0
     for value in values:
@@ -116,8 +104,20 @@ def add_grey_run(grey, count, values):
         squares += deviation * deviation
         low = min(low, grey_value)
         high = max(high, grey_value)
-    n = values.size
-    merge_grey(grey, count, first + total / n, squares - total * total / n, low, high, n)
+    grey[1] += total
+    grey[2] += squares
+    grey[3] = low
+    grey[4] = high
+
+
+@jit
+def merge_grey(grey, other, count):
+    """Add the sums of `count` values, `other` (5,), to one label's `grey`."""
+    offset = other[0] - grey[0]
+    grey[1] += other[1] + count * offset
+    grey[2] += other[2] + 2.0 * offset * other[1] + count * offset * offset
+    grey[3] = min(grey[3], other[3])
+    grey[4] = max(grey[4], other[4])
 
 
 @jit(parallel=True)
@@ -126,7 +126,7 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, sums, box, grey):
 
     keys, rows : hash table of labels and their rows; empty if a label is its own row.
     image      : (L, X), or empty for no grey statistics.
-    sums, box, grey : (C, N, 10), (C, N, 6) int64 and (C, N, 4) float64, zero on entry.
+    sums, box, grey : (C, N, 10), (C, N, 6) int64 and (C, N, 5) float64, zero on entry.
     """
     n_lines, n_x = labels.shape
     n_chunks = sums.shape[0]
@@ -146,7 +146,7 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, sums, box, grey):
                     continue
                 row = rows[find_slot(label, keys)] if keys.size else np.int64(label)
                 if image.size:
-                    add_grey_run(grey[chunk, row], sums[chunk, row, 0], image[line, start:stop])
+                    add_grey_run(grey[chunk, row], sums[chunk, row, 0] == 0, image[line, start:stop])
                 add_run(sums[chunk, row], box[chunk, row], z, y, start, stop)
 
 
@@ -155,15 +155,16 @@ def merge_chunks(sums, box, grey):
     """Add all chunks to chunk 0, in their order."""
     for row in range(sums.shape[1]):
         for chunk in range(1, sums.shape[0]):
-            n = sums[chunk, row, 0]
-            if n == 0:
+            count = sums[chunk, row, 0]
+            if count == 0:
                 continue
-            part = grey[chunk, row]
-            merge_grey(grey[0, row], sums[0, row, 0], part[0], part[1], part[2], part[3], n)
-            first = sums[0, row, 0] == 0
-            for k in range(3):
-                low, high = box[chunk, row, k], box[chunk, row, k + 3]
-                box[0, row, k] = low if first else min(box[0, row, k], low)
-                box[0, row, k + 3] = high if first else max(box[0, row, k + 3], high)
-            for k in range(sums.shape[2]):
+            if sums[0, row, 0] == 0:
+                box[0, row] = box[chunk, row]
+                grey[0, row] = grey[chunk, row]
+            else:
+                for k in range(3):
+                    box[0, row, k] = min(box[0, row, k], box[chunk, row, k])
+                    box[0, row, k + 3] = max(box[0, row, k + 3], box[chunk, row, k + 3])
+                merge_grey(grey[0, row], grey[chunk, row], count)
+            for k in range(N_SUMS):
                 sums[0, row, k] += sums[chunk, row, k]
