@@ -1,0 +1,225 @@
+"""Contract of `overlap_counts` and `overlap_cost`, the same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import ModuleType
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import sparse
+from skimage.metrics import contingency_table
+from tests.contract.backends import backend_fixture
+
+ops = backend_fixture("overlaps")
+
+LABEL_TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
+
+
+def two_images(shape: tuple[int, ...] = (21, 34), n: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Label images of rectangular patches, a third background, the second one a shifted version of the first."""
+    generator = np.random.default_rng(seed)
+    coarse = np.kron(generator.integers(0, n + n // 2, [-(-s // 4) for s in shape]), np.ones([4] * len(shape), int))
+    first = np.where(coarse > n, 0, coarse)[tuple(slice(s) for s in shape)]
+    return first.astype(np.int32), np.roll(first, 2, axis=-1).astype(np.int32)
+
+
+def as_table(overlap) -> dict[tuple[int, int], int]:
+    pairs = zip(overlap.ids_a.tolist(), overlap.ids_b.tolist(), overlap.count.tolist(), strict=True)
+    return {(a, b): n for a, b, n in pairs}
+
+
+def assert_identical(one, other) -> None:
+    for field in fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), err_msg=field.name)
+        assert getattr(one, field.name).dtype == np.int64
+
+
+# Drawn scenes
+
+
+def test_drawn_scene(ops: ModuleType) -> None:
+    a = np.array([[1, 1, 0, 2], [1, 0, 0, 2], [3, 3, 3, 0]])
+    b = np.array([[7, 7, 7, 0], [7, 7, 0, 9], [9, 9, 0, 0]])
+    ov = ops.overlap_counts(a, b)
+    assert as_table(ov) == {(1, 7): 3, (2, 9): 1, (3, 9): 2}
+    assert ov.labels_a.tolist() == [1, 2, 3]
+    assert ov.size_a.tolist() == [3, 2, 3]
+    assert ov.labels_b.tolist() == [7, 9]
+    assert ov.size_b.tolist() == [5, 3]
+    iou = ops.overlap_cost(a, b)
+    np.testing.assert_allclose(iou, 1 - np.array([[3 / 5, 0], [0, 1 / 4], [0, 2 / 4]]), rtol=1e-15)
+    containment = ops.overlap_cost(a, b, measure="containment")
+    np.testing.assert_allclose(containment, 1 - np.array([[3 / 3, 0], [0, 1 / 2], [0, 2 / 3]]), rtol=1e-15)
+
+
+def test_cost_of_counts_is_the_cost_of_the_images(ops: ModuleType) -> None:
+    a, b = two_images()
+    for measure in ("iou", "containment"):
+        by_counts = ops.overlap_cost(ops.overlap_counts(a, b), measure=measure)
+        np.testing.assert_array_equal(by_counts, ops.overlap_cost(a, b, measure=measure))
+
+
+def test_image_with_itself(ops: ModuleType) -> None:
+    a, _ = two_images()
+    ov = ops.overlap_counts(a, a)
+    np.testing.assert_array_equal(ov.ids_a, ov.ids_b)
+    np.testing.assert_array_equal(ov.count, ov.size_a)
+    np.testing.assert_array_equal(ops.overlap_cost(a, a), 1 - np.eye(ov.labels_a.size))
+
+
+# Other libraries
+
+
+@pytest.mark.parametrize("shape", [(50, 60), (9, 10, 11)])
+def test_against_numpy_scipy_and_skimage(ops: ModuleType, shape: tuple[int, ...]) -> None:
+    a, b = two_images(shape, n=12)
+    ov = ops.overlap_counts(a, b)
+    dense = np.zeros((13, 13), int)
+    np.add.at(dense, (a, b), 1)
+    peer = sparse.coo_array((np.ones(a.size), (a.ravel(), b.ravel())), shape=(13, 13)).toarray()
+    table = contingency_table(a, b).toarray()
+    ours = np.zeros((13, 13), int)
+    ours[ov.ids_a, ov.ids_b] = ov.count
+    for other in (dense, peer, table):
+        np.testing.assert_array_equal(ours[1:, 1:], np.asarray(other)[1:, 1:])
+    np.testing.assert_array_equal(ov.size_a, np.bincount(a.ravel())[ov.labels_a])
+    np.testing.assert_array_equal(ov.size_b, np.bincount(b.ravel())[ov.labels_b])
+
+
+@given(
+    pair=hnp.array_shapes(min_dims=2, max_dims=3, max_side=7).flatmap(
+        lambda shape: st.tuples(
+            *[hnp.arrays(st.sampled_from(LABEL_TYPES), shape, elements=st.integers(0, 5)) for _ in range(2)]
+        )
+    )
+)
+def test_backends_agree(pair) -> None:
+    import voxkernels as vk
+    from voxkernels.overlaps import reference
+
+    one, other = vk.overlap_counts(*pair), reference.overlap_counts(*pair)
+    assert_identical(one, other)
+    for measure in ("iou", "containment"):
+        np.testing.assert_array_equal(
+            vk.overlap_cost(one, measure=measure), reference.overlap_cost(other, measure=measure)
+        )
+
+
+# What must not matter
+
+
+def test_swapping_the_images_transposes(ops: ModuleType) -> None:
+    a, b = two_images()
+    ab, ba = ops.overlap_counts(a, b), ops.overlap_counts(b, a)
+    assert {(j, i): n for (i, j), n in as_table(ab).items()} == as_table(ba)
+    np.testing.assert_array_equal(ops.overlap_cost(ab), ops.overlap_cost(ba).T)
+
+
+def test_flips_and_layouts(ops: ModuleType) -> None:
+    a, b = two_images((5, 6, 7))
+    expected = ops.overlap_counts(a, b)
+    assert_identical(ops.overlap_counts(a[::-1, :, ::-1], b[::-1, :, ::-1]), expected)
+    assert_identical(ops.overlap_counts(a.T, b.T), expected)
+    assert_identical(ops.overlap_counts(np.asfortranarray(a), b.astype(">i4")), expected)
+
+
+def test_relabelling(ops: ModuleType) -> None:
+    a, b = two_images()
+    names = np.array([0, 2**40, 5, 2**33, 17, 2, 1])
+    expected = {(int(names[i]), j): n for (i, j), n in as_table(ops.overlap_counts(a, b)).items()}
+    assert as_table(ops.overlap_counts(names[a], b)) == expected
+
+
+@pytest.mark.parametrize("dtype", LABEL_TYPES)
+def test_label_types(ops: ModuleType, dtype: type) -> None:
+    a, b = two_images()
+    assert_identical(ops.overlap_counts(a.astype(dtype), b), ops.overlap_counts(a, b))
+
+
+def test_largest_labels(ops: ModuleType) -> None:
+    a = np.array([[2**32 - 1, 0, 2**32 - 1]], np.uint32)
+    b = np.array([[2**63 - 1, 2**63 - 1, 2**63 - 1]], np.uint64)
+    assert as_table(ops.overlap_counts(a, b)) == {(2**32 - 1, 2**63 - 1): 2}
+
+
+# Extremes
+
+
+def test_every_pixel_its_own_pair(ops: ModuleType) -> None:
+    generator = np.random.default_rng(0)
+    a, b = (generator.permutation(90 * 95).reshape(90, 95) + 1 for _ in range(2))
+    ov = ops.overlap_counts(a, b)
+    assert ov.count.tolist() == [1] * a.size
+    np.testing.assert_array_equal(ov.ids_a, np.arange(1, a.size + 1))
+    np.testing.assert_array_equal(ov.ids_b, b.ravel()[np.argsort(a, axis=None)])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (1, 999), (999, 1), (2, 0, 3), (1, 1, 999)])
+def test_thin_and_empty_shapes(ops: ModuleType, shape: tuple[int, ...]) -> None:
+    ones = np.ones(shape, np.int32)
+    size = int(np.prod(shape))
+    assert as_table(ops.overlap_counts(ones, ones)) == ({(1, 1): size} if size else {})
+
+
+def test_nothing_shared(ops: ModuleType) -> None:
+    a = np.array([[1, 0, 2]])
+    b = np.array([[0, 3, 0]])
+    ov = ops.overlap_counts(a, b)
+    assert ov.count.shape == (0,)
+    assert ov.size_a.tolist() == [1, 1]
+    assert ov.size_b.tolist() == [1]
+    np.testing.assert_array_equal(ops.overlap_cost(a, b), [[1], [1]])
+
+
+def test_only_background(ops: ModuleType) -> None:
+    nothing = np.zeros((4, 5), np.uint8)
+    assert ops.overlap_cost(nothing, nothing).shape == (0, 0)
+
+
+def test_inputs_are_not_written(ops: ModuleType) -> None:
+    a, b = two_images()
+    a.flags.writeable = b.flags.writeable = False
+    ops.overlap_counts(a, b)
+
+
+def test_threads_and_table_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from voxkernels import overlaps
+
+    a, b = two_images((64, 64), n=200)
+    expected = overlaps.overlap_counts(a, b)
+    monkeypatch.setattr(overlaps, "FIRST_SLOTS", 2)
+    assert_identical(overlaps.overlap_counts(a, b), expected)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert_identical(overlaps.overlap_counts(a, b), expected)
+    finally:
+        numba.set_num_threads(threads)
+
+
+# Messages
+
+
+def test_messages(ops: ModuleType) -> None:
+    a = np.ones((2, 3), np.int32)
+    with pytest.raises(TypeError, match=r"a: must be of an integer type; got .*float64"):
+        ops.overlap_counts(a * 1.0, a)
+    with pytest.raises(ValueError, match=r"b: must not hold negative values; got a minimum of -1"):
+        ops.overlap_counts(a, -a)
+    with pytest.raises(ValueError, match=r"a: must be \(Z, Y, X\); got an array of shape \(3,\)"):
+        ops.overlap_counts(a[0], a[0])
+    with pytest.raises(ValueError, match=r"b: must have the shape of a, \(2, 3\); got an array of shape \(3, 2\)"):
+        ops.overlap_counts(a, a.T)
+    with pytest.raises(ValueError, match=r"labels: must be below 2\*\*63"):
+        ops.overlap_counts(a, np.full((2, 3), 2**63, np.uint64))
+    with pytest.raises(ValueError, match=r"measure: must be one of 'iou', 'containment'; got 'dice'"):
+        ops.overlap_cost(a, a, measure="dice")
+    with pytest.raises(TypeError, match=r"b: must be a label image; got None"):
+        ops.overlap_cost(a)
+    with pytest.raises(TypeError, match=r"b: must be left out beside an OverlapCounts; got an array of shape \(2, 3\)"):
+        ops.overlap_cost(ops.overlap_counts(a, a), a)
