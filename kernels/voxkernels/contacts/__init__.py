@@ -78,8 +78,8 @@ def contact_areas(
     Returns
     -------
     ContactAreas. A face counts once, in one of `area` (neighbour has label 0), `mouth`, `pair_area` (neighbour has
-    another label; either side's area, averaged) or `border` (no neighbour: whole faces, whatever the estimator). Touching
-    by an edge or a corner is no contact. At the ends of the array a label is taken to go on as it is.
+    another label; either side's area, averaged) or `border` (no neighbour: whole faces, whatever the estimator).
+    Touching by an edge or a corner is no contact. At the ends of the array a label is taken to go on as it is.
 
     Raises TypeError or ValueError for arrays of another type, shape or sign, and for options out of range.
 
@@ -151,7 +151,8 @@ def _checked(
     lo, hi = (0, len(labels)) if core is None else core
     if not 0 <= lo <= hi <= len(labels):
         raise ValueError(
-            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {core}. Count from the slab's start."
+            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {core}. "
+            "Count from the start of the slab."
         )
     return labels, phases, solid, (lo, hi), last + 1
 
@@ -236,24 +237,27 @@ def _factors(mode: int, size: Spacing) -> npt.NDArray[np.float64]:
         return _face_areas(size)
     if mode == cpu.WEIGHTED:
         return np.concatenate([np.zeros(3), _face_areas(size) / cpu.ONE])
-    return _crofton_factors(size)
+    z, y, x = np.array(cpu.DIRECTIONS).T + 1
+    return np.asarray(crofton_factors(size)[z, y, x])
 
 
 @functools.lru_cache(maxsize=16)
-def _crofton_factors(size: Spacing) -> npt.NDArray[np.float64]:
-    """(13,) the area behind one crossing of each of `cpu.DIRECTIONS`.
+def crofton_factors(size: Spacing) -> npt.NDArray[np.float64]:
+    """(3, 3, 3) the area behind one crossing of the ray to each of the 26-neighbours; [1, 1, 1] is the voxel itself: 0.
 
-    Cauchy and Crofton: the area is twice the mean, over directions, of the projected area. Lines along direction d
-    through all voxel centres have the cross-section (voxel volume / length of the step) each; the mean over the sphere
+    Cauchy and Crofton: the area is twice the mean, over directions, of the projected area. Lines along a direction
+    through all voxel centres have a cross-section (voxel volume / length of the step) each; the mean over the sphere
     gives every direction the share of the sphere that lies nearest to it.
     """
-    steps = np.array(cpu.DIRECTIONS) * np.array(size)
+    steps = np.delete(np.indices((3, 3, 3)).reshape(3, -1).T - 1, 13, axis=0) * np.array(size)
     lengths = np.linalg.norm(steps, axis=1)
-    units = np.concatenate([steps, -steps]) / np.concatenate([lengths, lengths])[:, None]
-    shares = np.array([_nearest_share(i, units) for i in range(len(steps))])
-    factors: npt.NDArray[np.float64] = 2 * (2 * shares) * math.prod(size) / lengths
-    factors.setflags(write=False)
-    return factors
+    units = steps / lengths[:, None]
+    # the 26 directions come in opposite pairs with equal shares
+    shares = [_nearest_share(i, units) for i in range(13)]
+    factors = 4 * np.array(shares + shares[::-1]) * math.prod(size) / lengths
+    table: npt.NDArray[np.float64] = np.insert(factors, 13, 0.0).reshape(3, 3, 3)
+    table.setflags(write=False)
+    return table
 
 
 def _nearest_share(i: int, units: npt.NDArray[np.float64]) -> float:
