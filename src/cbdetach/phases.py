@@ -42,6 +42,9 @@ ROUNDS = 4
 SMOOTHING = 0.5  # sigma of the noise filter, in sigmas of the blur: widens the blur by 12 %
 BEYOND = 0.8  # sigma of the window over which "what lies beyond" is averaged, in sigmas of the blur
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
+STEP = np.array([(1 + math.erf(z / math.sqrt(2))) / 2 for z in np.linspace(-2.5, 2.5, 31)])  # a blurred step, sampled
+CBD_PLACE, CBD_PLACE_SD = 0.35, 0.1  # where electron density puts CBD between void and active
+CBD_PRIOR_WEIGHT = 2e-4  # of that prior, against the log likelihood per voxel
 MARGIN = 1.25  # "beyond delta" is looked up at this many delta
 
 
@@ -182,24 +185,26 @@ class _Mixture:
 
     def densities(self) -> tuple[Array, Array, Array]:
         """Weighted densities (3, N) of Gaussians and of bridges, and the share of the brighter class in a bridge."""
-        from scipy.special import ndtr
-
         means, sds, pure = (np.array(t)[:, None] for t in (self.means, self.sds, self.pure))
         gauss = pure / sds * np.exp(-(((self.x - means) / sds) ** 2) / 2) / math.sqrt(2 * math.pi)
         bridge, share = [], []
         for w, (i, j) in zip(self.bridges, ((0, 1), (1, 2), (0, 2)), strict=True):
-            a, b, s = self.means[i], self.means[j], min(self.sds)
-            bridge.append(w * (ndtr((self.x - a) / s) - ndtr((self.x - b) / s)) / (b - a))
-            share.append(np.clip((self.x - a) / (b - a), 0, 1))
+            centre = self.means[i] + (self.means[j] - self.means[i]) * STEP
+            sd = np.maximum(self.sds[i] + (self.sds[j] - self.sds[i]) * STEP, 0.04 * (self.means[j] - self.means[i]))
+            parts = np.exp(-(((self.x - centre[:, None]) / sd[:, None]) ** 2) / 2) / sd[:, None]
+            total = parts.sum(0)
+            bridge.append(w * total / (STEP.size * math.sqrt(2 * math.pi)))
+            share.append((STEP @ parts) / np.maximum(total, 1e-300))
         return gauss, np.stack(bridge), np.stack(share)
 
     def thresholds(self, low: float, high: float, method: str) -> Thresholds:
+        # voxels cut by a void/active boundary are the rim's, whatever these thresholds are: they take no part
         gauss, bridge, share = self.densities()
-        total = gauss.sum(0) + bridge.sum(0)
-        middle = (self.means[0] + self.means[2]) / 2
-        # brighter than void; a bridge void-active counts as void up to its CBD-like half
-        up_low = (gauss[1] + gauss[2] + (bridge * share)[[0, 2]].sum(0) + bridge[1]) / np.maximum(total, 1e-300)
-        up_high = (gauss[2] + (bridge * share)[[1, 2]].sum(0)) / np.maximum(total, 1e-300)
+        _, middle, bright = gauss
+        between = bridge * share
+        total = np.maximum(gauss.sum(0) + bridge[:2].sum(0), 1e-300)
+        over_low = (middle + bright + between[0] + bridge[1]) / total
+        over_high = (bright + between[1]) / total
         v, c, a = self.means
         return Thresholds(
             low,
@@ -207,8 +212,8 @@ class _Mixture:
             self.means,
             self.sds,
             self.pure,
-            _band(self.x, up_low, v, max(c, min(middle, low)), low),
-            _band(self.x, up_high, c, a, high),
+            _band(self.x, over_low, v, c, low),
+            _band(self.x, over_high, c, a, high),
             method,
         )
 
@@ -230,39 +235,50 @@ def _band(x: Array, posterior: Array, low: float, high: float, threshold: float)
 
 
 def _fit_mixture(x: Array, n: Array, start: tuple[float, float]) -> _Mixture:
-    """Expectation maximisation from several places of the CBD level; the most likely fit."""
+    """The mixture with the CBD level at the most likely place between void and active.
+
+    Expectation maximisation with the place held, for each of a row of places. The prior decides only where the
+    histogram does not: CBD in films as thin as the blur has no peak of its own.
+    """
     n = n / n.sum()
-    otsu = _Mixture.from_cuts(x, n, *start)
-    v, a = _mode(x, n, otsu.means[0], otsu.sds[0]), _mode(x, n, otsu.means[2], otsu.sds[2])
-    step = float(x[1] - x[0])
-    best: tuple[float, _Mixture] | None = None
-    for place in (0.25, 0.35, 0.45, 0.55, 0.65, 0.75):
-        sd = max(0.5 * min(otsu.sds[0], otsu.sds[2]), step)
-        fit = _Mixture(x, (v, v + place * (a - v), a), (sd, sd, sd), (0.4, 0.1, 0.4), (0.03, 0.03, 0.04))
-        for _ in range(150):
-            fit = _improve(fit, n, step)
+    rough = _Mixture.from_cuts(x, n, *start)
+    v, a = _mode(x, n, rough.means[0], rough.sds[0]), _mode(x, n, rough.means[2], rough.sds[2])
+    sd = max(0.5 * min(rough.sds[0], rough.sds[2]), 0.005 * (a - v))
+
+    def fitted(place: float) -> tuple[_Mixture, float]:
+        c = v + place * (a - v)
+        fit = _Mixture(x, (v, c, a), (sd, sd, sd), (0.4, 0.1, 0.4), (0.03, 0.03, 0.04))
+        for _ in range(60):
+            fit = _improve(fit, n, place)
         gauss, bridge, _ = fit.densities()
         likelihood = float((n * np.log(np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300))).sum())
-        if best is None or likelihood > best[0]:
-            best = likelihood, fit
-    assert best is not None
-    return best[1]
+        return fit, likelihood - CBD_PRIOR_WEIGHT * ((place - CBD_PLACE) / CBD_PLACE_SD) ** 2 / 2
+
+    places = np.arange(0.15, 0.86, 0.05)
+    scores = [fitted(float(place))[1] for place in places]
+    best = int(np.clip(np.argmax(scores), 1, places.size - 2))
+    before, top, after = scores[best - 1 : best + 2]
+    bend = before - 2 * top + after
+    offset = float(np.clip(0.5 * (before - after) / bend, -1, 1)) if bend < 0 else 0.0
+    return fitted(float(places[best]) + 0.05 * offset)[0]
 
 
-def _improve(fit: _Mixture, n: Array, step: float) -> _Mixture:
+def _improve(fit: _Mixture, n: Array, place: float) -> _Mixture:
     """One round of expectation maximisation. The CBD's spread is held near that of the other two classes."""
     gauss, bridge, _ = fit.densities()
     total = np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300)
     member = n * gauss / total
     weight = np.maximum(member.sum(1), 1e-9)
-    mean = (member * fit.x).sum(1) / weight
-    sd = np.sqrt(np.maximum((member * (fit.x - mean[:, None]) ** 2).sum(1) / weight, (step / 2) ** 2))
-    outer = sorted((sd[0], sd[2]))
-    sd[1] = np.clip(sd[1], 0.7 * outer[0], 1.3 * outer[1])
-    mean[1] = np.clip(mean[1], mean[0] + 0.15 * (mean[2] - mean[0]), mean[0] + 0.85 * (mean[2] - mean[0]))
-    pure = _three([float(w) for w in weight])
+    v, _, a = (float(m) for m in (member * fit.x).sum(1) / weight)
+    if not a > v:
+        v, _, a = fit.means
+    means = (v, v + place * (a - v), a)
+    spread = np.sqrt((member * (fit.x - np.array(means)[:, None]) ** 2).sum(1) / weight)
+    spread = np.maximum(spread, 0.005 * (a - v))
+    low, high = sorted((spread[0], spread[2]))
+    sds = _three([float(s) for s in (spread[0], np.clip(spread[1], 0.7 * low, 1.3 * high), spread[2])])
     bridges = _three([float(w) for w in (n * bridge / total).sum(1)])
-    return _Mixture(fit.x, _three([float(m) for m in mean]), _three([float(s) for s in sd]), pure, bridges)
+    return _Mixture(fit.x, means, sds, _three([float(w) for w in weight]), bridges)
 
 
 def _mode(x: Array, n: Array, mean: float, sd: float) -> float:
