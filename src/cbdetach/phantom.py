@@ -46,7 +46,7 @@ FWHM = 2 * sqrt(2 * log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
 _SAMPLES = 3000  # points per particle surface: fractions are good to about 0.002
-_SHAPE_WAVES, _PATCH_WAVES, _MOTTLE_WAVES = 6, 5, 12
+_SHAPE_WAVES, _PATCH_WAVES, _PORE_WAVES, _MOTTLE_WAVES = 6, 5, 6, 12
 _STREAMS = (
     "packing",
     "shape",
@@ -250,7 +250,8 @@ class _Arc:
         """Angle from the directions u (3, N) to the arc."""
         to_ends = np.arccos(np.clip(np.maximum(_dot(self.start, u), _dot(self.end, u)), -1, 1))
         beside = (_dot(self.after_start, u) > 0) & (_dot(self.before_end, u) > 0)
-        return np.where(beside, np.abs(np.arcsin(np.clip(_dot(self.pole, u), -1, 1))), to_ends)
+        beyond: Array = np.where(beside, np.abs(np.arcsin(np.clip(_dot(self.pole, u), -1, 1))), to_ends)
+        return beyond
 
 
 @dataclass
@@ -314,7 +315,8 @@ class _Slit:
 @dataclass(frozen=True)
 class _Damage:
     slits: list[_Slit]
-    pores: list[tuple[Array, float]]  # centre relative to the particle's, radius
+    pores: list[tuple[Array, float]]  # balls: centre relative to the particle's, radius
+    ragged: tuple[float, Array, Array]  # waves of the pores' surface: amplitude, (K, 3) per length, (K,)
 
     def at(self, x: Array, depth: Array, radius: Array, width: float) -> tuple[Array, Array]:
         """Code at the points x (3, N), and the share of dark in a voxel of `width` around each."""
@@ -326,9 +328,13 @@ class _Damage:
             # a slit narrower than a voxel darkens it by its width, not by half
             share = np.clip(0.5 - distance / width, 0, 1) - np.clip(0.5 - (distance + 2 * half) / width, 0, 1)
             np.maximum(dark, share, out=dark)
-        for centre, size in self.pores:
-            y = x - centre.astype(x.dtype)[:, None]
-            distance = np.sqrt((y * y).sum(axis=0)) - x.dtype.type(size)
+        if self.pores:
+            distance = np.full(x.shape[1], inf, x.dtype)
+            for centre, size in self.pores:
+                y = x - centre.astype(x.dtype)[:, None]
+                np.minimum(distance, np.sqrt((y * y).sum(axis=0)) - x.dtype.type(size), out=distance)
+            amplitude, wave, phase = self.ragged
+            distance += x.dtype.type(amplitude) * _waves(wave.astype(x.dtype), phase.astype(x.dtype), x)
             code[distance < 0] = PORE
             np.maximum(dark, np.clip(0.5 - distance / width, 0, 1), out=dark)
         return code, dark
@@ -473,12 +479,15 @@ class Phantom:
         return np.random.default_rng([self.settings.seed, _STREAMS.index(stream), *more])
 
     def _pack(self) -> None:
-        """Random particles in a box larger than the volume, pushed apart along their centre lines until they touch."""
+        """Random particles in a box larger than the volume, pushed apart along their centre lines until they touch.
+
+        The box is periodic (along z not, if there is a collector) and larger than the volume by a particle's radius on
+        each side, so that no particle enters the volume twice.
+        """
         s = self.settings
         spread = 2.5 * s.diameter_sigma
         largest = 0.5 * s.diameter_median_um * np.exp(spread) * (1 + 2 * s.elongation + 2 * s.roughness)
-        margin = largest + self._halo * self._size
-        low, high = self._low - margin, self._high + margin
+        low, high = self._low - largest, self._high + largest
         if s.collector_um > 0:
             low[0] = self._foil
         rng = self._rng("packing")
@@ -489,10 +498,13 @@ class Phantom:
         radius = 0.5 * s.diameter_median_um * np.exp(s.diameter_sigma * normal)
         filled = np.cumsum(4 / 3 * pi * radius**3)
         radius = radius[: max(1, int(np.searchsorted(filled, space)))]
-        self._shapes = self._draw_shapes(radius)
-        self._centre = low + _relax(
-            rng.random((len(radius), 3)) * box, box, self._shapes, overlap=s.overlap, floor=s.collector_um > 0
-        )
+        shapes = self._draw_shapes(radius)
+        place = rng.random((len(radius), 3)) * box
+        closed = s.collector_um > 0
+        centre = low + _relax(place, box, shapes, overlap=s.overlap, closed=closed)
+        shifts = np.array([(z, y, x) for z in ((0,) if closed else (0, -1, 1)) for y in (0, -1, 1) for x in (0, -1, 1)])
+        self._centre = (centre + (shifts * box)[:, None]).reshape(-1, 3)
+        self._shapes = shapes.take(np.tile(np.arange(len(radius)), len(shifts)))
 
     def _place(self, centres: Array, diameters: Array) -> None:
         if centres.ndim != 2 or centres.shape[1] != 3 or diameters.shape != centres.shape[:1] or not len(centres):
@@ -523,15 +535,16 @@ class Phantom:
 
     def _keep_visible(self) -> None:
         """Drop particles out of sight and slivers below 10 voxels; number the others 1..n by their centres."""
-        u = _even_directions(_SAMPLES)
-        order = np.lexsort(self._centre.T[::-1])
-        self._centre, self._shapes = self._centre[order], self._shapes.take(order)
-        n = len(self._centre)
-        reach = self.settings.coating_thickness_um + self._halo * float(self._size.max())
-        bounds = [self._shapes.at(i, u) for i in range(n)]
-        self._outer = np.array([b.max() for b in bounds]) * 1.01
         nearest = np.clip(self._centre, self._low, self._high)
         distance = np.sqrt(((self._centre - nearest) ** 2).sum(axis=1))
+        near = np.flatnonzero(distance < 3 * self._shapes.radius.max())
+        order = near[np.lexsort(self._centre[near].T[::-1])]
+        self._centre, self._shapes, distance = self._centre[order], self._shapes.take(order), distance[order]
+        n = len(order)
+        u = _even_directions(_SAMPLES)
+        bounds = [self._shapes.at(i, u) for i in range(n)]
+        self._outer = np.array([b.max() for b in bounds]) * 1.01
+        reach = self._outer.max(initial=0)
         voxel = float(np.prod(self._size))
         keep, seen = np.zeros(n, bool), np.zeros(n, bool)
         for i in range(n):
@@ -581,7 +594,7 @@ class Phantom:
         thickness = s.coating_thickness_um
         if s.network_share == 0 or thickness == 0 or s.covered_fraction == 0:
             return
-        pairs = cKDTree(self._centre).query_pairs(2 * self._outer.max() + thickness, output_type="ndarray")
+        pairs = cKDTree(self._centre).query_pairs(2 * self._outer.max(initial=0) + thickness, output_type="ndarray")
         gap, _ = _pair_gaps(self._shapes, self._centre, pairs)
         close = gap < thickness
         pairs, gap = pairs[close], np.maximum(gap[close], 1e-3)
@@ -625,7 +638,9 @@ class Phantom:
             radius = float(self._shapes.radius[i])
             pores = _draw_pores(self._rng("damage", i, 1), radius, s.pore_size) if porous else []
             slits = _draw_slits(self._rng("damage", i, 2), radius, s.crack_width_um) if cracked else []
-            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores))
+            wave = _directions(rng, (_PORE_WAVES,)) * rng.uniform(5, 15, (_PORE_WAVES, 1)) / radius
+            ragged = 0.25 * s.pore_size * radius * sqrt(2 / _PORE_WAVES), wave, rng.uniform(0, 2 * pi, _PORE_WAVES)
+            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores, ragged))
 
     # The truth
 
@@ -644,7 +659,7 @@ class Phantom:
         s = self.settings
         tree = cKDTree(self._centre)
         even = _even_directions(_SAMPLES)
-        furthest = float(self._outer.max()) if self._total else 0.0
+        furthest = float(self._outer.max(initial=0))
         rows = []
         for i in np.flatnonzero(self._label):
             rng = self._rng("samples", int(i))
@@ -663,6 +678,11 @@ class Phantom:
                 "grey": self._level[i],
             }
             rows.append(row)
+        if not rows:
+            raise InputError(
+                f"shape: must hold at least 10 voxels of one particle; got {s.shape}. "
+                "Make the volume larger or the particles denser."
+            )
         self.truth = pd.DataFrame(rows)
 
     def _measure_surface(self, i: int, u: Array, near: list[int]) -> tuple[dict[str, Any], dict[int, Array]]:
@@ -688,7 +708,8 @@ class Phantom:
             close = (x * x).sum(axis=0) < reach**2
             gap, _, direction, rho = _gap(self._shapes, j, x[:, close])
             other[close] = np.minimum(other[close], gap)
-            swallowed[j] = np.flatnonzero(close)[gap < 0]
+            if (gap < 0).any():
+                swallowed[j] = np.flatnonzero(close)[gap < 0]
             coat[close] = np.minimum(coat[close], self._coat_distance(j, gap, direction, rho))
 
         depth = 1 - 1e-4
@@ -735,7 +756,7 @@ class Phantom:
 
         fractions = {CRACK: 0.0, PORE: 0.0}
         if self._damage[i].slits or self._damage[i].pores:
-            layers = 20
+            layers = 12
             place = (np.arange(layers)[:, None] + rng.random((layers, u.shape[1]))) / layers
             rho = np.cbrt(start**3 + place * (stop**3 - start**3))
             weight = np.broadcast_to((stop**3 - start**3) / 3 * solid_angle / layers, rho.shape)
@@ -835,15 +856,14 @@ class Phantom:
         return np.rint(image * np.float32(scale)).astype(s.dtype)
 
     def _add_mottle(self, grey: Array, cbd: Array, first: int) -> None:
-        """Slow waves of density through the carbon/binder: wavelengths from half to three times the coating's thickness."""
+        """Slow waves of density in the carbon/binder: wavelengths of half to three times the coating's thickness."""
         s, rng = self.settings, self._rng("mottle")
         place = cbd.nonzero()
         points = np.stack(place).astype(np.float32)
         points[0] += np.float32(first)
         points *= self._size.astype(np.float32)[:, None]
-        length = max(s.coating_thickness_um, 2 * float(self._size.max())) * np.exp(
-            rng.uniform(log(0.5), log(3), _MOTTLE_WAVES)
-        )
+        typical = max(s.coating_thickness_um, 2 * float(self._size.max()))
+        length = typical * np.exp(rng.uniform(log(0.5), log(3), _MOTTLE_WAVES))
         wave = (_directions(rng, (_MOTTLE_WAVES,)) * 2 * pi / length[:, None]).astype(np.float32)
         phase = rng.uniform(0, 2 * pi, _MOTTLE_WAVES).astype(np.float32)
         gain = np.float32(s.mottle * (s.grey_active - s.grey_void) * sqrt(2 / _MOTTLE_WAVES))
@@ -909,6 +929,7 @@ def _gap(shapes: _Shapes, i: int, x: Array) -> tuple[Array, Array, Array, Array]
     """At x (3, N), relative to the centre of particle i: gap to its surface, its radius there, direction, distance."""
     rho = np.sqrt(x[0] * x[0] + x[1] * x[1] + x[2] * x[2])
     u = x / np.maximum(rho, x.dtype.type(1e-9))
+    u[0, rho < 1e-9] = 1  # any direction will do at the centre
     radius = shapes.at(i, u)
     return rho - radius, radius, u, rho
 
@@ -959,19 +980,19 @@ def _pair_gaps(shapes: _Shapes, centre: Array, pairs: Array, box: Array | None =
     return length - shapes.at(pairs[:, 0], u) - shapes.at(pairs[:, 1], -u), u
 
 
-def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, floor: bool) -> Array:
-    """Push overlapping particles apart, draw nearly touching ones together, in a periodic box; `floor`: closed in z."""
+def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed: bool) -> Array:
+    """Push overlapping bodies apart, draw nearly touching ones together, in a periodic box, closed along z if asked."""
     from scipy.spatial import cKDTree
 
     reach = 2.2 * float(shapes.radius.max())
     typical = float(np.median(shapes.radius))
     n = len(centre)
     ends = np.zeros((n, 2))
-    if floor:
+    if closed:
         for column, side in enumerate((-1.0, 1.0)):
             ends[:, column] = shapes.at(np.arange(n), np.repeat([[side], [0.0], [0.0]], n, axis=1))
     torus = box.copy()
-    if floor:
+    if closed:
         torus[0] = box[0] + 2 * reach  # nothing reaches round along z
     if (torus < 2 * reach).any():
         torus = np.maximum(torus, 2 * reach)
@@ -985,23 +1006,24 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, floor:
         push = np.where(gap < 0, -0.5 * gap, pull) * u * 0.7
         for axis in range(3):
             centre[:, axis] += np.bincount(pairs[:, 1], push[axis], n) - np.bincount(pairs[:, 0], push[axis], n)
-        if floor:
+        if closed:
             centre[:, 0] = np.clip(centre[:, 0], ends[:, 0], np.maximum(box[0] - ends[:, 1], ends[:, 0]))
         if step > 150 and gap.min(initial=0) > -0.02 * typical:
             break
     centre = centre.copy()
-    start = 1 if floor else 0
+    start = 1 if closed else 0
     centre[:, start:] %= box[start:]
     return centre
 
 
 def _draw_pores(rng: np.random.Generator, radius: float, size: float) -> list[tuple[Array, float]]:
-    """A cluster of balls: one at the centre, smaller ones around it."""
-    main = radius * size * rng.uniform(0.5, 0.8)
+    """A cluster of balls, drawn out along one axis: a large one at the centre, smaller ones around it."""
+    main = radius * size * rng.uniform(0.5, 0.9)
+    stretch = _directions(rng, ())
     pores = [(radius * 0.05 * rng.standard_normal(3), main)]
-    for _ in range(int(rng.integers(4, 9))):
-        small = main * rng.uniform(0.3, 0.7)
-        pores.append((_directions(rng, ()) * radius * size * rng.uniform(0.4, 1.2), small))
+    for _ in range(int(rng.integers(5, 11))):
+        away = _directions(rng, ()) + rng.uniform(-1, 1) * stretch
+        pores.append((away * radius * size * rng.uniform(0.3, 1.0), main * rng.uniform(0.25, 0.7)))
     return pores
 
 
