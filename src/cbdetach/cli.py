@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
-Threads = Annotated[Optional[int], typer.Option("--threads", help="Threads of the kernels (default: all).")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Threads of the kernels (default: all).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
 
@@ -68,21 +68,21 @@ def main(
 
 @app.command()
 def run(
-    volume: Annotated[Optional[str], typer.Argument(help="TIFF file or folder, file.h5:/dataset, OME-Zarr, .npy.")] = None,
+    volume: Annotated[str | None, typer.Argument(help="TIFF file or folder, file.h5:/dataset, OME-Zarr, .npy.")] = None,
     out: Out = Path("cbdetach_run"),
     voxel_size: Annotated[
-        Optional[str], typer.Option("--voxel-size", help="Micrometres: one number or z,y,x (default: from the file).")
+        str | None, typer.Option("--voxel-size", help="Micrometres: one number or z,y,x (default: from the file).")
     ] = None,
-    config: Annotated[Optional[Path], typer.Option("--config", help="TOML file with settings.")] = None,
-    labels: Annotated[Optional[str], typer.Option("--labels", help="Filled particles, given.")] = None,
-    phases: Annotated[Optional[str], typer.Option("--phases", help="Phase of every voxel, given.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="Filled particles, given.")] = None,
+    phases: Annotated[str | None, typer.Option("--phases", help="Phase of every voxel, given.")] = None,
     phase_values: Annotated[
-        Optional[str], typer.Option("--phase-values", help="Value of each phase: void=0,active=1,cbd=2.")
+        str | None, typer.Option("--phase-values", help="Value of each phase: void=0,active=1,cbd=2.")
     ] = None,
-    segmenter: Annotated[Optional[str], typer.Option("--segmenter", help="watershed (3D) or watershed2d.")] = None,
-    crop: Annotated[Optional[str], typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
-    bin: Annotated[Optional[int], typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
-    slab: Annotated[Optional[int], typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
+    segmenter: Annotated[str | None, typer.Option("--segmenter", help="watershed (3D) or watershed2d.")] = None,
+    crop: Annotated[str | None, typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
+    bin: Annotated[int | None, typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
+    slab: Annotated[int | None, typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu.")] = "cpu",
     threads: Threads = None,
     resume: Resume = False,
@@ -93,13 +93,13 @@ def run(
 ) -> None:
     """Measure every particle of a volume."""
     with one_line_errors(quiet, verbose):
-        from cbdetach import pipeline
+        from cbdetach import gather, job, pipeline
 
-        arguments = {
+        arguments: dict[str, Any] = {
             "volume": volume,
             "labels": labels,
             "phases": phases,
-            "phase_values": pipeline.parse_phase_values(phase_values),
+            "phase_values": job.parse_phase_values(phase_values),
             "voxel_size": voxel_size,
             "crop": crop,
             "bin": bin,
@@ -117,7 +117,7 @@ def run(
             out=out, threads=threads, resume=resume, overwrite=overwrite, progress=not quiet, **arguments
         )
         if not quiet:
-            print(pipeline.summary(found))
+            print(gather.summary(found))
 
 
 @app.command()
@@ -143,9 +143,9 @@ def demo(
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")], quiet: Quiet = False) -> None:
     """Write the figures and the report of a finished run again."""
     with one_line_errors(quiet, verbose=False):
-        from cbdetach import pipeline
+        from cbdetach import gather
 
-        path = pipeline.rewrite_report(run)
+        path = gather.rewrite_report(run)
         if not quiet:
             print(path)
 

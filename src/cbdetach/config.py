@@ -32,7 +32,7 @@ class Input(Section):
     phase_values: dict[str, int] | None = None
     voxel_size: tuple[float, float, float] | None = None
     crop: str | None = None
-    bin: int = Field(1, ge=1)
+    bin: int = Field(default=1, ge=1)
 
 
 class Phases(Section):
@@ -41,31 +41,32 @@ class Phases(Section):
     method: Literal["otsu", "gmm"] = "gmm"
     void_cbd: float | None = None
     cbd_active: float | None = None
-    edge_width_um: float | None = Field(None, gt=0)
+    edge_width_um: float | None = Field(default=None, gt=0)
 
 
 class Segment(Section):
     """Active phase to particles (DEFINITIONS: Particles)."""
 
     segmenter: Literal["watershed", "watershed2d"] = "watershed"
-    min_diameter_um: float | None = Field(None, gt=0)
-    close_um: float | None = Field(None, ge=0)
-    halo: int = Field(32, ge=1)
+    min_diameter_um: float | None = Field(default=None, gt=0)
+    close_um: float | None = Field(default=None, ge=0)
+    halo: int = Field(default=32, ge=1)
 
 
 class Link(Section):
     """Slices (or slabs) to particles: Hungarian matching of overlaps."""
 
-    min_iou: float = Field(0.25, ge=0, le=1)
-    min_containment: float = Field(0.6, ge=0, le=1)
-    max_gap: int = Field(1, ge=0, le=1)
+    min_iou: float = Field(default=0.25, ge=0, le=1)
+    min_containment: float = Field(default=0.6, ge=0, le=1)
+    max_gap: int = Field(default=1, ge=0, le=1)
+    neck_depth: float | None = Field(default=0.25, ge=0, le=1)
 
 
 class Detachment(Section):
     """Surface of each particle by what it faces (DEFINITIONS: Surface and contact)."""
 
     estimator: Literal["weighted", "crofton", "faces"] = "weighted"
-    tolerance_um: float = Field(0.0, ge=0)
+    tolerance_um: float = Field(default=0.0, ge=0)
     particle_contact: Literal["ignored", "attached"] = "ignored"
 
 
@@ -74,21 +75,21 @@ class Diffusion(Section):
 
     order: Literal[1, 2] = 2
     start: Literal["surface", "faces", "centres"] = "surface"
-    min_contact_um2: float | None = Field(None, ge=0)
+    min_contact_um2: float | None = Field(default=None, ge=0)
 
 
 class Damage(Section):
     """Cracks, pores and the depth profile (DEFINITIONS: Damage)."""
 
-    max_crack_width_um: float | None = Field(None, gt=0)
-    window_um: float | None = Field(None, gt=0)
-    profile_window_um: float = Field(10.0, gt=0)
+    max_crack_width_um: float | None = Field(default=None, gt=0)
+    window_um: float | None = Field(default=None, gt=0)
+    profile_window_um: float = Field(default=10.0, gt=0)
 
 
 class Density(Section):
     """Grey value of the eroded solid (DEFINITIONS: Electron density)."""
 
-    erosion_um: float | None = Field(None, ge=0)
+    erosion_um: float | None = Field(default=None, ge=0)
     calibration: tuple[float, float] | None = None
 
 
@@ -96,13 +97,13 @@ class Report(Section):
     """What the report shows."""
 
     seed: int = 0
-    gallery: int = Field(20, ge=0, le=100)
+    gallery: int = Field(default=20, ge=0, le=100)
 
 
 class Settings(Section):
     """Everything that decides a result. Threads and memory, which decide none, are not here."""
 
-    slab: int | None = Field(None, ge=1)
+    slab: int | None = Field(default=None, ge=1)
     input: Input = Input()
     phases: Phases = Phases()
     segment: Segment = Segment()

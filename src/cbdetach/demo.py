@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import voxkernels as vk
 
+import voxkernels as vk
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
 from cbdetach.store import whole_file
@@ -152,11 +152,17 @@ def _summed(labels: list[Array], sizes: list[Array], wanted: Array) -> npt.NDArr
     """Sizes summed over the shares, for the wanted labels."""
     names, row = np.unique(np.concatenate(labels), return_inverse=True)
     total = np.bincount(row, weights=np.concatenate(sizes), minlength=names.size)
-    return total[np.searchsorted(names, wanted)]
+    return np.asarray(total[np.searchsorted(names, wanted)], dtype=np.float64)
 
 
 def demo(
-    out: Path, *, size: int = 160, seed: int = 0, threads: int | None = None, overwrite: bool = False, progress: bool = True
+    out: Path,
+    *,
+    size: int = 160,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> str:
     """Make the electrode, measure it, and say what was found, what is true, and where the report lies."""
     from cbdetach.pipeline import run

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import voxkernels as vk
 
+import voxkernels as vk
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 
 Array = npt.NDArray[Any]
@@ -21,7 +21,7 @@ HALO = vk.CONTACT_HALO
 
 def is_active(phases: Array) -> npt.NDArray[np.bool_]:
     """Voxels of active material, of low or high density. Shape as `phases`."""
-    return (phases == ACTIVE) | (phases == ACTIVE_HIGH)
+    return np.asarray((phases == ACTIVE) | (phases == ACTIVE_HIGH))
 
 
 def attach_within(
@@ -69,7 +69,7 @@ def surface_classes(
 
 def fraction(part: Array, whole: Array) -> npt.NDArray[np.float64]:
     """`part / whole`, nan where `whole` is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0))
 
 
 def detachment_columns(
@@ -142,7 +142,9 @@ def electrode_faces(labels: Array, phases: Array, *, core: tuple[int, int]) -> n
         for step in (1, -1):
             own = [slice(None)] * 3
             other = [slice(None)] * 3
-            own[axis], other[axis] = (slice(None, -1), slice(1, None)) if step == 1 else (slice(1, None), slice(None, -1))
+            own[axis], other[axis] = (
+                (slice(None, -1), slice(1, None)) if step == 1 else (slice(1, None), slice(None, -1))
+            )
             z = np.arange(labels.shape[0])[own[0]]
             counted = solid[tuple(own)] & (labels[tuple(other)] == 0) & ((z >= core[0]) & (z < core[1]))[:, None, None]
             total += np.bincount(phases[tuple(other)][counted], minlength=N_PHASES)

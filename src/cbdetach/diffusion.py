@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import voxkernels as vk
 
+import voxkernels as vk
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ STATUS = ("reached", "partly_reached", "no_contact")
 """Values of `diffusion_status`: every voxel, some voxels, or no voxel of the solid reaches the contact."""
 
 SMOOTH_SURFACE_FACES = 1.5
-"""Voxel faces of a smooth surface cover 1.5 times its area, averaged over orientations (Cauchy-Crofton, 3 directions)."""
+"""Voxel faces of a smooth surface cover 1.5 times its area, averaged over orientations (Cauchy-Crofton)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def contact_sources(
     """
     sources = (phases == CBD) & (labels == 0)
     if min_contact_um2 <= 0 or not sources.any():
-        return sources
+        return np.asarray(sources)
     dz, dy, dx = spacing
     face = (dy * dx, dz * dx, dz * dy)
     solid = (labels > 0) & ((phases == ACTIVE) | (phases == ACTIVE_HIGH))
@@ -65,7 +65,7 @@ def contact_sources(
         lower, upper = _along(axis, None, -1), _along(axis, 1, None)
         kept[upper] |= real[lower]
         kept[lower] |= real[upper]
-    return sources & kept
+    return np.asarray(sources & kept)
 
 
 def diffusion_lengths(
@@ -178,7 +178,7 @@ def _means(domain: Array, lengths: Array, owned: Array) -> npt.NDArray[np.float6
     row = np.searchsorted(owned, domain.ravel()[finite])
     count = np.bincount(row, minlength=owned.size)
     total = np.bincount(row, weights=lengths.ravel()[finite], minlength=owned.size)
-    return np.divide(total, count, out=np.full(owned.size, np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(owned.size, np.nan), where=count > 0))
 
 
 def longest_paths(found: Lengths, *, spacing: Spacing) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""What this installation can do, and what is missing: versions, threads, memory, inference providers, a kernel's answer."""
+"""What this installation can do, and what is missing: versions, threads, memory, providers, a kernel's answer."""
 
 from __future__ import annotations
 
@@ -58,12 +58,13 @@ def _threads() -> int:
 
 
 def _layer() -> str:
+    import numba
+
     import voxkernels as vk
-    from numba import threading_layer
 
     vk.label(np.ones((2, 2, 2), dtype=np.bool_))
     try:
-        return str(threading_layer())
+        return str(numba.threading_layer())
     except ValueError:
         return "no threading"
 
@@ -106,4 +107,8 @@ def _kernel() -> str:
     plane[0] = True
     length = vk.travel_time(solid, plane)
     right = bool(np.allclose(length[:, 4, 4], np.arange(9), atol=1e-4))
-    return "a plane wave arrives in time" if right else f"WRONG: a plane wave arrives at {length[:, 4, 4]}; {sys.executable}"
+    return (
+        "a plane wave arrives in time"
+        if right
+        else f"WRONG: a plane wave arrives at {length[:, 4, 4]}; {sys.executable}"
+    )

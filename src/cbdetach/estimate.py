@@ -36,8 +36,8 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {self.disk / 1e9:.2f} GB of disk "
-            f"and {_duration(self.seconds)} on two cores"
+            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {self.disk / 1e9:.2f} GB of "
+            f"disk and {_duration(self.seconds)} on two cores"
         )
 
 
@@ -72,8 +72,8 @@ def refuse_what_cannot_fit(need: Estimate, out: Path, memory: float | None = Non
     disk = float(shutil.disk_usage(parent).free) if disk is None else disk
     if need.disk > disk:
         raise InputError(
-            f"-o/--out: this run needs about {need.disk / 1e9:.2f} GB of disk, {disk / 1e9:.2f} GB are free at {parent}; "
-            "choose another folder, a part with --crop, or a coarser volume with --bin 2."
+            f"-o/--out: this run needs about {need.disk / 1e9:.2f} GB of disk, {disk / 1e9:.2f} GB are free at "
+            f"{parent}; choose another folder, a part with --crop, or a coarser volume with --bin 2."
         )
 
 
@@ -94,4 +94,10 @@ def available_memory() -> float | None:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

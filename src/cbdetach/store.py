@@ -1,7 +1,8 @@
 """The run folder: slab files that are whole or absent, virtual volumes over them, and the run record.
 
-One mechanism gives bounded memory, resume after a kill at any instant and files that every HDF5 reader opens: each stage
-writes one HDF5 file per z-slab, under a temporary name, flushed to the disk, then renamed. What is renamed is done.
+One mechanism gives bounded memory, resume after a kill at any instant and files that every HDF5 reader opens: each
+stage writes one HDF5 file per z-slab, under a temporary name, flushed to the disk, then renamed. What is renamed
+is done.
 
 ::
 
@@ -151,7 +152,8 @@ class RunFolder:
         """Write one slab's arrays; names may hold slashes (groups). Volumes (3-D) are chunked and compressed."""
         import h5py
 
-        with whole_file(self.slab_path(stage, index)) as temporary:
+        path = self.slab_path(stage, index)
+        with whole_file(path) as temporary:
             with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=False) as file:
                 file.attrs["slab"] = np.array(self.slabs[index], dtype=np.int64)
                 for name, array in arrays.items():

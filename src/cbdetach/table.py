@@ -20,7 +20,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "volume_um3": ("um^3", "volume of the filled particle, cracks and pores included"),
     "equivalent_diameter_um": ("um", "diameter of the ball of the same volume"),
     "surface_area_um2": ("um^2", "outer surface: void, carbon/binder, other particles, collector and crack mouths"),
-    "sphericity": ("1", "surface of the ball of the same volume / outer surface; empty for particles cut by the border"),
+    "sphericity": (
+        "1",
+        "surface of the ball of the same volume / outer surface; empty for particles cut by the border",
+    ),
     "elongation": ("1", "longest / shortest principal axis of the inertia ellipsoid"),
     "touches_border": ("", "whether the volume's border cuts the particle"),
     "inclusion_weight": ("1", "1 / prod(1 - extent / volume's extent), Miles-Lantuejoul; 0 for cut particles"),
@@ -32,7 +35,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "detachment_fraction": ("1", "degree of detachment: area_void / (area_void + area_cbd)"),
     "detachment_fraction_low": ("1", "least degree of detachment while the thresholds move over their bands"),
     "detachment_fraction_high": ("1", "greatest degree of detachment while the thresholds move over their bands"),
-    "detachment_fraction_connected": ("1", "detachment counting only 6-connected carbon/binder with a path to the anchor"),
+    "detachment_fraction_connected": (
+        "1",
+        "detachment counting only 6-connected carbon/binder with a path to the anchor",
+    ),
     "detachment_fraction_connected26": ("1", "the same with 26-connected carbon/binder"),
     "diffusion_length_mean_um": ("um", "mean electron diffusion length over the reached solid"),
     "diffusion_length_median_um": ("um", "median over the reached solid"),
@@ -53,7 +59,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
 """Name -> (unit, meaning), in the order of `particles.csv`."""
 
 
-def geometry_columns(regions: Any, shape: tuple[int, int, int], voxel_size: tuple[float, float, float]) -> dict[str, Array]:
+def geometry_columns(
+    regions: Any, shape: tuple[int, int, int], voxel_size: tuple[float, float, float]
+) -> dict[str, Array]:
     """Columns that need only the particles' voxels: position, volume, extent, border and inclusion weight.
 
     `regions` is a `voxkernels.RegionProperties` in micrometres. Inclusion weight: Miles-Lantuejoul, see DEFINITIONS.
@@ -85,7 +93,7 @@ def sphericity(volume: Array, surface: Array, cut: Array) -> npt.NDArray[np.floa
     """pi^(1/3) (6 V)^(2/3) / S (Wadell 1935); nan for cut particles and where there is no surface."""
     known = ~cut & (surface > 0)
     ball = np.cbrt(np.pi) * np.cbrt(6 * volume) ** 2
-    return np.divide(ball, surface, out=np.full(volume.shape, np.nan), where=known)
+    return np.asarray(np.divide(ball, surface, out=np.full(volume.shape, np.nan), where=known))
 
 
 def assemble(columns: dict[str, Array]) -> pd.DataFrame:

@@ -1,0 +1,371 @@
+"""What the stages' shares add up to: the table, the profile, the balances, and what the report draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import voxkernels as vk
+from cbdetach import damage, density, detachment, diffusion, phases, report, table
+from cbdetach.codes import CBD, N_PHASES, VOID
+from cbdetach.errors import InputError
+from cbdetach.job import Job
+from cbdetach.results import Run
+from cbdetach.store import RunFolder, unpack, whole_file
+from cbdetach.volume import open_volume
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+
+TOLERANCES = (1, 2)
+"""Contact tolerances that the report shows beside 0, in voxels."""
+
+VOLUMES = {
+    "particles": ("link", "particles"),
+    "phases": ("phases", "phases"),
+    "diffusion_length": ("diffusion", "diffusion_length"),
+    "damage": ("damage", "damage"),
+}
+"""Volumes of `volumes.h5`: the stage that writes each, and its name in the slabs."""
+
+
+def particle_columns(job: Job) -> tuple[dict[str, Array], dict[str, str]]:
+    """Every column that this run can fill, aligned with the particles, and why the others are empty."""
+    regions = job.regions
+    wanted = job.settings.detachment
+    columns = table.geometry_columns(regions, job.shape, job.voxel_size)
+    surface = {
+        name: detachment.detachment_columns(share, regions.labels, particle_contact=wanted.particle_contact)
+        for name, share in merged_contacts(job).items()
+    }
+    measured = surface.pop("measured")
+    columns |= {name: column for name, column in measured.items() if name in table.COLUMNS}
+    columns["sphericity"] = table.sphericity(
+        columns["volume_um3"], measured["surface_area_um2"], columns["touches_border"]
+    )
+    empty = {
+        "score": "the segmenter gives no scores",
+        "detachment_fraction_connected": "this version does not follow carbon/binder to an anchor",
+        "detachment_fraction_connected26": "this version does not follow carbon/binder to an anchor",
+    }
+    moved = [columns["detachment_fraction"]] + [
+        s["detachment_fraction"] for n, s in surface.items() if "tolerance" not in n
+    ]
+    if len(moved) > 1:
+        columns["detachment_fraction_low"] = np.min(moved, axis=0)
+        columns["detachment_fraction_high"] = np.max(moved, axis=0)
+    else:
+        empty |= dict.fromkeys(
+            ("detachment_fraction_low", "detachment_fraction_high"),
+            "phases were given: there are no thresholds to move",
+        )
+    columns |= _diffusion_columns(job)
+    columns |= _damage_columns(job)
+    if job.grey is None:
+        empty |= dict.fromkeys(("density_mean", "density_std"), "no grey volume was given")
+    else:
+        columns |= _density_columns(job)
+    if not (columns["area_cbd_um2"] > 0).any():
+        names = [
+            n for n in table.COLUMNS if n.startswith(("detachment", "diffusion_length", "contact_ratio", "crack_ratio"))
+        ]
+        for name in names:
+            columns.pop(name, None)
+            empty[name] = "no carbon/binder was found"
+    return columns, {name: empty[name] for name in table.COLUMNS if name in empty}
+
+
+def merged_contacts(job: Job) -> dict[str, vk.ContactAreas]:
+    """Areas of the whole volume, as measured and for every variant."""
+    names = ["measured", *(f"tolerance_{n}" for n in TOLERANCES), *threshold_variants(job)]
+    return {
+        name: vk.merge_contacts([unpack(vk.ContactAreas, t) for t in job.tables("detachment", f"table/{name}")])
+        for name in names
+    }
+
+
+def _aligned(labels: Array, shares: list[dict[str, Array]], names: Iterable[str]) -> dict[str, Array]:
+    """Rows of shares that each hold some of the labels, in the order of `labels`; nan for labels that none holds."""
+    held = np.concatenate([s["labels"] for s in shares])
+    row = np.searchsorted(labels, held)
+    found = {}
+    for name in names:
+        column = np.full(labels.size, np.nan)
+        column[row] = np.concatenate([s[name] for s in shares])
+        found[name] = column
+    return found
+
+
+def _diffusion_columns(job: Job) -> dict[str, Array]:
+    shares = job.tables("diffusion")
+    names = [n for n in table.COLUMNS if n.startswith("diffusion_length")]
+    columns = _aligned(
+        job.regions.labels, shares, [*names, "contact_ratio", "crack_ratio", "unreached_fraction", "status"]
+    )
+    columns["diffusion_status"] = np.array(diffusion.STATUS)[columns.pop("status").astype(np.int64)]
+    return columns
+
+
+def _damage_share(job: Job) -> damage.DamageShare:
+    return damage.merge_damage([unpack(damage.DamageShare, t) for t in job.tables("damage", "table/share")])
+
+
+def _damage_columns(job: Job) -> dict[str, Array]:
+    return damage.damage_columns(_damage_share(job), job.regions.labels, job.regions.count)
+
+
+def _density_columns(job: Job) -> dict[str, Array]:
+    shares = [unpack(vk.RegionProperties, t) for t in job.tables("density", "table/eroded")]
+    return density.density_columns(
+        vk.merge_regions(shares), job.regions.labels, calibration=job.settings.density.calibration
+    )
+
+
+def depth_profile(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
+    """Damage and detachment by depth, each value with its count of particles."""
+    import pandas as pd
+
+    window_um = job.settings.damage.profile_window_um
+    boxes = job.regions.bbox
+    found = damage.depth_profile(
+        _damage_share(job), boxes[:, 0], boxes[:, 3], spacing=job.voxel_size, profile_window_um=window_um
+    )
+    low, high = found["z_from_um"], found["z_to_um"]
+    profile = pd.DataFrame(
+        {
+            "z_um": (low + high) / 2,
+            "window_um": high - low + job.voxel_size[0],
+            "n_particles": found["particles"],
+            "particle_volume_um3": found["particle_volume_um3"],
+            "crack_fraction": found["crack_fraction"],
+            "pore_fraction": found["pore_fraction"],
+            "crack_area_per_volume_um": found["crack_area_per_volume_1_um"],
+        }
+    )
+    # Detachment by the window that holds the particle's centroid, over whole particles.
+    used = frame[~frame["touches_border"].astype(bool) & frame["detachment_fraction"].notna()]
+    window = np.searchsorted(low, used["z_um"].to_numpy(), side="right") - 1
+    grouped = used["detachment_fraction"].astype(float).groupby(window)
+    profile["n_detachment"] = grouped.size().reindex(profile.index, fill_value=0)
+    for name, q in (("q1", 0.25), ("median", 0.5), ("q3", 0.75)):
+        profile[f"detachment_{name}"] = grouped.quantile(q).reindex(profile.index)
+    return profile
+
+
+def sensitivity(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
+    """Quartiles of detachment over the used particles: by contact tolerance (um), and by shift of each threshold."""
+    import pandas as pd
+
+    used = (~frame["touches_border"].astype(bool) & frame["detachment_fraction"].notna()).to_numpy()
+    now = job.thresholds
+    rows = []
+    for name, share in merged_contacts(job).items():
+        fraction = detachment.detachment_columns(
+            share, job.regions.labels, particle_contact=job.settings.detachment.particle_contact
+        )["detachment_fraction"][used]
+        fraction = fraction[np.isfinite(fraction)]
+        if not fraction.size:
+            continue
+        if name == "measured":
+            places = [("tolerance", job.settings.detachment.tolerance_um)]
+            places += [("void_cbd", 0.0), ("cbd_active", 0.0)] if now is not None else []
+        elif name.startswith("tolerance"):
+            places = [("tolerance", int(name.split("_")[1]) * min(job.voxel_size))]
+        else:
+            moved = threshold_variants(job)[name]
+            assert now is not None
+            kind = name.rpartition("_")[0]
+            places = [(kind, getattr(moved, kind) - getattr(now, kind))]
+        q1, median, q3 = np.quantile(fraction, (0.25, 0.5, 0.75))
+        rows += [(kind, value, median, q1, q3, fraction.size) for kind, value in places]
+    return pd.DataFrame(rows, columns=["kind", "value", "detachment_median", "q1", "q3", "n"])
+
+
+def report_input(
+    job: Job, frame: pd.DataFrame, record: Mapping[str, Any], volumes: Mapping[str, Any]
+) -> report.ReportInput:
+    """Everything that the report draws; `volumes` are those of `volumes.h5`."""
+    import pandas as pd
+
+    survey = job.survey
+    shares = job.tables("diffusion")
+    points = np.concatenate([t["path_points"] for t in shares])
+    ends = np.cumsum(np.concatenate([t["path_count"] for t in shares]))
+    thickness = np.sum([t["thickness"] for t in job.tables("detachment")], axis=0)
+    edges = thickness_edges(job)
+    run_record = job.folder.read_record() or {}
+    inputs = run_record.get("input", {})
+    return report.ReportInput(
+        out=job.folder.path,
+        title=(inputs.get("volume") or inputs["phases"])["name"],
+        voxel_size=job.voxel_size,
+        shape=job.shape,
+        table=frame,
+        boxes=job.regions.bbox,
+        profiles=depth_profile(job, frame),
+        particles=volumes["particles"],
+        phases=volumes["phases"],
+        grey=job.grey,
+        diffusion_length=volumes["diffusion_length"],
+        survey=None
+        if survey is None
+        else survey.to_dict() | {"edge_profile": {"distance_um": survey.edge_distance_um, "grey": survey.edge_profile}},
+        thresholds=None if job.thresholds is None else job.thresholds.to_dict(),
+        sensitivity=sensitivity(job, frame),
+        cbd_thickness=None
+        if not thickness.any()
+        else pd.DataFrame({"thickness_um": (edges[:-1] + edges[1:]) / 2, "share": thickness / thickness.sum()}),
+        paths=np.split(points, ends[:-1]) if ends.size else [],
+        path_labels=np.concatenate([t["path_labels"] for t in shares]).tolist(),
+        balances=[
+            {k: v for k, v in b.items() if k not in ("holds", "sentence")} | {"ok": b["holds"]}
+            for b in record["balances"]
+        ],
+        warnings=run_record.get("warnings", []),
+        settings=job.settings.to_toml(),
+        versions=run_record.get("versions", {}),
+        seed=job.settings.report.seed,
+        gallery=job.settings.report.gallery,
+    )
+
+
+def summary(found: Run) -> str:
+    """A few lines for people: how many particles, how detached, where the report lies."""
+    n = found.record["counts"]
+    detached = (
+        found.table.loc[~found.table["touches_border"].astype(bool), "detachment_fraction"].dropna().astype(float)
+    )
+    lines = [
+        f"{n['found']} particles; {n['cut']} cut by the border, {n['no_contact']} without contact, {n['used']} used",
+        f"degree of detachment: median {detached.median():.2f} (quartiles {detached.quantile(0.25):.2f}, "
+        f"{detached.quantile(0.75):.2f})"
+        if len(detached)
+        else "degree of detachment: not known, as no carbon/binder was found",
+        f"report: {found.path / 'report.html'}",
+    ]
+    return "\n".join(lines)
+
+
+def counts(frame: pd.DataFrame) -> dict[str, int]:
+    """The flow of particles: found, cut by the border, without contact, used in the statistics."""
+    cut = frame["touches_border"].to_numpy(bool)
+    none = (frame["diffusion_status"] == "no_contact").to_numpy(bool)
+    known = np.isfinite(frame["detachment_fraction"].to_numpy(float))
+    return {
+        "found": len(frame),
+        "cut": int(cut.sum()),
+        "no_contact": int((~cut & none).sum()),
+        "used": int((~cut & known).sum()),
+    }
+
+
+def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Sums that must agree, each counted in two ways: by the particles, and by the voxels."""
+    voxel = float(np.prod(job.voxel_size))
+    links = job.tables("link")
+    labelled = sum(int(t["labelled"]) for t in links) * voxel
+    found = []
+
+    def balance(name: str, particles: float, electrode: float, tolerance: float) -> None:
+        difference = abs(particles - electrode) / electrode if electrode else abs(particles)
+        found.append(
+            {
+                "name": name,
+                "particles": particles,
+                "electrode": electrode,
+                "relative_difference": difference,
+                "tolerance": tolerance,
+                "holds": bool(difference <= tolerance),
+                "sentence": f"Balance: {name} is {particles:.6g} by the particles and {electrode:.6g} by the voxels.",
+            }
+        )
+
+    balance("volume_um3", float(frame["volume_um3"].sum()), labelled, 1e-9)
+    faces = np.sum([t["faces"] for t in job.tables("detachment")], axis=0)
+    measured = merged_contacts(job)["measured"]
+    by_phase = measured.faces.sum(axis=(0, 1))
+    by_phase = np.pad(by_phase, (0, 2 * N_PHASES - by_phase.size)).reshape(2, N_PHASES).sum(axis=0)
+    if job.settings.detachment.tolerance_um == 0:
+        for name, code in (("faces_void", VOID), ("faces_cbd", CBD)):
+            balance(name, float(by_phase[code]), float(faces[code]), 0.0)
+    return found
+
+
+def threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
+    """The thresholds moved to the ends of their bands, one at a time; none where phases were given."""
+    now = job.thresholds
+    if now is None:
+        return {}
+    ends = {
+        "void_cbd_low": replace(now, void_cbd=now.void_cbd_band[0]),
+        "void_cbd_high": replace(now, void_cbd=now.void_cbd_band[1]),
+        "cbd_active_low": replace(now, cbd_active=now.cbd_active_band[0]),
+        "cbd_active_high": replace(now, cbd_active=now.cbd_active_band[1]),
+    }
+    return {name: moved for name, moved in ends.items() if moved.void_cbd < moved.cbd_active}
+
+
+def thickness_edges(job: Job) -> Array:
+    """Bins of the carbon/binder thickness histogram: one voxel wide, up to 40 voxels."""
+    return np.arange(41) * min(job.voxel_size)
+
+
+def report_stage(job: Job) -> dict[str, Any]:
+    """The table, the profiles, the volumes' file, the balances, the figures and the report."""
+    import h5py
+
+    columns, empty = particle_columns(job)
+    frame = table.assemble(columns)
+    out = job.folder.path
+    with whole_file(out / "particles.csv") as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    with whole_file(out / "particles.parquet") as temporary:
+        frame.to_parquet(temporary, index=False)
+    with whole_file(out / "columns.json") as temporary:
+        temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    with whole_file(out / "profiles.csv") as temporary:
+        depth_profile(job, frame).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    job.folder.write_volumes(VOLUMES, job.shape, job.voxel_size)
+    record = {
+        "counts": counts(frame),
+        "balances": balances(job, frame),
+        "empty_columns": empty,
+        "volumes": VOLUMES,
+        "sha256": (job.folder.read_result("survey") or {})["sha256"],
+        "edge_width_um": job.edge_width_um,
+        "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
+        "phases": (job.folder.read_result("phases") or {})["voxels"],
+        "links": (job.folder.read_result("link") or {})["links"],
+        "min_contact_um2": (job.folder.read_result("diffusion") or {})["min_contact_um2"],
+    }
+    with h5py.File(out / "volumes.h5", "r") as volumes:
+        report.write_report(report_input(job, frame, record, volumes))
+    return {"record": record, "warnings": [b["sentence"] for b in record["balances"] if not b["holds"]]}
+
+
+def rewrite_report(path: str | Path) -> Path:
+    """Write the figures and the report of a finished run again, from what lies in its folder; the path of the page.
+
+    The grey volume is drawn where its file is still there.
+    """
+    with ExitStack() as stack:
+        found = stack.enter_context(Run(path))
+        wanted = found.settings.input
+        grey = None
+        if wanted.volume is not None:
+            with suppress(InputError):
+                grey = stack.enter_context(open_volume(wanted.volume, crop=wanted.crop, bin=wanted.bin))
+        record = found.record
+        folder = RunFolder(found.path, [(z0, z1) for z0, z1 in record["slabs"]])
+        z, y, x = record["shape"]
+        job = Job(found.settings, folder, grey, None, None, found.voxel_size, (z, y, x))
+        return report.write_report(report_input(job, found.table, record, found.volumes))

@@ -1,0 +1,173 @@
+"""One run while it works: its settings, its inputs, its folder, and what earlier stages have left there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+import voxkernels as vk
+from cbdetach.config import Settings, resolve
+from cbdetach.errors import InputError
+from cbdetach.phases import Thresholds
+from cbdetach.store import RunFolder, Slab, partition, unpack
+from cbdetach.survey import Survey
+from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
+
+Array = npt.NDArray[Any]
+Item = TypeVar("Item")
+
+SLAB_VOXELS = 2**23
+"""Slabs hold about this many voxels,"""
+
+SLAB_SLICES = (32, 64)
+"""in no fewer and no more slices than these."""
+
+
+@dataclass
+class Job:
+    """One run while it works: its settings, its inputs and its folder."""
+
+    settings: Settings
+    folder: RunFolder
+    grey: Volume | None
+    labels: Volume | None
+    phases: Volume | None
+    voxel_size: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    progress: bool = True
+
+    def slab(self, index: int, halo: int = 0) -> Slab:
+        """Slices of slab `index`, widened by a halo that ends at the volume's border."""
+        z0, z1 = self.folder.slabs[index]
+        return max(0, z0 - halo), min(self.shape[0], z1 + halo)
+
+    def in_order(self, stage: str) -> Iterator[Slab]:
+        """The slabs, first to last, with a progress bar."""
+        return self._bar(stage, self.folder.slabs)
+
+    def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]]) -> None:
+        """Call `work` for every slab of a stage that is not there yet, and write what it returns."""
+        missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
+        for index in self._bar(stage, missing):
+            self.folder.write_slab(stage, index, work(index))
+
+    def _bar(self, stage: str, items: list[Item]) -> Iterator[Item]:
+        from tqdm import tqdm
+
+        off = None if self.progress else True  # None: off where there is no terminal
+        return iter(tqdm(items, desc=f"{stage:<10}", unit="slab", leave=False, disable=off))
+
+    def tables(self, stage: str, group: str = "table") -> list[dict[str, Array]]:
+        """Every slab's share of a stage's tables, in the slabs' order."""
+        return [self.folder.read_table(stage, i, group) for i in range(len(self.folder.slabs))]
+
+    def particles(self, z0: int, z1: int) -> Array:
+        """Particle labels, slices z0 to z1."""
+        return self.folder.read_volume("link", "particles", z0, z1)
+
+    def codes(self, z0: int, z1: int) -> Array:
+        """Phase codes, slices z0 to z1."""
+        return self.folder.read_volume("phases", "phases", z0, z1)
+
+    def whole(self, z0: int, z1: int) -> tuple[Slab, Array]:
+        """The slices that hold every particle of slices z0 to z1 whole, and one more; which particles these are."""
+        here = (self.regions.bbox[:, 0] < z1) & (self.regions.bbox[:, 3] > z0)
+        low = int(self.regions.bbox[here, 0].min(initial=z0))
+        high = int(self.regions.bbox[here, 3].max(initial=z1))
+        return (max(0, low - 1), min(self.shape[0], high + 1)), here
+
+    @cached_property
+    def survey(self) -> Survey | None:
+        """The grey volume's survey; None where only phases were given."""
+        found = (self.folder.read_result("survey") or {}).get("grey")
+        return None if found is None else Survey.from_dict(found)
+
+    @cached_property
+    def thresholds(self) -> Thresholds | None:
+        """The grey thresholds in use; None where phases were given."""
+        found = (self.folder.read_result("survey") or {}).get("thresholds")
+        return None if found is None else Thresholds.from_dict(found)
+
+    @cached_property
+    def edge_width_um(self) -> float:
+        """FWHM of the blur: set, else measured, else 0 (phases were given and nothing is known)."""
+        return self.settings.phases.edge_width_um or (self.survey.edge_width_um if self.survey else 0.0)
+
+    @cached_property
+    def regions(self) -> vk.RegionProperties:
+        """Position and extent of every particle, merged from the slabs."""
+        return vk.merge_regions([unpack(vk.RegionProperties, t) for t in self.tables("link", "table/regions")])
+
+
+@contextmanager
+def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool) -> Iterator[Job]:
+    """Open the inputs, check that they fit together, and cut the slabs. Writes nothing."""
+    wanted = settings.input
+    options: dict[str, Any] = {"voxel_size": wanted.voxel_size, "crop": wanted.crop, "bin": wanted.bin}
+    with ExitStack() as stack:
+
+        def opened(name: str, kind: Any) -> Volume | None:
+            source = given.get(name)
+            return None if source is None else stack.enter_context(open_volume(source, kind=kind, **options))
+
+        grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")
+        first = grey or codes
+        if first is None:
+            raise InputError("VOLUME: give a grey volume, or phases with --phases and --phase-values.")
+        if codes is not None and not wanted.phase_values:
+            raise InputError("--phase-values: must name the value of each phase, for example void=0,active=1,cbd=2.")
+        if codes is None and wanted.phase_values:
+            raise InputError("--phase-values: only goes with --phases FILE; give the file, or leave it out.")
+        for name, other in (("--labels", labels), ("--phases", codes)):
+            if other is not None and other.shape != first.shape:
+                raise InputError(
+                    f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
+                    "Give both from the same reconstruction."
+                )
+        slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
+        folder = RunFolder(out, partition(first.shape[0], slab))
+        yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress)
+
+
+def parse_phase_values(text: str | None) -> dict[str, int] | None:
+    """`void=0,active=1,cbd=2` as a mapping."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): int(value) for name, value in pairs}
+    except ValueError:
+        raise InputError(f"--phase-values: must read like void=0,active=1,cbd=2; got {text!r}.") from None
+
+
+def resolved_settings(
+    given: Mapping[str, Any], config: str | Path | Mapping[str, Any] | None, **flags: Any
+) -> Settings:
+    """Settings from a file or mapping and the call's own arguments, which win."""
+    source = {
+        name: str(value) if isinstance(value, str | Path) else "array"
+        for name, value in given.items()
+        if value is not None
+    }
+    size = flags.get("voxel_size")
+    overrides = {
+        "slab": flags.get("slab"),
+        "input": source
+        | {
+            "phase_values": dict(flags["phase_values"]) if flags.get("phase_values") else None,
+            "voxel_size": None if size is None else parse_voxel_size(size),
+            "crop": flags.get("crop"),
+            "bin": flags.get("bin"),
+        },
+        "segment": {"segmenter": flags.get("segmenter")},
+    }
+    if isinstance(config, Mapping):
+        return resolve(None, overrides, base=config)
+    return resolve(config, overrides)

@@ -1,0 +1,157 @@
+"""Before the first stage: the run's folder, its lock, its log and its record; and what must be the same to resume."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbdetach import __version__
+from cbdetach.config import differences
+from cbdetach.errors import InputError
+from cbdetach.job import Job
+from cbdetach.store import RunFolder, to_json
+from cbdetach.volume import Volume
+
+log = logging.getLogger("cbdetach")
+
+LIBRARIES = ("numpy", "numba", "scipy", "scikit-image", "h5py", "pandas", "matplotlib", "tifffile", "zarr")
+"""Whose versions the record names, and which must be the same to resume."""
+
+
+@contextmanager
+def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, Any]]:
+    """Make or take up the run's folder, hold its lock and its log, and yield the run record.
+
+    Bad input that is found only while working takes the new folder away again; anything else leaves a run that resumes.
+    """
+    folder = job.folder
+    fresh = _fresh_record(job)
+    existing = _take_up(folder, fresh, resume=resume, overwrite=overwrite)
+    made = not folder.path.exists()
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = (folder.path / "run.lock").open("a")
+    except OSError as error:
+        raise InputError(
+            f"-o/--out: {folder.path} cannot be written ({error.strerror}); choose another folder."
+        ) from None
+    with lock, _logged(folder.path / "run.log"):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"-o/--out: another process is working in {folder.path}; wait for it to end.") from None
+        if overwrite:
+            folder.clear(keep=("run.lock", "run.log"))
+            existing = None
+        folder.sweep()
+        record = existing or fresh
+        if existing is None:
+            folder.write_record(record)
+        try:
+            yield record
+        except InputError:
+            if existing is None:
+                folder.clear()
+                if made:
+                    folder.path.rmdir()
+            raise
+
+
+def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """The record of the run to continue, None for a new one; an `InputError` where the folder is not ours to write."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise InputError(f"-o/--out: {path} is a file; give a folder.")
+    if folder.is_empty():
+        return None
+    existing = folder.read_record()
+    if existing is None:
+        if {p.name for p in path.iterdir()} <= {"run.lock", "run.log"}:
+            return None
+        raise InputError(f"-o/--out: {path} is not empty and holds no run; choose a new or empty folder.")
+    if overwrite:
+        return None
+    if not resume:
+        raise InputError(
+            f"-o/--out: {path} holds a finished run; choose another folder, or replace it with --overwrite."
+            if existing.get("finished")
+            else f"-o/--out: {path} holds a run that was interrupted; continue it with --resume, or start again with "
+            "--overwrite."
+        )
+    for part, what in (("settings", "settings"), ("input", "input"), ("versions", "versions")):
+        changed = differences(existing.get(part, {}), fresh[part])
+        if changed and not (part == "versions" and existing.get("finished")):
+            raise InputError(
+                f"--resume: {path} holds a run with other {what} ({', '.join(changed)}); "
+                "give the same ones, choose another folder, or start again with --overwrite."
+            )
+    return existing
+
+
+def _fresh_record(job: Job) -> dict[str, Any]:
+    """The record of a run that begins: everything that is known before the first voxel is read."""
+    given = {"volume": job.grey, "labels": job.labels, "phases": job.phases}
+    inputs = {name: _fingerprint(volume) for name, volume in given.items() if volume is not None}
+    record = {
+        "cbdetach": __version__,
+        "settings": job.settings.to_dict(),
+        "input": inputs,
+        "shape": job.shape,
+        "voxel_size_um": job.voxel_size,
+        "slabs": job.folder.slabs,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "device": {"kind": "cpu", "machine": platform.machine()},
+        "seeds": {"report": job.settings.report.seed},
+        "stages": {},
+        "warnings": [],
+        "timings": {},
+        "finished": False,
+    }
+    plain: dict[str, Any] = json.loads(to_json(record))
+    return plain
+
+
+def _fingerprint(volume: Volume) -> dict[str, Any]:
+    """What an input looks like without reading it: enough to refuse to resume on another one."""
+    known: dict[str, Any] = {
+        "name": volume.name,
+        "source": str(volume),
+        "shape": volume.shape,
+        "dtype": str(volume.dtype),
+    }
+        "name": volume.name,
+        "source": str(volume),
+        "shape": volume.shape,
+        "dtype": str(volume.dtype),
+    }
+    if volume.path is None:
+        return known | {"sha256": hashlib.sha256(np.ascontiguousarray(volume[:]).data).hexdigest()}
+    files = [p for p in volume.path.rglob("*") if p.is_file()] if volume.path.is_dir() else [volume.path]
+    stats = [p.stat() for p in files]
+    return known | {"bytes": sum(s.st_size for s in stats), "changed": max(s.st_mtime_ns for s in stats)}
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Write the driver's messages to the run's log as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
