@@ -340,12 +340,12 @@ def report_stage(job: Job) -> dict[str, Any]:
         "balances": balances(job, frame),
         "empty_columns": empty,
         "volumes": VOLUMES,
-        "sha256": (job.folder.read_result("survey") or {})["sha256"],
+        "sha256": job.result("survey")["sha256"],
         "edge_width_um": job.edge_width_um,
         "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
-        "phases": (job.folder.read_result("phases") or {})["voxels"],
-        "links": (job.folder.read_result("link") or {})["links"],
-        "min_contact_um2": (job.folder.read_result("diffusion") or {})["min_contact_um2"],
+        "phases": job.result("phases")["voxels"],
+        "links": job.result("link")["links"],
+        "min_contact_um2": job.result("diffusion")["min_contact_um2"],
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:
         report.write_report(report_input(job, frame, record, volumes))

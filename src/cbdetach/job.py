@@ -83,16 +83,23 @@ class Job:
         high = int(self.regions.bbox[here, 3].max(initial=z1))
         return (max(0, low - 1), min(self.shape[0], high + 1)), here
 
+    def result(self, stage: str) -> dict[str, Any]:
+        """What an earlier stage has found for the whole volume."""
+        found = self.folder.read_result(stage)
+        if found is None:
+            raise RuntimeError(f"{stage}: this stage has not ended yet")
+        return found
+
     @cached_property
     def survey(self) -> Survey | None:
-        """The grey volume's survey; None where only phases were given."""
-        found = (self.folder.read_result("survey") or {}).get("grey")
+        """The grey volume's survey; None where only phases were given. To be asked once the survey has ended."""
+        found = self.result("survey").get("grey")
         return None if found is None else Survey.from_dict(found)
 
     @cached_property
     def thresholds(self) -> Thresholds | None:
         """The grey thresholds in use; None where phases were given."""
-        found = (self.folder.read_result("survey") or {}).get("thresholds")
+        found = self.result("survey").get("thresholds")
         return None if found is None else Thresholds.from_dict(found)
 
     @cached_property

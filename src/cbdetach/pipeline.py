@@ -515,8 +515,9 @@ def _slabs_whole(job: Job, stage: str) -> bool:
 
 
 def needs(job: Job) -> Estimate:
-    """What the run will need."""
-    rim = phases.halo(job.voxel_size, job.edge_width_um) if job.grey is not None and job.phases is None else 0
+    """What the run will need; the blur is not measured yet, and taken for two and a half voxels."""
+    blur = job.settings.phases.edge_width_um or 2.5 * max(job.voxel_size)
+    rim = phases.halo(job.voxel_size, blur) if job.phases is None else 0
     halos = {
         "phases": rim,
         "segment": job.settings.segment.halo,

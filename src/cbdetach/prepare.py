@@ -129,11 +129,6 @@ def _fingerprint(volume: Volume) -> dict[str, Any]:
         "shape": volume.shape,
         "dtype": str(volume.dtype),
     }
-        "name": volume.name,
-        "source": str(volume),
-        "shape": volume.shape,
-        "dtype": str(volume.dtype),
-    }
     if volume.path is None:
         return known | {"sha256": hashlib.sha256(np.ascontiguousarray(volume[:]).data).hexdigest()}
     files = [p for p in volume.path.rglob("*") if p.is_file()] if volume.path.is_dir() else [volume.path]
