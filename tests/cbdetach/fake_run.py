@@ -70,12 +70,20 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
             "method": "mixture",
         },
         sensitivity=sensitivity,
-        cbd_thickness=pd.DataFrame({"thickness_um": thickness, "share": np.exp(-(((thickness - 0.6) / 0.25) ** 2)) / 4.4}),
+        cbd_thickness=pd.DataFrame(
+            {"thickness_um": thickness, "share": np.exp(-(((thickness - 0.6) / 0.25) ** 2)) / 4.4}
+        ),
         paths=paths[0],
         path_labels=paths[1],
         balances=[
             {"name": "volume of particles, um3", "left": 123.4, "right": 123.4, "difference": 0.0, "ok": True},
-            {"name": "surface that faces carbon/binder, um2", "left": 50.0, "right": 51.0, "difference": 0.02, "ok": False},
+            {
+                "name": "surface that faces carbon/binder, um2",
+                "left": 50.0,
+                "right": 51.0,
+                "difference": 0.02,
+                "ok": False,
+            },
         ],
         warnings=[f"{mouth_share} particles are cracked open."],
         settings='[detachment]\nestimator = "weighted"\ntolerance_um = 0.0\n\n[report]\nseed = 3\ngallery = 20\n',
@@ -94,8 +102,17 @@ def without_cbd(run: ReportInput) -> ReportInput:
     table["area_cbd_um2"] = 0.0
     profiles = run.profiles.assign(detachment_median=np.nan)
     phases = np.where(run.phases == codes.CBD, codes.VOID, run.phases).astype(np.uint8)
-    return replace(run, table=table, profiles=profiles, phases=phases, diffusion_length=None, sensitivity=None,
-                   cbd_thickness=None, paths=(), path_labels=())  # fmt: skip
+    return replace(
+        run,
+        table=table,
+        profiles=profiles,
+        phases=phases,
+        diffusion_length=None,
+        sensitivity=None,
+        cbd_thickness=None,
+        paths=(),
+        path_labels=(),
+    )
 
 
 def phases_only(run: ReportInput) -> ReportInput:
@@ -123,8 +140,10 @@ def _painted(
     at = np.stack(np.indices(shape), axis=-1) * voxel
     _, near = cKDTree(centres).query(at.reshape(-1, 3), k=min(6, len(centres)))
     near = near.reshape(*shape, -1)
-    depth = np.stack([np.linalg.norm(at - centres[near[..., k]], axis=-1) - radii[near[..., k]]
-                      for k in range(near.shape[-1])], axis=-1)  # fmt: skip
+    depth = np.stack(
+        [np.linalg.norm(at - centres[near[..., k]], axis=-1) - radii[near[..., k]] for k in range(near.shape[-1])],
+        axis=-1,
+    )
     best = depth.argmin(axis=-1)[..., None]
     owner, depth = np.take_along_axis(near, best, -1)[..., 0], np.take_along_axis(depth, best, -1)[..., 0]
     inside = depth <= 0
@@ -135,7 +154,9 @@ def _painted(
     axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
     reach = rng.uniform(-0.5, 0.9, len(radii))
     reach[rng.random(len(radii)) < 0.08] = 2.0
-    coated = ((unit * axes[0][owner]).sum(-1) > reach[owner]) | ((unit * axes[1][owner]).sum(-1) > 0.6 + 0.4 * reach[owner])
+    coated = ((unit * axes[0][owner]).sum(-1) > reach[owner]) | (
+        (unit * axes[1][owner]).sum(-1) > 0.6 + 0.4 * reach[owner]
+    )
     phases = np.where(inside, codes.ACTIVE, np.where(coated & (depth < 0.6), codes.CBD, codes.VOID)).astype(np.uint8)
     cracked = rng.random(len(radii)) < 0.35
     plane = rng.normal(size=(len(radii), 3))
@@ -185,26 +206,46 @@ def _measured(
     detachment = area[:, 0] / np.maximum(area[:, :2].sum(1), 1e-9)
     detachment[area[:, :2].sum(1) == 0] = np.nan
     columns = {
-        "label": labels.astype(np.int64), "z_um": centre[:, 0], "y_um": centre[:, 1], "x_um": centre[:, 2],
-        "volume_um3": volume, "equivalent_diameter_um": diameter, "surface_area_um2": area.sum(1),
-        "sphericity": rng.uniform(0.9, 1, labels.size), "elongation": rng.uniform(1, 1.3, labels.size),
-        "touches_border": cut, "inclusion_weight": np.where(cut, 0.0, 1 / room), "area_cbd_um2": area[:, 1],
-        "area_void_um2": area[:, 0], "area_particle_um2": area[:, 2] * 0, "contact_known_fraction": 0.9,
-        "unresolved_fraction": 0.02, "detachment_fraction": detachment, "detachment_fraction_low": detachment * 0.9,
+        "label": labels.astype(np.int64),
+        "z_um": centre[:, 0],
+        "y_um": centre[:, 1],
+        "x_um": centre[:, 2],
+        "volume_um3": volume,
+        "equivalent_diameter_um": diameter,
+        "surface_area_um2": area.sum(1),
+        "sphericity": rng.uniform(0.9, 1, labels.size),
+        "elongation": rng.uniform(1, 1.3, labels.size),
+        "touches_border": cut,
+        "inclusion_weight": np.where(cut, 0.0, 1 / room),
+        "area_cbd_um2": area[:, 1],
+        "area_void_um2": area[:, 0],
+        "area_particle_um2": area[:, 2] * 0,
+        "contact_known_fraction": 0.9,
+        "unresolved_fraction": 0.02,
+        "detachment_fraction": detachment,
+        "detachment_fraction_low": detachment * 0.9,
         "detachment_fraction_high": np.minimum(detachment * 1.1, 1),
-        "diffusion_length_mean_um": np.where(touched, mean, np.nan), "diffusion_length_max_um": np.where(touched, largest, np.nan),
-        "contact_ratio": np.where(touched, rng.uniform(1, 3, labels.size), np.nan), "crack_ratio": 1.05,
-        "unreached_fraction": np.where(touched, 0.0, 1.0), "diffusion_status": np.where(touched, "reached", "no_contact"),
-        "crack_fraction": cracks, "pore_fraction": 0.0, "crack_area_um2": cracks * 10,
-    }  # fmt: skip
+        "diffusion_length_mean_um": np.where(touched, mean, np.nan),
+        "diffusion_length_max_um": np.where(touched, largest, np.nan),
+        "contact_ratio": np.where(touched, rng.uniform(1, 3, labels.size), np.nan),
+        "crack_ratio": 1.05,
+        "unreached_fraction": np.where(touched, 0.0, 1.0),
+        "diffusion_status": np.where(touched, "reached", "no_contact"),
+        "crack_fraction": cracks,
+        "pore_fraction": 0.0,
+        "crack_area_um2": cracks * 10,
+    }
     table = pd.DataFrame({name: columns.get(name, np.full(labels.size, np.nan)) for name in COLUMNS})
     return table, boxes, length, (paths, owners)
 
 
 def _profile(table: pd.DataFrame, depth: float, window: float = 3.0) -> pd.DataFrame:
     at = (table["z_um"] // window).astype(int)
-    rows = table.groupby(at).agg(n_particles=("label", "size"), crack_fraction=("crack_fraction", "mean"),
-                                 detachment_median=("detachment_fraction", "median"))  # fmt: skip
+    rows = table.groupby(at).agg(
+        n_particles=("label", "size"),
+        crack_fraction=("crack_fraction", "mean"),
+        detachment_median=("detachment_fraction", "median"),
+    )
     rows = rows.reindex(range(int(depth // window) + 1))
     rows["n_particles"] = rows["n_particles"].fillna(0).astype(int)
     rows.insert(0, "z_um", (rows.index + 0.5) * window)

@@ -7,6 +7,7 @@ slices and the boxes of the particles that it shows. Equal input gives equal byt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class ReportInput:
     diffusion_length: Any | None = None  # inf where no contact is reached, nan outside the solid
     survey: dict[str, Any] | None = None  # counts, edges, edge_width_um, edge_profile {distance_um, grey}
     thresholds: dict[str, Any] | None = None  # phases.Thresholds.to_dict()
-    sensitivity: DataFrame | None = None  # kind ("tolerance", or a threshold's name), value, detachment_median, q1, q3, n
+    sensitivity: DataFrame | None = None  # kind ("tolerance" or a threshold), value, detachment_median, q1, q3, n
     cbd_thickness: DataFrame | None = None  # thickness_um (middle of the class), share
     paths: Sequence[npt.NDArray[np.float64]] = ()  # (n, 3) index coordinates, from the farthest voxel of a particle
     path_labels: Sequence[int] = ()
@@ -68,19 +69,14 @@ def write_report(run: ReportInput) -> Path:
     return path
 
 
-def _plain_style() -> Any:
+@contextmanager
+def _plain_style() -> Iterator[None]:
     """Our look whatever the user's matplotlibrc says; restored afterwards."""
-    from contextlib import contextmanager
-
     import matplotlib
 
     from cbdetach.report import style
 
-    @contextmanager
-    def plain() -> Iterator[None]:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(style.RC)
-            yield
-
-    return plain()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(style.RC)
+        yield

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import figures, style
-from cbdetach.report.figures import Drawing, Tile
+from cbdetach.report import figures, pictures, style
+from cbdetach.report.drawing import Drawing
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Picture:
     title: str
     caption: str
     source: str  # data URI
+    wide: bool  # as wide as the page
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class Section:
     lead: str = ""
     pictures: list[Picture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    wide: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -74,12 +74,12 @@ def build(run: ReportInput, summary: Summary) -> str:
     from jinja2 import Environment, StrictUndefined
 
     sections = [
-        _section(run, "flow", "Who was counted", [figures.flow(summary)], wide=True),
+        _section(run, "flow", "Counts", [figures.flow(summary)]),
         _section(
             run,
             "volume",
-            "The volume",
-            figures.slices(run),
+            "Volume",
+            pictures.slices(run),
             lead="Three slices through the middle: xy upper left, yz to its right, xz below.",
             absent=_absent_slices(run, summary),
         ),
@@ -92,21 +92,21 @@ def build(run: ReportInput, summary: Summary) -> str:
         _section(
             run,
             "sensitivity",
-            "How sure is the detachment",
+            "How sure",
             [figures.detachment_threshold(run), figures.detachment_tolerance(run)],
             lead="The same particles, measured with other thresholds, and with a gap allowed between particle and "
             "carbon/binder.",
         ),
         _gallery(run),
-        _section(run, "paths", "The longest way out", [figures.longest_path(run)]),
-        _section(run, "depth", "Along the depth", [figures.depth_profile(run)]),
+        _section(run, "paths", "Longest path", [pictures.longest_path(run)]),
+        _section(run, "depth", "Depth", [figures.depth_profile(run)]),
         _section(
             run,
             "resolution",
-            "Grey values and resolution",
+            "Resolution",
             [figures.histogram(run), figures.edge_profile(run), figures.cbd_thickness(run)],
-            lead="What the volume can tell: how well its grey values separate, and how thick the carbon/binder is beside "
-            "the width of an edge.",
+            lead="What the volume can tell: how well its grey values separate, and how thick the carbon/binder is "
+            "beside the width of an edge.",
         ),
     ]
     folder = files("cbdetach.report")
@@ -137,7 +137,6 @@ def _section(
     drawings: Iterable[Drawing | str],
     *,
     lead: str = "",
-    wide: bool = False,
     absent: list[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Section:
@@ -148,16 +147,16 @@ def _section(
             pictures.append(_save(run, drawing))
         elif drawing not in missing:
             missing.append(drawing)
-    return Section(id, title, lead if pictures else "", pictures, missing, wide, extra or {})
+    return Section(id, title, lead if pictures else "", pictures, missing, extra or {})
 
 
 def _gallery(run: ReportInput) -> Section:
-    drawn = figures.gallery(run)
+    drawn = pictures.gallery(run)
     if isinstance(drawn, str):
         return _section(run, "gallery", "Particles", [drawn])
     drawing, tiles = drawn
     extra = {"tiles": [(tile, _png(tile.picture)) for tile in tiles]}
-    return _section(run, "gallery", "Particles, one by one", [drawing], extra=extra)
+    return _section(run, "gallery", "Particles", [drawing], extra=extra)
 
 
 def _absent_slices(run: ReportInput, summary: Summary) -> list[str]:
@@ -187,7 +186,7 @@ def _save(run: ReportInput, drawing: Drawing) -> Picture:
         drawing.table.to_csv(temporary, index=False)
     shown, mime = ("svg", "image/svg+xml") if drawing.vector else ("png", "image/png")
     source = f"data:{mime};base64,{base64.b64encode(encoded[shown]).decode()}"
-    return Picture(drawing.name, drawing.title, drawing.caption, source)
+    return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.wide)
 
 
 def _png(picture: Any) -> str:
@@ -217,13 +216,14 @@ def _medians(summary: Summary) -> list[tuple[str, Quartiles, str, str]]:
 
 
 def _facts(run: ReportInput) -> list[tuple[str, str]]:
-    size = " × ".join(style.number(s, 4) for s in run.voxel_size)
-    if len(set(run.voxel_size)) == 1:
-        size = style.number(run.voxel_size[0], 4)
+    size = " × ".join(f"{s:.4g}" for s in (run.voxel_size if len(set(run.voxel_size)) > 1 else run.voxel_size[:1]))
     voxels = " × ".join(str(n) for n in run.shape)
-    extent = " × ".join(style.number(n * s) for n, s in zip(run.shape, run.voxel_size, strict=True))
-    return [("voxel size (z, y, x)" if "×" in size else "voxel size", f"{size} µm"), ("voxels", voxels),
-            ("extent", f"{extent} µm")]  # fmt: skip
+    extent = " × ".join(f"{n * s:.4g}" for n, s in zip(run.shape, run.voxel_size, strict=True))
+    return [
+        ("voxel size (z, y, x)" if "×" in size else "voxel size", f"{size} µm"),
+        ("voxels", voxels),
+        ("extent", f"{extent} µm"),
+    ]
 
 
 def _table_rows(table: DataFrame) -> list[list[str]]:
@@ -250,10 +250,13 @@ def _balances(run: ReportInput) -> dict[str, list[Any]]:
     def text(value: Any) -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
-        return style.number(float(value), 6) if isinstance(value, (int, float, np.number)) else "" if value is None else str(value)
+        return (
+            style.number(float(value), 6)
+            if isinstance(value, (int, float, np.number))
+            else ""
+            if value is None
+            else str(value)
+        )
 
     rows = [([text(b.get(key)) for key in header], b.get("ok")) for b in run.balances]
     return {"header": header, "rows": rows}
-
-
-__all__ = ["ROWS", "Tile", "build"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from cbdetach import codes
 
@@ -27,11 +28,12 @@ SURFACE = {  # what an element of a particle's surface faces
 }
 
 BACKGROUND = "#f4f5f3"  # void and carbon/binder behind a map of values
+OUTLINE, OUTLINE_CUT = "#ffa600", "#3fa9f5"  # of a particle, of one that the border cuts
 NO_VALUE = "#c9ced3"  # a particle without the value
-DETACHMENT_MAP = "cividis_r"  # 0 attached: light, towards amber; 1 detached: dark blue; even steps of lightness
+DETACHMENT_MAP = "viridis_r"  # 0 attached: light; 1 detached: dark; even steps of lightness
 LENGTH_MAP = "magma"
 
-RC: dict[str, object] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -64,7 +66,7 @@ RC: dict[str, object] = {
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for people: `digits` significant figures, no exponent between 1e-4 and 1e7, a dash where there is none."""
+    """A number for people: `digits` figures, an exponent only below 1e-4 and from 1e7, a dash where there is none."""
     if not math.isfinite(value):
         return "–"
     if value == 0:
@@ -85,6 +87,6 @@ def count(value: int) -> str:
 
 
 def rgb(colour: str) -> tuple[float, float, float]:
-    """"#rrggbb" as three numbers 0..1."""
+    """ "#rrggbb" as three numbers 0..1."""
     red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
     return red, green, blue

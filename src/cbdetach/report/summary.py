@@ -30,7 +30,9 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of particles (found = cut + undefined + used; used = no_contact + no_length + reached) and quartiles over the used.
+    """Counts of particles, and quartiles over those used.
+
+    found = cut + undefined + used, and used = no_contact + no_length + reached:
 
     cut: touch the volume's border. undefined: whole, but face neither void nor carbon/binder, so they have no
     detachment. used: whole, with a detachment. no_contact: used, without any contact to carbon/binder (detachment 1).
@@ -91,9 +93,7 @@ def quartiles(values: ArrayLike, weights: ArrayLike | None = None) -> Quartiles:
     return Quartiles(float(q1), float(median), float(q3), int(keep.sum()))
 
 
-def weighted_quantile(
-    values: NDArray[np.float64], weights: NDArray[np.float64], q: ArrayLike
-) -> NDArray[np.float64]:
+def weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], q: ArrayLike) -> NDArray[np.float64]:
     """Quantiles of values that each stand for `weights` many; with equal weights the same as `numpy.quantile`.
 
     Value k sits at the middle of its own weight in the cumulative sum, and the sum is rescaled so that the smallest
@@ -108,7 +108,7 @@ def weighted_quantile(
     span = middle[-1] - middle[0]
     if span == 0:
         return np.full(q.shape, values[0])
-    return np.interp(q, (middle - middle[0]) / span, values)
+    return np.asarray(np.interp(q, (middle - middle[0]) / span, values))
 
 
 def size_classes(diameter_um: NDArray[np.float64], values: NDArray[np.float64]) -> DataFrame:

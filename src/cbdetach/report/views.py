@@ -77,15 +77,18 @@ def layout(shape: tuple[int, int, int], voxel_size: tuple[float, float, float]) 
 
 
 def canvas(planes: list[Plane], plan: Layout, paint: Callable[[Plane, Callable[[Array], Array]], Floats]) -> Floats:
-    """RGB (rows, columns, 3): every slice painted at the canvas's pixel size. `paint` gets a slice and the function that
-    brings any array of that slice to the canvas (nearest voxel), and returns RGB in 0..1."""
+    """RGB (rows, columns, 3): every slice painted at the canvas's pixel size. `paint` gets a slice and the
+    function that brings any array of that slice to the canvas (nearest voxel), and returns RGB in 0..1."""
     picture = np.ones((*plan.shape, 3))
     z, y, x = plan.extent
     for plane in planes:
         rows, columns = {"xy": (y, x), "yz": (y, z), "xz": (z, x)}[plane.name]
 
         def fit(values: Array, rows: int = rows, columns: int = columns) -> Array:
-            at = [((np.arange(n) + 0.5) * m / n).astype(np.int64) for n, m in zip((rows, columns), values.shape, strict=True)]
+            at = [
+                ((np.arange(n) + 0.5) * m / n).astype(np.int64)
+                for n, m in zip((rows, columns), values.shape, strict=True)
+            ]
             return values[np.ix_(at[0], at[1])]
 
         top, left = plan.corner(plane.name)
@@ -101,17 +104,17 @@ def grey_range(planes: list[Plane]) -> tuple[float, float]:
 
 
 def outlined(plane: Plane, fit: Callable[[Array], Array], grey: tuple[float, float] | None, cut: Array) -> Floats:
-    """Grey values (or, without them, phases as greys) with the outline of every particle; `cut`: labels at the border."""
+    """Grey values (without them, phases as greys) with the outline of every particle; `cut`: labels at the border."""
     if plane.grey is not None and grey is not None:
         base = np.clip((fit(_averaged(plane.grey, fit)) - grey[0]) / (grey[1] - grey[0]), 0, 1)
     else:
         base = np.array([0.13, 0.42, 0.72, 0.86, 1.0])[np.minimum(fit(plane.phases), 4)]
-    picture = np.repeat(base[..., None].astype(np.float64), 3, axis=2)
+    picture = np.repeat(0.88 * base[..., None].astype(np.float64), 3, axis=2)
     labels = fit(plane.particles)
-    edge = _edges(labels)
+    edge = _edges(labels, thick=True)
     at_border = np.isin(labels, cut) & edge
-    picture[edge & ~at_border] = style.rgb("#ffb000")
-    picture[at_border] = style.rgb("#5aa9e6")
+    picture[edge & ~at_border] = style.rgb(style.OUTLINE)
+    picture[at_border] = style.rgb(style.OUTLINE_CUT)
     return picture
 
 
@@ -192,11 +195,12 @@ def length_table(planes: list[Plane]) -> DataFrame:
 def _cut(volume: Any, axis: int, index: int) -> Array:
     depth, height, width = (int(n) for n in volume.shape)
     if axis == 0:
-        return np.asarray(volume[index : index + 1, 0:height, 0:width])[0]
+        whole: Array = np.asarray(volume[index : index + 1, 0:height, 0:width])
+        return whole.squeeze(0)
     y = slice(index, index + 1) if axis == 1 else slice(0, height)
     x = slice(index, index + 1) if axis == 2 else slice(0, width)
     bands = [np.asarray(volume[z : min(z + BAND, depth), y, x]).squeeze(axis) for z in range(0, depth, BAND)]
-    joined = np.concatenate(bands)
+    joined: Array = np.concatenate(bands)
     return joined if axis == 1 else joined.T
 
 
@@ -209,18 +213,19 @@ def _averaged(values: Array, fit: Callable[[Array], Array]) -> Array:
     return values if max(sizes) == 1 else np.asarray(uniform_filter(values.astype(np.float32), sizes))
 
 
-def _edges(labels: Array) -> npt.NDArray[np.bool_]:
+def _edges(labels: Array, *, thick: bool = False) -> npt.NDArray[np.bool_]:
+    """Pixels of a particle beside another label: a line one pixel wide inside each particle, or three."""
+    from scipy.ndimage import binary_dilation
+
     edge = np.zeros(labels.shape, dtype=bool)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     edge[1:] |= down
     edge[:-1] |= down
     edge[:, 1:] |= right
     edge[:, :-1] |= right
-    return edge & (labels > 0)
+    return (binary_dilation(edge, np.ones((3, 3), dtype=bool)) if thick else edge) & (labels > 0)
 
 
 def _ground(plane: Plane, fit: Callable[[Array], Array]) -> Floats:
     palette = np.array([style.rgb(c) for c in (style.BACKGROUND, "#dfe2e0", style.NO_VALUE, style.NO_VALUE, "#c3b7cf")])
     return palette[np.minimum(fit(plane.phases), len(palette) - 1)]
-
-

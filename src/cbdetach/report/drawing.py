@@ -1,0 +1,54 @@
+"""One figure with its words and its data, and the few parts that all figures share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: its file name, what it says, and the data behind it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    table: DataFrame
+    vector: bool = True  # on the page as SVG; else as PNG
+    wide: bool = False  # as wide as the page
+
+
+def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout=layout)
+
+
+def colour_map(name: str) -> Colormap:
+    import matplotlib
+
+    return matplotlib.colormaps[name]
+
+
+def colourbar(figure: Figure, colours: Colormap, norm: Any, label: str, **place: Any) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(norm, colours), **place)
+    bar.outline.set_visible(False)
+    bar.ax.grid(False)
+    bar.ax.tick_params(length=0, labelsize=8)
+    bar.set_label(label, fontsize=8.5, labelpad=3)
+
+
+def round_length(most: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `most`."""
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(power * max(k for k in (1, 2, 5) if k * power <= most * (1 + 1e-9)))
