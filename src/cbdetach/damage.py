@@ -332,8 +332,9 @@ def _profile_slices(spacing: Spacing, profile_window_um: float) -> int:
 
 
 def _ratio(part: Array, whole: Array) -> npt.NDArray[np.float64]:
-    ratio = np.full(whole.shape, np.nan)
-    return np.divide(part, whole, out=ratio, where=whole > 0)
+    ratio: npt.NDArray[np.float64] = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
 
 
 # ---- the map --------------------------------------------------------------------------------------------------------
