@@ -93,7 +93,7 @@ def as_labels(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
     return array
 
 
-def narrow_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
+def narrow_labels(labels: npt.NDArray[Any], name: str = "labels") -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
     """Checked labels as int32 if every value fits (without a copy from int32 and uint32), else as int64.
 
     Kernels then meet two label types only, and mostly one. A value past 2^63 - 1 raises ValueError.
@@ -104,7 +104,7 @@ def narrow_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int32] | npt.NDArr
     if top < 2**31:
         return labels.view(np.int32) if labels.dtype == np.uint32 else labels.astype(np.int32)
     if top >= 2**63:
-        raise ValueError(f"labels: must be below 2**63; got {top}. Renumber them from 1.")
+        raise ValueError(f"{name}: must be below 2**63; got {top}. Renumber them from 1.")
     return labels.astype(np.int64, copy=False)
 
 

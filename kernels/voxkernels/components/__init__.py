@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import as_labels, choice
+from voxkernels._arrays import as_labels, choice, narrow_labels
 from voxkernels.components import cpu
 
 INT32_LIMIT = 2**31 - 1
@@ -24,8 +24,8 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     Parameters
     ----------
     volume       : (Z, Y, X) bool or any integer type, any strides and byte order. 0 is background; voxels are connected
-                   where they are neighbours and have equal values. Types other than bool, uint8 and int32 are copied to
-                   int32 if the values fit, else to int64.
+                   where they are neighbours and have equal values. Types other than bool, uint8, int32 and uint32 are
+                   copied to int32 if the values fit, else to int64.
     connectivity : 6 (faces), 18 (faces and edges) or 26 (faces, edges and corners).
 
     Returns
@@ -43,11 +43,8 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     dtype = np.int32 if volume.size <= INT32_LIMIT else np.int64
     if volume.size == 0:
         return np.zeros(volume.shape, dtype), 0
-    if volume.dtype not in (np.uint8, np.int32):
-        largest = int(volume.max())
-        if largest > np.iinfo(np.int64).max:
-            raise ValueError(f"volume: must be below 2**63; got a maximum of {largest}. Renumber it.")
-        volume = volume.astype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64)
+    if volume.dtype != np.uint8:
+        volume = narrow_labels(volume, "volume")
     n_y = volume.shape[1]
     rows = volume.reshape(-1, volume.shape[2])
 

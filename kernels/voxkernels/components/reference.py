@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import as_labels, choice
+from voxkernels._arrays import as_labels, choice, narrow_labels
 
 
 def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDArray[Any], int]:
     """Number the connected components of a volume; see `voxkernels.label`."""
-    volume = as_labels("volume", volume)
+    volume = narrow_labels(as_labels("volume", volume), "volume")
     choice("connectivity", connectivity, (6, 18, 26))
     axes = {6: 1, 18: 2, 26: 3}[connectivity]
     steps = [step for step in product((-1, 0, 1), repeat=3) if 1 <= sum(map(abs, step)) <= axes]

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, same_shape
+from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, narrow_labels, same_shape
 from voxkernels.contacts import cpu
 
 CONTACT_HALO = 2
@@ -130,13 +130,9 @@ def _checked(
     labels: npt.NDArray[Any], phases: npt.NDArray[Any], solid: npt.NDArray[Any] | None, core: tuple[int, int] | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
     """The arguments as the kernels read them, and the number of phase values."""
-    labels = as_labels("labels", labels)
+    labels = narrow_labels(as_labels("labels", labels))
     phases = as_labels("phases", phases)
     same_shape("phases", phases, "labels", labels)
-    largest = int(labels.max(initial=0))
-    if largest > np.iinfo(np.int64).max:
-        raise ValueError(f"labels: must be below 2**63; got a maximum of {largest}. Renumber them.")
-    labels = labels.astype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64, copy=False)
     last = int(phases.max(initial=0))
     if last > _LARGEST_PHASE:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, same_shape
+from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, narrow_labels, same_shape
 from voxkernels.contacts import CONTACT_HALO, ContactAreas, crofton_factors, merge_contacts
 
 __all__ = ["CONTACT_HALO", "ContactAreas", "contact_areas", "merge_contacts"]
@@ -29,9 +29,7 @@ def contact_areas(
     core: tuple[int, int] | None = None,
 ) -> ContactAreas:
     """Measure the surface of every label, split by what it faces; see `voxkernels.contact_areas`."""
-    labels = as_labels("labels", labels)
-    if int(labels.max(initial=0)) >= 2**63:
-        raise ValueError(f"labels: must be below 2**63; got a maximum of {labels.max()}. Renumber them.")
+    labels = narrow_labels(as_labels("labels", labels))
     phases = as_labels("phases", phases)
     same_shape("phases", phases, "labels", labels)
     if phases.max(initial=0) > 65535:

@@ -1,0 +1,298 @@
+"""Contract of `label`, the same for every backend."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import cc3d
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from tests.contract.backends import backend_fixture
+
+import voxkernels as vk
+from voxkernels import components
+from voxkernels.components import reference
+
+ops = backend_fixture("components")
+
+CONNECTIVITIES = (6, 18, 26)
+THIN = ((1, 1, 999), (1, 999, 1), (999, 1, 1), (1, 13, 17), (13, 1, 17), (13, 17, 1), (2, 1, 50), (1, 1, 1))
+
+
+def structure(connectivity: int) -> np.ndarray:
+    """The neighbourhood as SciPy takes it."""
+    return ndimage.generate_binary_structure(3, {6: 1, 18: 2, 26: 3}[connectivity])
+
+
+def random_mask(shape: tuple[int, int, int], share: float = 0.4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < share
+
+
+def in_order_of_first_voxel(labels: np.ndarray) -> np.ndarray:
+    """The same components, numbered by their first voxel in C order."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(np.where(labels.ravel()[first] == 0, -1, first)))
+    return rank[inverse].reshape(labels.shape) + (0 if (labels == 0).any() else 1)
+
+
+# Small scenes with known answers
+
+
+def test_numbers_follow_c_order(ops: ModuleType) -> None:
+    volume = np.zeros((2, 3, 4), bool)
+    volume[0, 2, 0] = volume[0, 0, 3] = volume[1, 0, 0] = True
+    labels, n = ops.label(volume, connectivity=6)
+    assert n == 3
+    assert labels.dtype == np.int32
+    assert [labels[0, 0, 3], labels[0, 2, 0], labels[1, 0, 0]] == [1, 2, 3]
+    assert labels.sum() == 6
+
+
+@pytest.mark.parametrize("offset", [s for s in np.ndindex(3, 3, 3) if s > (1, 1, 1)])
+def test_two_voxels(ops: ModuleType, offset: tuple[int, int, int]) -> None:
+    """Neighbours by a face, an edge, a corner: connected from 6, 18, 26 on."""
+    volume = np.zeros((3, 3, 3), bool)
+    volume[1, 1, 1] = volume[offset] = True
+    shared = sum(i != 1 for i in offset)
+    found = [ops.label(volume, connectivity=c)[1] for c in CONNECTIVITIES]
+    assert found == [1 if shared <= axes else 2 for axes in (1, 2, 3)]
+
+
+def test_a_component_that_closes_late(ops: ModuleType) -> None:
+    """Two arms that meet in the last slice are one component, with the number of the arm that starts first."""
+    volume = np.zeros((4, 3, 7), bool)
+    volume[:, 1, [1, 5]] = True
+    volume[0, 1, 3] = True
+    volume[3, 1, 1:6] = True
+    labels, n = ops.label(volume)
+    assert n == 2
+    assert labels[0, 1].tolist() == [0, 1, 0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_all_corner_cubes(ops: ModuleType, connectivity: int) -> None:
+    """Every set of voxels of a 2 x 2 x 2 cube, one above the other with a gap, against SciPy."""
+    bits = np.arange(256)[:, None] >> np.arange(8) & 1
+    cubes = np.pad(bits.reshape(256, 2, 2, 2), ((0, 0), (0, 1), (0, 0), (0, 0))).reshape(-1, 2, 2) > 0
+    labels, n = ops.label(cubes, connectivity=connectivity)
+    expected, m = ndimage.label(cubes, structure(connectivity))
+    assert n == m
+    np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_densest_lattices_of_single_voxels(ops: ModuleType, connectivity: int, size: int) -> None:
+    """As many components as there can be; all one in the next neighbourhood."""
+    z, y, x = np.indices((size,) * 3)
+    volume = {
+        6: (z + y + x) % 2 == 0,
+        18: (z % 2 == y % 2) & (y % 2 == x % 2),
+        26: (z % 2 == 0) & (y % 2 == 0) & (x % 2 == 0),
+    }[connectivity]
+    labels, n = ops.label(volume, connectivity=connectivity)
+    assert n == volume.sum()
+    np.testing.assert_array_equal(labels[volume], np.arange(1, n + 1))
+    assert not labels[~volume].any()
+    if connectivity < 26:
+        assert ops.label(volume, connectivity={6: 18, 18: 26}[connectivity])[1] == 1
+
+
+# Other libraries
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("shape", [(31, 32, 33), (7, 64, 65), (2, 5, 300)])
+def test_binary_against_scipy(shape: tuple[int, int, int], share: float, connectivity: int) -> None:
+    volume = random_mask(shape, share)
+    labels, n = vk.label(volume, connectivity=connectivity)
+    expected, m = ndimage.label(volume, structure(connectivity))
+    assert n == m
+    np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+@pytest.mark.parametrize("values", [2, 3, 7])
+def test_several_values_against_cc3d(connectivity: int, values: int) -> None:
+    volume = np.random.default_rng(values).integers(0, values, (21, 22, 23)).astype(np.uint16)
+    labels, n = vk.label(volume, connectivity=connectivity)
+    expected = cc3d.connected_components(volume, connectivity=connectivity)
+    assert n == expected.max()
+    np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_blobs_against_scipy(connectivity: int) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(60, 70, 80)), 2)
+    for level in (-0.02, 0.03):
+        labels, n = vk.label(noise > level, connectivity=connectivity)
+        expected, m = ndimage.label(noise > level, structure(connectivity))
+        assert n == m
+        np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
+@pytest.mark.parametrize("shape", THIN)
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_thin_shapes(ops: ModuleType, shape: tuple[int, int, int], connectivity: int) -> None:
+    volume = random_mask(shape, 0.5)
+    labels, n = ops.label(volume, connectivity=connectivity)
+    expected, m = ndimage.label(volume, structure(connectivity))
+    assert n == m
+    np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
+# Flood fill
+
+
+volumes = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6), elements=st.integers(0, 3)
+)
+
+
+@given(volumes, st.sampled_from(CONNECTIVITIES))
+def test_cpu_against_flood_fill(volume: np.ndarray, connectivity: int) -> None:
+    labels, n = vk.label(volume, connectivity=connectivity)
+    expected, m = reference.label(volume, connectivity=connectivity)
+    assert n == m
+    np.testing.assert_array_equal(labels, expected)
+
+
+@given(volumes, st.sampled_from(CONNECTIVITIES))
+def test_values_do_not_matter_but_their_equality_does(volume: np.ndarray, connectivity: int) -> None:
+    labels, n = vk.label(volume, connectivity=connectivity)
+    names = np.array([0, 2**32 - 1, 7, 300], np.uint32)
+    renamed, m = vk.label(names[volume], connectivity=connectivity)
+    assert n == m
+    np.testing.assert_array_equal(labels, renamed)
+    # labelling labels again changes nothing
+    again, m = vk.label(labels, connectivity=connectivity)
+    assert n == m
+    np.testing.assert_array_equal(again, labels)
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_flips_and_background(ops: ModuleType, connectivity: int) -> None:
+    volume = random_mask((9, 8, 7), 0.3)
+    labels, n = ops.label(volume, connectivity=connectivity)
+    for axes in ((0,), (1,), (2,), (0, 1, 2)):
+        flipped, m = ops.label(np.flip(volume, axes), connectivity=connectivity)
+        assert n == m
+        np.testing.assert_array_equal(in_order_of_first_voxel(np.flip(flipped, axes)), labels)
+    padded, m = ops.label(np.pad(volume, 1), connectivity=connectivity)
+    assert n == m
+    np.testing.assert_array_equal(padded[1:-1, 1:-1, 1:-1], labels)
+
+
+# Types, layouts, threads, sizes
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.uint16, np.uint32, np.int32, np.uint64, np.int64])
+def test_types_strides_and_byte_order(ops: ModuleType, dtype: type) -> None:
+    values = np.random.default_rng(3).integers(0, 2 if dtype is np.bool_ else 4, (6, 7, 16)).astype(dtype)
+    expected, n = ops.label(np.ascontiguousarray(values[:, :, ::2]).astype(np.int64))
+    swapped = values.astype(values.dtype.newbyteorder(">"))
+    for volume in (values, swapped, np.asfortranarray(values)):
+        volume.setflags(write=False)
+        labels, m = ops.label(volume[:, :, ::2])
+        assert n == m
+        np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("value", [2**31 - 1, 2**31, 2**32 - 1, 2**62])
+def test_large_values_stay_apart(ops: ModuleType, value: int) -> None:
+    volume = np.array([[[value, value, 0, value - 1, value]]], np.uint64)
+    labels, n = ops.label(volume)
+    assert n == 3
+    assert labels.tolist() == [[[1, 1, 0, 2, 3]]]
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (3, 0, 3), (3, 3, 0), (0, 0, 0)])
+def test_empty_volume(ops: ModuleType, shape: tuple[int, int, int]) -> None:
+    labels, n = ops.label(np.zeros(shape, bool))
+    assert labels.shape == shape
+    assert labels.dtype == np.int32
+    assert n == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 5, 6)])
+def test_all_background_and_all_foreground(ops: ModuleType, shape: tuple[int, int, int]) -> None:
+    labels, n = ops.label(np.zeros(shape, bool))
+    assert n == 0
+    assert not labels.any()
+    labels, n = ops.label(np.ones(shape, bool))
+    assert n == 1
+    assert (labels == 1).all()
+
+
+def test_default_is_26(ops: ModuleType) -> None:
+    assert ops.label(np.eye(3, dtype=bool)[None])[1] == 1
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+@pytest.mark.parametrize("shape", [(23, 24, 25), (1, 40, 25), (40, 1, 25), (3, 2, 25)])
+def test_parts_do_not_change_a_bit(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], connectivity: int
+) -> None:
+    """Rows are dealt out in as many parts as there are threads."""
+    volume = np.random.default_rng(5).integers(0, 3, shape).astype(np.uint8)
+    monkeypatch.setattr(components.numba, "get_num_threads", lambda: 1)
+    expected, n = vk.label(volume, connectivity=connectivity)
+    for parts in (2, 3, 7, 64, 10_000):
+        monkeypatch.setattr(components.numba, "get_num_threads", lambda parts=parts: parts)
+        labels, m = vk.label(volume, connectivity=connectivity)
+        assert n == m
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    volume = random_mask((40, 40, 40), 0.3)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        expected, n = vk.label(volume)
+        numba.set_num_threads(threads)
+        labels, m = vk.label(volume)
+    finally:
+        numba.set_num_threads(threads)
+    assert n == m
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_indices_widen_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = random_mask((10, 10, 10))
+    narrow, n = vk.label(volume)
+    assert narrow.dtype == np.int32
+    monkeypatch.setattr(components, "INT32_LIMIT", 1000)
+    assert vk.label(volume)[0].dtype == np.int32
+    monkeypatch.setattr(components, "INT32_LIMIT", 999)
+    wide, m = vk.label(volume)
+    assert wide.dtype == np.int64
+    assert n == m
+    np.testing.assert_array_equal(wide, narrow)
+
+
+# Messages
+
+ONE = np.ones((2, 2, 2), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("volume", "options", "error", "message"),
+    [
+        (ONE[0], {}, ValueError, r"volume: must be \(Z, Y, X\)"),
+        (ONE.tolist(), {}, TypeError, "volume: must be a NumPy array"),
+        (ONE * 0.5, {}, TypeError, "volume: must be of an integer type"),
+        (-ONE.astype(int), {}, ValueError, "volume: must not hold negative values"),
+        (np.full((1, 1, 1), 2**63, np.uint64), {}, ValueError, r"volume: must be below 2\*\*63"),
+        (ONE, {"connectivity": 8}, ValueError, "connectivity: must be one of 6, 18, 26; got 8"),
+    ],
+)
+def test_messages(ops: ModuleType, volume: np.ndarray, options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ops.label(volume, **options)
