@@ -1,4 +1,4 @@
-"""Connected components at toy size: random, blob-like, full and several values; the answer is checked before the clock."""
+"""Connected components at toy size: random, blobs, full and several values; answers are checked before the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = {
 
 @pytest.mark.parametrize("connectivity", [6, 18, 26])
 @pytest.mark.parametrize("case", CASES)
-def bench_label(benchmark: BenchmarkFixture, case: str, connectivity: int) -> None:
+def test_label(benchmark: BenchmarkFixture, case: str, connectivity: int) -> None:
     volume = CASES[case]()
     labels, n = vk.label(volume, connectivity=connectivity)
     expected = cc3d.connected_components(volume, connectivity=connectivity)

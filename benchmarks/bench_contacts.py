@@ -37,7 +37,7 @@ CASES = {"balls": balls, "noise": noise}
 
 @pytest.mark.parametrize("estimator", ["faces", "crofton", "weighted"])
 @pytest.mark.parametrize("case", CASES)
-def bench_contact_areas(benchmark: BenchmarkFixture, case: str, estimator: str) -> None:
+def test_contact_areas(benchmark: BenchmarkFixture, case: str, estimator: str) -> None:
     labels, phases = CASES[case]()
     c = vk.contact_areas(labels, phases, estimator=estimator)
     for axis in range(3):
