@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.arrays import along, capped_distance
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
@@ -102,7 +103,8 @@ def classify_damage(
     thick = _grown(_opened(owner, width, spacing), owner)
 
     # Equal values connect: one value for the thick and one for the thin part of every particle.
-    pieces, n = vk.label(2 * owner.astype(np.int64) + thick, connectivity=26)
+    key = owner.astype(np.int32 if owner.max() < 2**30 else np.int64) * 2 + thick
+    pieces, n = vk.label(key, connectivity=26)
     at = np.flatnonzero(pieces)
     number = pieces.ravel()[at]
     crack, thin = np.zeros(n + 1, dtype=np.bool_), np.zeros(n + 1, dtype=np.bool_)
@@ -129,26 +131,23 @@ def _opened(owner: Array, width: float, spacing: Spacing) -> npt.NDArray[np.bool
     voxels has no voxel in its middle and passes for one voxel narrower. Dark voxels that share a face with another
     particle's are taken for bright, so that no ball reaches into two particles.
     """
-    from scipy.ndimage import distance_transform_edt
-
     inner = owner > 0
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         apart = (owner[lower] != owner[upper]) & (owner[lower] > 0) & (owner[upper] > 0)
         inner[lower] &= ~apart
         inner[upper] &= ~apart
     radius = (width + min(spacing)) / 2 * (1 + 1e-6)
-    middles = distance_transform_edt(np.pad(inner, 1), sampling=spacing)[1:-1, 1:-1, 1:-1] > radius
-    if not middles.any():
-        return np.zeros(owner.shape, dtype=np.bool_)
-    return np.asarray(distance_transform_edt(~middles, sampling=spacing) <= radius)
+    padded = np.pad(inner, 1)
+    middles = np.isinf(capped_distance(padded, spacing=spacing, reach=radius))[1:-1, 1:-1, 1:-1]
+    return capped_distance(~middles, spacing=spacing, reach=radius) <= radius
 
 
 def _grown(mask: Array, owner: Array) -> npt.NDArray[np.bool_]:
     """A mask and its face neighbours of the same owner."""
     grown = mask.copy()
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         same = owner[lower] == owner[upper]
         grown[lower] |= mask[upper] & same
         grown[upper] |= mask[lower] & same
@@ -167,7 +166,7 @@ def _beside(chosen: Array, pieces: Array, owner: Array) -> npt.NDArray[np.bool_]
     """Which pieces (by number) share a face with a chosen piece of their own particle."""
     found = np.zeros(chosen.size, dtype=np.bool_)
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         meeting = (pieces[lower] != pieces[upper]) & (owner[lower] == owner[upper])
         a, b = pieces[lower][meeting], pieces[upper][meeting]
         found[a[chosen[b]]] = True
@@ -375,7 +374,7 @@ def crack_density(labels: Array, codes: Array, *, spacing: Spacing) -> npt.NDArr
     smooth, square = np.zeros_like(total), np.zeros_like(total)
     for axis in range(3):
         faces = np.zeros_like(total)
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         same = labels[lower] == labels[upper]
         faces[lower] += crack[lower] & solid[upper] & same
         faces[upper] += crack[upper] & solid[lower] & same
@@ -392,8 +391,3 @@ def _window_voxels(spacing: Spacing, window_um: float | None) -> tuple[int, int,
     window = default_window_um(spacing) if window_um is None else window_um
     n = [2 * round((window / size - 1) / 2) + 1 for size in spacing]
     return max(1, n[0]), max(1, n[1]), max(1, n[2])
-
-
-def _along(axis: int, lo: int | None, hi: int | None) -> tuple[slice, ...]:
-    """Index of slices lo..hi along one axis, everything along the others."""
-    return tuple(slice(lo, hi) if a == axis else slice(None) for a in range(3))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.arrays import along, capped_distance
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
@@ -38,7 +39,9 @@ def halo(spacing: Spacing, erosion_um: float) -> int:
     return math.ceil(erosion_um / spacing[0]) + 1
 
 
-def solid_depth(labels: Array, active: Array, *, spacing: Spacing) -> npt.NDArray[np.float32]:
+def solid_depth(
+    labels: Array, active: Array, *, spacing: Spacing, reach_um: float = math.inf
+) -> npt.NDArray[np.float32]:
     """Depth of every voxel of the solid under the nearest surface of any kind, micrometres; 0 elsewhere.
 
     Parameters
@@ -46,25 +49,22 @@ def solid_depth(labels: Array, active: Array, *, spacing: Spacing) -> npt.NDArra
     labels : (Z, Y, X) integer, filled particles; 0 is outside.
     active : (Z, Y, X) bool, voxels of active material.
     spacing : voxel size (dz, dy, dx), micrometres.
+    reach_um : depths beyond it are inf, which saves memory: give the erosion.
 
     The first voxel under a flat surface lies half a voxel deep (with unequal voxels half of the shortest edge). Inf
     where no surface is in the window. Right up to the depth of the slices that the window has beyond those it is for.
     """
-    from scipy.ndimage import distance_transform_edt
-
     owner = np.where(active, labels, 0)
     solid = owner > 0
     inner = solid.copy()
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         same = owner[lower] == owner[upper]
         inner[lower] &= same
         inner[upper] &= same
-    if inner.all():
-        return np.full(labels.shape, np.inf, dtype=np.float32)
-    depth = distance_transform_edt(inner, sampling=spacing).astype(np.float32)
-    depth += np.float32(min(spacing) / 2)
-    return np.where(solid, depth, np.float32(0))
+    depth = capped_distance(inner, spacing=spacing, reach=reach_um)
+    depth[solid] += np.float32(min(spacing) / 2)
+    return depth
 
 
 def grey_of_solid(
@@ -113,8 +113,3 @@ def density_columns(
         scale = ALUMINIUM / (aluminium - void)
         mean, std = (mean - void) * scale, std * abs(scale)
     return {"density_mean": mean, "density_std": std}
-
-
-def _along(axis: int, lo: int | None, hi: int | None) -> tuple[slice, ...]:
-    """Index of slices lo..hi along one axis, everything along the others."""
-    return tuple(slice(lo, hi) if a == axis else slice(None) for a in range(3))

@@ -106,7 +106,7 @@ def test_slab_by_slab_equals_whole(thickness: int, erosion: float, spacing: tupl
     for z0 in range(0, 24, thickness):
         z1 = min(24, z0 + thickness)
         w = slice(max(0, z0 - halo), min(24, z1 + halo))
-        depth = solid_depth(labels[w], active[w], spacing=spacing)
+        depth = solid_depth(labels[w], active[w], spacing=spacing, reach_um=erosion)
         core = (z0 - w.start, z1 - w.start)
         parts.append(
             grey_of_solid(labels[w], grey[w], depth, spacing=spacing, erosion_um=erosion, core=core, z0=w.start)
