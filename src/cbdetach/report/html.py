@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cbdetach.report import ReportInput
 
+DPI = 190
 ROWS = 2000
 """The page's table holds at most so many particles; the CSV holds all."""
 
@@ -178,7 +179,8 @@ def _save(run: ReportInput, drawing: Drawing) -> Picture:
     encoded = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
-        drawing.figure.savefig(buffer, format=kind, dpi=190, metadata=metadata)
+        drawing.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        drawing.figure.set_layout_engine("none")  # the same places in both files
         encoded[kind] = buffer.getvalue()
         with whole_file(folder / f"{drawing.name}.{kind}") as temporary:
             temporary.write_bytes(encoded[kind])
@@ -193,7 +195,7 @@ def _png(picture: Any) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png", optimize=True)
+    Image.fromarray(picture).save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 KEY_PIXELS = 260  # the empty quarter of the slices holds their key if it is at least so wide
 TILE = 240  # pixels of one particle's picture
-OBLIQUE = np.array([0.48, 0.72, -0.5])  # camera of the gallery: from above, in front, to the right
+OBLIQUE = np.array([0.48, -0.72, -0.5])  # camera of the gallery: z down, x to the right, seen a little from above
 
 
 def slices(run: ReportInput) -> list[Drawing]:
