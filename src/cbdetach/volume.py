@@ -571,6 +571,8 @@ def _tiff_series(tiff: Any, path: Path) -> _Stored:
 
 
 def _tiff_page(page: Any, path: Path) -> Array:
+    if page is None:
+        raise InputError(f"volume: a slice of {path} lies in another file, which is missing. Put all files together.")
     try:
         return np.asarray(page.asarray())
     except (ValueError, RuntimeError, OSError, zlib.error) as error:

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -573,6 +574,33 @@ def test_damaged_tiff_page(tmp_path: Path) -> None:
         raw.write(b"\xff" * 40)
     with open_volume(source) as volume, pytest.raises(InputError, match=r"page 3 of .*a\.tif is unreadable"):
         volume[3]
+
+
+def test_ome_tiff_over_several_files_of_which_one_is_missing(tmp_path: Path) -> None:
+    ome_tiff(tmp_path / "a.ome.tif", compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        xml = file.ome_metadata
+    assert xml is not None
+    uuid = "urn:uuid:00000000-0000-0000-0000-000000000000"
+    elsewhere = f'<TiffData IFD="0" FirstZ="6" PlaneCount="1"><UUID FileName="b.ome.tif">{uuid}</UUID></TiffData>'
+    split = xml.replace('<TiffData IFD="0" PlaneCount="7"/>', f'<TiffData IFD="0" PlaneCount="6"/>{elsewhere}')
+    assert split != xml
+    source = tiff(tmp_path / "c.ome.tif", GREY[:6], compression="zlib", metadata=None, description=split.encode())
+    with open_volume(source) as volume:
+        assert volume.shape == SHAPE
+        np.testing.assert_array_equal(volume[:6], GREY[:6])
+        with pytest.raises(InputError, match=r"a slice of .*c\.ome\.tif lies in another file, which is missing"):
+            volume[6]
+
+
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="imagecodecs is installed")
+def test_lzw_needs_imagecodecs(tmp_path: Path) -> None:
+    source = tiff(tmp_path / "a.tif", metadata=None)
+    with tifffile.TiffFile(source, mode="r+b") as file:
+        for page in file.pages:
+            page.tags["Compression"].overwrite(5)
+    with open_volume(source) as volume, pytest.raises(InputError, match=r"is unreadable .*pip install imagecodecs"):
+        volume[0]
 
 
 def test_closed_volume(tmp_path: Path) -> None:
