@@ -1,0 +1,42 @@
+"""Overlaps of two label slices beside numpy.bincount on pair numbers; the answer is checked before the clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import voxkernels as vk
+from benchmarks import cases
+
+
+def bincount_table(a: cases.Labels, b: cases.Labels) -> np.ndarray:
+    """Shared pixels as a dense table."""
+    n_a, n_b = int(a.max()) + 1, int(b.max()) + 1
+    return np.bincount((a.astype(np.int64) * n_b + b).ravel(), minlength=n_a * n_b).reshape(n_a, n_b)
+
+
+@pytest.mark.parametrize("volume", cases.VOLUMES)
+def test_overlap_counts(benchmark: BenchmarkFixture, volume: str) -> None:
+    a, b = cases.slice_pair(cases.VOLUMES[volume]())
+    overlap = vk.overlap_counts(a, b)
+    dense = bincount_table(a, b)
+    dense[0] = dense[:, 0] = 0
+    assert overlap.count.sum() == dense.sum()
+    np.testing.assert_array_equal(dense[overlap.ids_a, overlap.ids_b], overlap.count)
+    benchmark.extra_info["voxels"] = a.size
+    benchmark(vk.overlap_counts, a, b)
+
+
+def test_overlap_cost(benchmark: BenchmarkFixture) -> None:
+    overlap = vk.overlap_counts(*cases.slice_pair(cases.electrode()))
+    cost = vk.overlap_cost(overlap)
+    assert cost.shape == (overlap.labels_a.size, overlap.labels_b.size)
+    assert (cost < 1).sum() == overlap.count.size
+    benchmark(vk.overlap_cost, overlap)
+
+
+def test_peer_bincount(benchmark: BenchmarkFixture) -> None:
+    a, b = cases.slice_pair(cases.electrode())
+    benchmark.extra_info["voxels"] = a.size
+    benchmark(bincount_table, a, b)
