@@ -269,15 +269,17 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         labels, codes = job.particles(w0, w1), job.codes(w0, w1)
         unresolved = job.folder.read_volume("phases", "unresolved", w0, w1)
 
-        def areas(kinds: Array, tolerance_um: float, hidden: Array | None = None) -> vk.ContactAreas:
-            attached = detachment.attach_within(labels, kinds, tolerance_um, job.voxel_size)
+        def areas(
+            particles: Array, kinds: Array, tolerance_um: float, hidden: Array | None = None
+        ) -> vk.ContactAreas:
+            attached = detachment.attach_within(particles, kinds, tolerance_um, job.voxel_size)
             return detachment.surface_classes(
-                labels, attached, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
+                particles, attached, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
             )
 
-        shares = {"measured": areas(codes, wanted.tolerance_um, unresolved)}
+        shares = {"measured": areas(labels, codes, wanted.tolerance_um, unresolved)}
         for n in gather.TOLERANCES:
-            shares[f"tolerance_{n}"] = areas(codes, n * voxel)
+            shares[f"tolerance_{n}"] = areas(labels, codes, n * voxel)
         if variants:
             r0, r1 = job.slab(index, halo + rim)
             assert job.grey is not None
@@ -286,7 +288,10 @@ def detachment_stage(job: Job) -> dict[str, Any]:
                 moved, _ = phases.resolve_phases(
                     grey, thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
                 )
-                shares[name] = areas(moved[w0 - r0 : w1 - r0], wanted.tolerance_um)
+                moved = moved[w0 - r0 : w1 - r0]
+                reach = 2 * job.edge_width_um
+                grown = detachment.moved_particles(labels, codes, moved, reach_um=reach, spacing=job.voxel_size)
+                shares[name] = areas(grown, moved, wanted.tolerance_um)
         arrays: dict[str, Array] = {}
         for name, share in shares.items():
             arrays |= pack(f"table/{name}", share)
