@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ def test_there_are_operations() -> None:
     assert {"masks", "overlaps", "regions"} <= set(OPERATIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_operation_runs_inside_another_package(operation: str, tmp_path: Path) -> None:
     package = tmp_path / "elsewhere"
@@ -39,8 +39,3 @@ assert not any(name.split(".")[0] in ("voxkernels", "cbdetach") for name in sys.
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_warmup_of_an_operation_returns_nothing(operation: str) -> None:
-    assert importlib.import_module(f"voxkernels.{operation}")._warmup() is None

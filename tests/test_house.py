@@ -1,0 +1,107 @@
+"""Rules of the house that no other tool checks: who imports what, docstrings, no print, one shape for every kernel."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cbdetach
+import voxkernels
+
+PROJECT = Path(__file__).resolve().parents[1]
+KERNELS = PROJECT / "kernels" / "voxkernels"
+PIPELINE = PROJECT / "src" / "cbdetach"
+OPERATIONS = sorted(path.parent for path in KERNELS.glob("*/__init__.py"))
+SOURCES = sorted([*KERNELS.rglob("*.py"), *PIPELINE.rglob("*.py")])
+MAY_PRINT = {PIPELINE / "cli.py", PIPELINE / "__main__.py"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of the modules that a file imports; relative ones keep their dots."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or ""))
+    return names
+
+
+def test_there_is_a_house() -> None:
+    assert len(OPERATIONS) >= 6
+    assert len(SOURCES) > 20
+
+
+@pytest.mark.parametrize("folder", OPERATIONS, ids=lambda path: path.name)
+def test_every_operation_has_one_shape(folder: Path) -> None:
+    files = {path.name for path in folder.glob("*.py")}
+    assert {"__init__.py", "cpu.py", "reference.py"} <= files
+    assert (PROJECT / "tests" / "contract" / f"test_{folder.name}.py").exists()
+    assert (PROJECT / "benchmarks" / f"bench_{folder.name}.py").exists()
+    assert "def _warmup() -> None:" in (folder / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize("folder", OPERATIONS, ids=lambda path: path.name)
+def test_a_kernel_file_can_be_taken_away(folder: Path) -> None:
+    """Kernels import math, numpy, numba and `jit`; hosts and oracles nothing of ours outside their own folder."""
+    assert imports_of(folder / "cpu.py") <= {"__future__", "math", "typing", "numpy", "numba", ".._compile"}
+    for path in folder.glob("*.py"):
+        ours = {name for name in imports_of(path) if name.startswith((".", "voxkernels", "cbdetach"))}
+        assert ours <= {".", "..", ".._arrays", ".._compile"}, f"{name_of(path)} imports {ours}"
+
+
+@pytest.mark.parametrize("folder", OPERATIONS, ids=lambda path: path.name)
+def test_kernels_and_oracles_stay_apart(folder: Path) -> None:
+    assert "reference" not in (folder / "__init__.py").read_text().split('"""', 2)[2]
+    assert "numba" not in imports_of(folder / "reference.py")
+    assert len((folder / "cpu.py").read_text().split('"""')[1].splitlines()) >= 10, "a kernel file opens with prose"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_print(path: Path) -> None:
+    if path in MAY_PRINT:
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    public = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and not n.name.startswith("_")]
+    assert ast.get_docstring(tree)
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    assert sorted(voxkernels.__all__) == list(voxkernels.__all__)
+    for name in voxkernels.__all__:
+        assert getattr(voxkernels, name).__doc__
+
+
+def test_all_operations_are_warmed_up() -> None:
+    text = (KERNELS / "__init__.py").read_text().split("def warmup")[1]
+    assert [folder.name for folder in OPERATIONS if folder.name not in text] == []
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert cbdetach.__version__ == version
+    assert f"\nversion: {version}\n" in (PROJECT / "CITATION.cff").read_text()
+
+
+def test_import_contracts_hold() -> None:
+    tool = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    assert tool, "install the [test] extra"
+    done = subprocess.run([tool, "--no-cache"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
