@@ -540,6 +540,8 @@ ONE = np.ones((2, 2, 2), np.int32)
         ((ONE, ONE), {"core": (0, 3)}, ValueError, r"core: must be slices \(lo, hi\) with 0 <= lo <= hi <= 2"),
         ((ONE, ONE), {"core": (-1, 2)}, ValueError, "core: must be slices"),
         ((ONE, ONE), {"core": (2, 1)}, ValueError, "core: must be slices"),
+        ((ONE, ONE), {"core": (0, 1, 2)}, ValueError, r"core: must be slices .*; got \(0, 1, 2\)"),
+        ((ONE, ONE), {"core": (0.5, 2)}, ValueError, r"core: must be slices .*; got \(0.5, 2\)"),
     ],
 )
 def test_messages(ops: ModuleType, arguments: tuple, options: dict, error: type[Exception], message: str) -> None:

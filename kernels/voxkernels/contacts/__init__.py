@@ -9,13 +9,24 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, narrow_labels, same_shape
+from voxkernels._arrays import (
+    UNIT,
+    Spacing,
+    as_labels,
+    as_mask,
+    as_spacing,
+    choice,
+    describe,
+    narrow_labels,
+    same_shape,
+)
 from voxkernels.contacts import cpu
 
 CONTACT_HALO = 2
@@ -85,11 +96,11 @@ def contact_areas(
 
     Source: see `voxkernels.contacts.cpu`. Results do not depend on the number of threads.
     """
-    labels, phases, solid, core, n_phases = _checked(labels, phases, solid, core)
+    labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core)
     size = as_spacing(spacing)
     mode = _ESTIMATORS[choice("estimator", estimator, tuple(_ESTIMATORS))]
     factors = _factors(mode, size)
-    keys, counts = _count(labels, phases, solid, core, mode, size, factors.size)
+    keys, counts = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
     return _assemble(keys, counts, n_phases, size, factors)
 
 
@@ -126,10 +137,10 @@ def merge_contacts(parts: Sequence[ContactAreas]) -> ContactAreas:
     return ContactAreas(labels, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
 
 
-def _checked(
+def check_arguments(
     labels: npt.NDArray[Any], phases: npt.NDArray[Any], solid: npt.NDArray[Any] | None, core: tuple[int, int] | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
-    """The arguments as the kernels read them, and the number of phase values."""
+    """The arguments as the kernels read them (without `solid`: an array of size 0), and the number of phase values."""
     labels = narrow_labels(as_labels("labels", labels))
     phases = as_labels("phases", phases)
     same_shape("phases", phases, "labels", labels)
@@ -144,10 +155,13 @@ def _checked(
     else:
         solid = as_mask("solid", solid)
         same_shape("solid", solid, "labels", labels)
-    lo, hi = (0, len(labels)) if core is None else core
+    try:
+        lo, hi = (0, len(labels)) if core is None else (index(i) for i in core)
+    except (TypeError, ValueError):
+        lo, hi = -1, -1
     if not 0 <= lo <= hi <= len(labels):
         raise ValueError(
-            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {core}. "
+            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {describe(core)}. "
             "Count from the start of the slab."
         )
     return labels, phases, solid, (lo, hi), last + 1
@@ -156,6 +170,7 @@ def _checked(
 def _count(
     labels: npt.NDArray[Any],
     phases: npt.NDArray[Any],
+    n_phases: int,
     solid: npt.NDArray[np.bool_],
     core: tuple[int, int],
     mode: int,
@@ -173,7 +188,7 @@ def _count(
         keys = np.zeros((blocks, capacity, 2), np.int64)
         counts = np.zeros((blocks, capacity, n_counts), np.int64)
         used = np.zeros((blocks, 1), np.int64)
-        cpu.count_contacts(labels, phases, solid, bounds, mode, np.array(size), keys, counts, used)
+        cpu.count_contacts(labels, phases, n_phases, solid, bounds, mode, np.array(size), keys, counts, used)
         if used.min() >= 0:
             break
         capacity *= 4

@@ -129,7 +129,7 @@ def face_normal(labels, z, y, x, axis, sign, offset, layer, normal):
         offset[0, i] = clamp(z + dz, n_z) * n_y * n_x
         offset[1, i] = clamp(y + dy, n_y) * n_x
         offset[2, i] = clamp(x + dx, n_x)
-    b, c = (axis + 1) % 3, (axis + 2) % 3
+    b, c = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
     own = labels[z, y, x]
     g_a, g_b, g_c = 0, 0, 0
     for i in range(4):
@@ -183,13 +183,13 @@ def slot_of(keys, used, label, target):
 
 
 @jit
-def count_block(labels, phases, solid, start, stop, estimator, spacing, keys, counts, used):
+def count_block(labels, phases, n_phases, solid, start, stop, estimator, spacing, keys, counts, used):
     """Count the faces of the voxels in slices start..stop-1 into one table; used[0] = -1 if the table is too small."""
     n_z, n_y, n_x = labels.shape
-    mouth, border = phases.max() + 1, phases.max() + 2  # classes beyond the phase values
+    mouth, border = n_phases, n_phases + 1  # classes beyond the phase values
     masked = solid.size > 0
     mask = np.empty(n_x, np.uint8)
-    offset = np.empty((3, 5), np.int64)
+    offset = np.empty((3, 5), np.uintp)  # unsigned: no check for negative indices in the window
     layer = np.empty(4, np.int64)
     normal = np.empty(3, np.int64)
     for z in range(start, stop):
@@ -230,13 +230,13 @@ def count_block(labels, phases, solid, start, stop, estimator, spacing, keys, co
 
 
 @jit(parallel=True)
-def count_contacts(labels, phases, solid, bounds, estimator, spacing, keys, counts, used):
+def count_contacts(labels, phases, n_phases, solid, bounds, estimator, spacing, keys, counts, used):
     """Count the contacts of the labels, each block of slices into its own table.
 
     Legend: Z,Y,X volume; B blocks; C rows of a table, a power of two; M counts per row.
 
     labels   (Z, Y, X) int32 or int64, C order, 0 is background
-    phases   (Z, Y, X) uint8 or int32, the classes of the background
+    phases   (Z, Y, X) uint8 or int32, the classes of the background, below n_phases
     solid    (Z, Y, X) bool, or of size 0: no mask
     bounds   (B + 1,) int64, block b is slices bounds[b]..bounds[b+1]-1
     spacing  (3,) float64
@@ -248,4 +248,6 @@ def count_contacts(labels, phases, solid, bounds, estimator, spacing, keys, coun
     used     (B, 1) int64, zeros on entry; written: rows in use, or -1 where the table was too small
     """
     for b in numba.prange(bounds.size - 1):
-        count_block(labels, phases, solid, bounds[b], bounds[b + 1], estimator, spacing, keys[b], counts[b], used[b])
+        count_block(
+            labels, phases, n_phases, solid, bounds[b], bounds[b + 1], estimator, spacing, keys[b], counts[b], used[b]
+        )

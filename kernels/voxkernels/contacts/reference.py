@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_labels, as_mask, as_spacing, choice, narrow_labels, same_shape
-from voxkernels.contacts import CONTACT_HALO, ContactAreas, crofton_factors, merge_contacts
+from voxkernels._arrays import UNIT, Spacing, as_spacing, choice
+from voxkernels.contacts import CONTACT_HALO, ContactAreas, check_arguments, crofton_factors, merge_contacts
 
 __all__ = ["CONTACT_HALO", "ContactAreas", "contact_areas", "merge_contacts"]
 
@@ -29,24 +29,9 @@ def contact_areas(
     core: tuple[int, int] | None = None,
 ) -> ContactAreas:
     """Measure the surface of every label, split by what it faces; see `voxkernels.contact_areas`."""
-    labels = narrow_labels(as_labels("labels", labels))
-    phases = as_labels("phases", phases)
-    same_shape("phases", phases, "labels", labels)
-    if phases.max(initial=0) > 65535:
-        raise ValueError(
-            f"phases: must be at most 65535; got a maximum of {phases.max()}. Are labels and phases exchanged?"
-        )
+    labels, phases, solid, (lo, hi), n_phases = check_arguments(labels, phases, solid, core)
     size = as_spacing(spacing)
     choice("estimator", estimator, ("faces", "crofton", "weighted"))
-    solid = np.ones(labels.shape, np.bool_) if solid is None else as_mask("solid", solid)
-    same_shape("solid", solid, "labels", labels)
-    lo, hi = (0, len(labels)) if core is None else core
-    if not 0 <= lo <= hi <= len(labels):
-        raise ValueError(
-            f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {core}. "
-            "Count from the start of the slab."
-        )
-
     face_area = [math.prod(size) / length for length in size]
     padded = np.pad(labels, 2, mode="edge") if labels.size else labels
     present: set[int] = set()
@@ -79,7 +64,7 @@ def contact_areas(
             if axis is not None:
                 pair_faces[pair][axis] += sum(step) > 0
             pair_area[pair] += amount * ((sum(step) > 0) if whole else 0.5)
-        elif solid[voxel]:
+        elif solid.size == 0 or solid[voxel]:
             key = (own, int(phases[near]))
             area[key] += amount
             if axis is not None:
@@ -102,7 +87,6 @@ def contact_areas(
 
     rows = sorted(present)
     pairs = sorted(pair_area)
-    n_phases = int(phases.max(initial=0)) + 1
     return ContactAreas(
         labels=np.array(rows, np.int64),
         area=np.array([[area[row, p] for p in range(n_phases)] for row in rows], np.float64).reshape(-1, n_phases),
