@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.arrays import capped_distance
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 
 Array = npt.NDArray[Any]
@@ -28,12 +29,11 @@ def attach_within(
     labels: Array, phases: Array, tolerance_um: float, spacing: tuple[float, float, float]
 ) -> npt.NDArray[np.uint8]:
     """Phases with void within `tolerance_um` of carbon/binder counted as carbon/binder (the contact tolerance)."""
-    from scipy.ndimage import distance_transform_edt
-
     is_cbd = phases == CBD
     if tolerance_um <= 0 or not is_cbd.any():
         return phases
-    near = distance_transform_edt(~is_cbd, sampling=spacing) <= tolerance_um * (1 + 1e-9)
+    reach = tolerance_um * (1 + 1e-6)
+    near = capped_distance(~is_cbd, spacing=spacing, reach=reach) <= reach
     return np.where(near & (phases == VOID) & (labels == 0), np.uint8(CBD), phases)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD
 
 Array = npt.NDArray[Any]
@@ -53,7 +54,7 @@ def contact_sources(
     solid = (labels > 0) & ((phases == ACTIVE) | (phases == ACTIVE_HIGH))
     area = np.zeros(labels.shape, dtype=np.float32)
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         area[lower] += np.float32(face[axis]) * (solid[lower] & sources[upper])
         area[upper] += np.float32(face[axis]) * (solid[upper] & sources[lower])
     patches, n_patches = vk.label(np.where(area > 0, labels, 0), connectivity=26)
@@ -62,7 +63,7 @@ def contact_sources(
     real = (patch_area / SMOOTH_SURFACE_FACES >= min_contact_um2)[patches] & (patches > 0)
     kept = np.zeros(labels.shape, dtype=np.bool_)
     for axis in range(3):
-        lower, upper = _along(axis, None, -1), _along(axis, 1, None)
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
         kept[upper] |= real[lower]
         kept[lower] |= real[upper]
     return np.asarray(sources & kept)
@@ -104,7 +105,7 @@ def diffusion_lengths(
 
     filled = np.where(np.isin(labels, owned), labels, 0)
     contact = _means(filled, vk.travel_time(filled, sources, **options), owned)
-    attached = _means(filled, vk.travel_time(filled, filled == 0, interfaces=True, **options), owned)
+    attached = _means(filled, vk.travel_time(filled, filled == 0, **options), owned)
     reached, count = real["reached"], real["count"]
     columns: dict[str, Array] = {
         "diffusion_length_mean_um": real["mean"],
@@ -117,11 +118,6 @@ def diffusion_lengths(
         "status": np.where(reached == 0, 2, np.where(reached < count, 1, 0)).astype(np.int8),
     }
     return Lengths(lengths, owned.astype(np.int64), columns, real["farthest"])
-
-
-def _along(axis: int, lo: int | None, hi: int | None) -> tuple[slice, ...]:
-    """Index of slices lo..hi along one axis, everything along the others."""
-    return tuple(slice(lo, hi) if a == axis else slice(None) for a in range(3))
 
 
 def _statistics(domain: Array, lengths: Array, owned: Array) -> dict[str, Array]:

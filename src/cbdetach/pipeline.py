@@ -383,7 +383,8 @@ def density_stage(job: Job) -> dict[str, Any]:
         z0, z1 = job.slab(index)
         w0, w1 = job.slab(index, halo)
         labels = job.particles(w0, w1)
-        depth = density.solid_depth(labels, detachment.is_active(job.codes(w0, w1)), spacing=job.voxel_size)
+        active = detachment.is_active(job.codes(w0, w1))
+        depth = density.solid_depth(labels, active, spacing=job.voxel_size, reach_um=erosion)
         eroded = density.grey_of_solid(
             labels, grey[w0:w1], depth, spacing=job.voxel_size, erosion_um=erosion, core=(z0 - w0, z1 - w0), z0=w0
         )

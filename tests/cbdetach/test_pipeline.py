@@ -1,0 +1,464 @@
+"""The driver: a whole run on a small phantom, kills at every write, bad input, and what must balance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cbdetach
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import tifffile
+from cbdetach import pipeline, prepare, store, table
+from cbdetach.codes import ACTIVE, CBD
+from cbdetach.demo import agreement, write_phantom
+from cbdetach.errors import InputError
+from cbdetach.phantom import Phantom, PhantomSettings
+from cbdetach.results import Run
+from scipy.ndimage import distance_transform_edt
+
+SIZE = 72
+SLAB = 24
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    return Phantom(PhantomSettings(shape=(SIZE, SIZE, SIZE), seed=3))
+
+
+@pytest.fixture(scope="session")
+def volume(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("phantom") / "phantom.h5"
+    write_phantom(phantom, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with cbdetach.run(volume, tmp_path_factory.mktemp("run") / "out", slab=SLAB) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """Phases of four balls, two of them coated: the quickest input there is."""
+    grid = np.indices((40, 48, 48))
+    phases = np.zeros((40, 48, 48), np.uint8)
+    for centre, coated in (((20, 12, 12), True), ((20, 12, 36), False), ((20, 36, 12), True), ((20, 36, 36), False)):
+        r = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)))
+        phases[(r <= 11) & (grid[0] < 20) & coated] = CBD
+        phases[r <= 9] = ACTIVE
+    options = {"phase_values": {"void": 0, "cbd": 1, "active": 2}, "voxel_size": 0.5, "slab": 10}
+    return phases, options
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every slab, table and figure."""
+    wanted = [
+        *folder.glob("*/slab_*.h5"),
+        *folder.glob("figures/*"),
+        *folder.glob("particles.*"),
+        *folder.glob("*.csv"),
+    ]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(wanted)}
+
+
+# ---- a whole run -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_was_promised_is_there(finished: Run) -> None:
+    names = {p.name for p in finished.path.iterdir()}
+    assert {
+        "run.json",
+        "run.log",
+        "volumes.h5",
+        "particles.csv",
+        "particles.parquet",
+        "columns.json",
+        "profiles.csv",
+    } <= names
+    assert {"figures", "report.html"} <= names
+    frame = pd.read_csv(finished.path / "particles.csv")
+    assert list(frame.columns) == list(table.COLUMNS)
+    assert list(finished.volumes) == ["particles", "phases", "diffusion_length", "damage"]
+    assert all(v.shape == (SIZE, SIZE, SIZE) for v in finished.volumes.values())
+    for figure in finished.path.glob("figures/*.png"):
+        assert figure.with_suffix(".svg").exists()
+        assert figure.with_suffix(".csv").exists()
+    assert not list(finished.path.rglob("*.part*"))
+
+
+def test_what_was_found_is_near_what_is_true(finished: Run, phantom: Phantom, volume: Path) -> None:
+    with h5py.File(volume, "r") as file:
+        found = agreement(finished, phantom.truth, file["truth/labels"])
+    assert found.n_matched >= 0.9 * found.n_true
+    assert abs(found.diameter_bias) < 0.03
+    assert found.detachment_mae < 0.05
+
+
+def test_the_table_belongs_to_the_volumes(finished: Run) -> None:
+    labels = finished.volumes["particles"][()]
+    ids, count = np.unique(labels[labels > 0], return_counts=True)
+    np.testing.assert_array_equal(finished.table["label"], ids)
+    np.testing.assert_allclose(finished.table["volume_um3"], count * np.prod(finished.voxel_size))
+    length = finished.volumes["diffusion_length"][()]
+    reached = np.isfinite(length)
+    mean = np.bincount(labels[reached], weights=length[reached], minlength=ids.max() + 1)[ids] / np.maximum(
+        np.bincount(labels[reached], minlength=ids.max() + 1)[ids], 1
+    )
+    known = finished.table["diffusion_length_mean_um"].notna().to_numpy()
+    np.testing.assert_allclose(finished.table["diffusion_length_mean_um"][known], mean[known], rtol=1e-5)
+
+
+def test_balances_hold_and_are_in_the_record(finished: Run) -> None:
+    assert {b["name"] for b in finished.record["balances"]} >= {"volume_um3", "faces_void", "faces_cbd"}
+    assert all(b["holds"] for b in finished.record["balances"])
+
+
+def test_the_record_says_what_was_done(finished: Run) -> None:
+    record = finished.record
+    assert record["finished"]
+    assert set(record["stages"].values()) == {"done"}
+    assert set(record["timings"]) == set(pipeline.STAGES)
+    assert record["counts"]["found"] == len(finished.table)
+    assert record["sha256"]["volume"]
+    assert record["settings"]["slab"] == SLAB
+    assert finished.settings.slab == SLAB
+    empty = json.loads((finished.path / "columns.json").read_text())
+    for name in table.COLUMNS:
+        assert finished.table[name].notna().any() or "empty_because" in empty[name], name
+
+
+def test_slabs_do_not_show(finished: Run, volume: Path, tmp_path: Path) -> None:
+    """Phases, which are decided locally, do not depend on the slabs at all; the table hardly does."""
+    with cbdetach.run(volume, tmp_path / "other", slab=SLAB // 2) as other:
+        np.testing.assert_array_equal(other.volumes["phases"][()], finished.volumes["phases"][()])
+        assert abs(len(other.table) - len(finished.table)) <= 0.05 * len(finished.table)
+
+
+def test_threads_do_not_show(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    for threads in (1, 2):
+        cbdetach.run(out=tmp_path / str(threads), phases=phases, threads=threads, **options)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_labels_open_in_fiji_with_their_scale(finished: Run, tmp_path: Path) -> None:
+    with tifffile.TiffFile(finished.export_labels(tmp_path / "labels.tif")) as file:
+        assert file.is_imagej
+        assert file.imagej_metadata is not None
+        assert file.imagej_metadata["spacing"] == pytest.approx(finished.voxel_size[0])
+        assert file.imagej_metadata["unit"] in ("um", "micron")
+        np.testing.assert_array_equal(file.asarray(), finished.volumes["particles"][()])
+
+
+# ---- other inputs ----------------------------------------------------------------------------------------------------
+
+
+def test_phases_alone(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    with cbdetach.run(out=tmp_path / "out", phases=phases, **options) as run:
+        assert len(run.table) == 4
+        detached = run.table.sort_values(["y_um", "x_um"])["detachment_fraction"].to_numpy()
+        np.testing.assert_allclose(detached, [0.5, 1.0, 0.5, 1.0], atol=0.03)
+        assert run.table["diffusion_status"].tolist().count("no_contact") == 2
+        assert run.record["counts"] == {"found": 4, "cut": 0, "no_contact": 2, "used": 4}
+        assert run.record["empty_columns"]["density_mean"] == "no grey volume was given"
+        np.testing.assert_array_equal(run.volumes["phases"][()], phases)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_given_labels_are_kept(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    labels = np.where(phases == ACTIVE, 7, 0).astype(np.uint16)
+    labels[:, 24:] *= 3
+    with cbdetach.run(out=tmp_path / "out", phases=phases, labels=labels, **options) as run:
+        assert run.table["label"].tolist() == [7, 21]
+        np.testing.assert_array_equal(run.volumes["particles"][()], labels)
+
+
+def test_slices_are_segmented_and_linked(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    with cbdetach.run(out=tmp_path / "out", phases=phases, segmenter="watershed2d", **options) as run:
+        assert len(run.table) == 4
+        assert run.record["links"]["particles"] >= 4
+
+
+def test_no_cbd_is_one_warning_and_empty_columns(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    bare = np.where(phases == CBD, 0, phases)
+    with cbdetach.run(out=tmp_path / "out", phases=bare, **options) as run:
+        assert run.record["warnings"] == ["No carbon/binder was found: detachment and diffusion lengths are empty."]
+        assert run.table["detachment_fraction"].isna().all()
+        assert run.table["diffusion_length_mean_um"].isna().all()
+        assert run.table["area_void_um2"].gt(0).all()
+
+
+def test_crop_and_bin(volume: Path, tmp_path: Path) -> None:
+    need = pipeline.plan(volume=volume, crop="0:40,:,:", bin=2)
+    assert need.disk < pipeline.plan(volume=volume).disk / 8
+    with cbdetach.run(volume, tmp_path / "out", crop="0:48,8:56,8:56", bin=2) as run:
+        assert run.record["shape"] == [24, 24, 24]
+        assert run.voxel_size == pytest.approx((0.4, 0.4, 0.4))
+
+
+# ---- resume ----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int, *, before_rename: bool) -> None:
+    """End the process at the n-th file that is written, just before or just after it is renamed."""
+    real = store.whole_file
+    count = [0]
+
+    from contextlib import contextmanager
+
+    @contextmanager
+    def whole_file(path: Path) -> Iterator[Path]:
+        with real(path) as temporary:
+            yield temporary
+            count[0] += 1
+            if before_rename and count[0] == writes:
+                shutil.copy(temporary, temporary.with_name(temporary.name + "9"))  # what a kill leaves behind
+                raise Killed
+        if count[0] == writes:
+            raise Killed
+
+    from cbdetach import gather
+
+    monkeypatch.setattr(store, "whole_file", whole_file)
+    monkeypatch.setattr(gather, "whole_file", whole_file)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    phases, options = small
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    cbdetach.run(out=out, phases=phases, **options)
+    return out
+
+
+@pytest.mark.parametrize("before_rename", [True, False])
+@pytest.mark.parametrize("writes", [1, 2, 4, 7, 12, 17, 23, 29, 36, 43])
+def test_killed_and_resumed_is_undisturbed(
+    writes: int, before_rename: bool, small: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(patch, writes, before_rename=before_rename)
+        cbdetach.run(out=out, phases=phases, **options)
+    cbdetach.run(out=out, phases=phases, resume=True, **options)
+    assert contents(out) == contents(undisturbed)
+    mine, its = (json.loads((p / "run.json").read_text()) for p in (out, undisturbed))
+    assert {k: v for k, v in mine.items() if k != "timings"} == {k: v for k, v in its.items() if k != "timings"}
+    assert not list(out.rglob("*.part*"))
+
+
+def test_a_truncated_slab_is_computed_again(small: Any, undisturbed: Path, tmp_path: Path) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    slab = out / "detachment" / "slab_00001.h5"
+    slab.write_bytes(slab.read_bytes()[:500])
+    cbdetach.run(out=out, phases=phases, resume=True, **options)
+    assert contents(out) == contents(undisturbed)
+
+
+def test_resume_on_nothing_starts_and_on_a_finished_run_changes_nothing(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    cbdetach.run(out=out, phases=phases, resume=True, **options)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in ("run.log", "run.lock")}
+    cbdetach.run(out=out, phases=phases, resume=True, **options)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_resume_refuses_other_settings_and_other_input(small: Any, undisturbed: Path) -> None:
+    phases, options = small
+    with pytest.raises(InputError, match=r"--resume: .* holds a run with other settings \(link.max_gap\)"):
+        cbdetach.run(out=undisturbed, phases=phases, resume=True, config={"link": {"max_gap": 0}}, **options)
+    with pytest.raises(InputError, match=r"--resume: .* other input \(phases.sha256\)"):
+        cbdetach.run(out=undisturbed, phases=phases[::-1].copy(), resume=True, **options)
+
+
+def test_overwrite_starts_again(small: Any, undisturbed: Path, tmp_path: Path) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds a finished run; choose another folder, or replace it with --overwrite"):
+        cbdetach.run(out=out, phases=phases, **options)
+    cbdetach.run(out=out, phases=phases, overwrite=True, config={"report": {"seed": 5}}, **options)
+    assert cbdetach.open_run(out).settings.report.seed == 5
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+
+def ball_volume() -> npt.NDArray[Any]:
+    grid = np.indices((24, 24, 24)) - 12
+    return np.where((grid**2).sum(axis=0) < 64, 200, 20).astype(np.uint8)
+
+
+BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "missing file": (lambda d: {"volume": d / "none.tif"}, "none.tif"),
+    "empty file": (lambda d: {"volume": _touch(d / "empty.tif")}, "empty"),
+    "two axes": (lambda d: {"volume": _npy(d, np.zeros((5, 5)))}, r"three|3"),
+    "four axes": (lambda d: {"volume": _npy(d, np.zeros((5, 5, 5, 5)))}, r"three|3"),
+    "nan": (lambda d: {"volume": _npy(d, _with(np.nan))}, r"finite.*\(z, y, x\) = \(3, 2, 1\)"),
+    "inf": (lambda d: {"volume": _npy(d, _with(np.inf))}, "finite"),
+    "constant": (lambda d: {"volume": _npy(d, np.full((20, 20, 20), 7, np.uint8))}, "more than one grey value"),
+    "no active phase": (
+        lambda d: {"phases": _npy(d, np.zeros((9, 9, 9), np.uint8)), "phase_values": {"void": 0, "active": 1}},
+        "no particle found",
+    ),
+    "nothing as large as a particle": (
+        lambda d: {"phases": _npy(d, _one_voxel()), "phase_values": {"void": 0, "active": 1}},
+        "no particle found",
+    ),
+    "labels of another shape": (
+        lambda d: {"volume": _npy(d, ball_volume()), "labels": np.ones((3, 4, 5), np.int32)},
+        r"--labels: must have the shape of the volume, \(24, 24, 24\); got \(3, 4, 5\)",
+    ),
+    "float labels": (
+        lambda d: {"volume": _npy(d, ball_volume()), "labels": np.ones((24, 24, 24), np.float32)},
+        "labels: must be of an integer type; got float32",
+    ),
+    "empty labels": (
+        lambda d: {"volume": _npy(d, ball_volume()), "labels": np.zeros((24, 24, 24), np.int32)},
+        "no particle",
+    ),
+    "negative voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": -1.0}, "voxel size"),
+    "zero voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": 0.0}, "voxel size"),
+    "no voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": None}, "--voxel-size"),
+    "nothing given": (lambda d: {}, "VOLUME: give a grey volume, or phases with --phases and --phase-values"),
+    "phases without values": (lambda d: {"phases": _npy(d, ball_volume())}, "--phase-values: must name the value"),
+    "values without phases": (
+        lambda d: {"volume": _npy(d, ball_volume()), "phase_values": {"void": 0}},
+        "--phase-values: only goes with --phases FILE",
+    ),
+    "unknown phase": (
+        lambda d: {"phases": _npy(d, ball_volume()), "phase_values": {"vod": 20, "active": 200}},
+        "vod",
+    ),
+    "value without a phase": (
+        lambda d: {"phases": _npy(d, ball_volume()), "phase_values": {"void": 0, "active": 200}},
+        "20",
+    ),
+    "unknown setting": (lambda d: {"volume": _npy(d, ball_volume()), "config": {"sgment": {}}}, "sgment: unknown"),
+    "device": (lambda d: {"volume": _npy(d, ball_volume()), "device": "cuda"}, "--device: must be cpu"),
+    "threads": (lambda d: {"volume": _npy(d, ball_volume()), "threads": 1000}, "--threads: must be 1 to"),
+    "crop": (lambda d: {"volume": _npy(d, ball_volume()), "crop": "0:99"}, "crop"),
+    "bin": (lambda d: {"volume": _npy(d, ball_volume()), "bin": 0}, "bin"),
+}
+
+
+def _touch(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def _npy(folder: Path, array: npt.NDArray[Any]) -> Path:
+    np.save(folder / "v.npy", array)
+    return folder / "v.npy"
+
+
+def _with(bad: float) -> npt.NDArray[Any]:
+    volume = ball_volume().astype(np.float32)
+    volume[3, 2, 1] = bad
+    return volume
+
+
+def _one_voxel() -> npt.NDArray[Any]:
+    phases = np.zeros((9, 9, 9), np.uint8)
+    phases[4, 4, 4] = 1
+    return phases
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    make, message = BAD[case]
+    arguments = {"voxel_size": 0.5} | make(tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=message) as caught:
+        cbdetach.run(out=out, **arguments)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_folder_of_something_else_is_refused(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    (tmp_path / "thesis.tex").write_text("precious")
+    for more in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(InputError, match="is not empty and holds no run; choose a new or empty folder"):
+            cbdetach.run(out=tmp_path, phases=phases, **more, **options)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_file_in_the_place_of_the_folder(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        cbdetach.run(out=_touch(tmp_path / "out"), phases=phases, **options)
+
+
+def test_an_unwritable_folder(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases, options = small
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(
+        InputError, match=r"-o/--out: .* cannot be written \(Permission denied\); choose another folder"
+    ):
+        cbdetach.run(out=tmp_path / "out", phases=phases, **options)
+
+
+def test_an_interrupted_run_without_resume(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(patch, 5, before_rename=False)
+        cbdetach.run(out=out, phases=phases, **options)
+    with pytest.raises(InputError, match="holds a run that was interrupted; continue it with --resume"):
+        cbdetach.run(out=out, phases=phases, **options)
+    with pytest.raises(InputError, match="this run has not ended"):
+        cbdetach.open_run(out)
+
+
+def test_two_processes_do_not_share_a_folder(small: Any, undisturbed: Path, tmp_path: Path) -> None:
+    phases, options = small
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    given = {"volume": None, "labels": None, "phases": phases}
+    from cbdetach.job import open_job, resolved_settings
+
+    settings = resolved_settings(given, None, **options)
+    with open_job(settings, out, given, progress=False) as job, prepare.prepared(job, resume=True, overwrite=False):  # noqa: SIM117
+        with pytest.raises(InputError, match="another process is working in"):
+            cbdetach.run(out=out, phases=phases, resume=True, **options)
+
+
+def test_open_run_wants_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"this is not the folder of a run \(it has no run.json\)"):
+        cbdetach.open_run(tmp_path)
+
+
+def test_the_diffusion_length_is_at_least_the_straight_line(finished: Run) -> None:
+    """Along no path is the contact nearer than the nearest carbon/binder voxel."""
+    length, phases, labels = (finished.volumes[n][()] for n in ("diffusion_length", "phases", "particles"))
+    straight = distance_transform_edt(~((phases == CBD) & (labels == 0)), sampling=finished.voxel_size)
+    reached = np.isfinite(length)
+    assert (length[reached] > straight[reached] - 1.5 * max(finished.voxel_size)).all()
