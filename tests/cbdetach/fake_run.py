@@ -57,7 +57,8 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
             "counts": counts.tolist(),
             "edges": edges.tolist(),
             "edge_width_um": 0.42,
-            "edge_profile": {"distance_um": distance.tolist(), "grey": (0.5 + 0.5 * np.tanh(4 * distance)).tolist()},
+            "edge_rays": 1234,
+            "edge_profile": {"distance_um": distance.tolist(), "grey": (0.5 - 0.5 * np.tanh(4 * distance)).tolist()},
         },
         thresholds={
             "void_cbd": 15000.0,
@@ -241,13 +242,13 @@ def _measured(
 
 def _profile(table: pd.DataFrame, depth: float, window: float = 3.0) -> pd.DataFrame:
     at = (table["z_um"] // window).astype(int)
-    rows = table.groupby(at).agg(
-        n_particles=("label", "size"),
-        crack_fraction=("crack_fraction", "mean"),
-        detachment_median=("detachment_fraction", "median"),
-    )
+    rows = table.groupby(at).agg(n_particles=("label", "size"), crack_fraction=("crack_fraction", "mean"))
+    used = table[~table["touches_border"] & table["detachment_fraction"].notna()].groupby(at)["detachment_fraction"]
     rows = rows.reindex(range(int(depth // window) + 1))
     rows["n_particles"] = rows["n_particles"].fillna(0).astype(int)
+    rows["n_detachment"] = used.size().reindex(rows.index, fill_value=0)
+    for name, q in (("q1", 0.25), ("median", 0.5), ("q3", 0.75)):
+        rows[f"detachment_{name}"] = used.quantile(q).reindex(rows.index)
     rows.insert(0, "z_um", (rows.index + 0.5) * window)
     rows.insert(1, "window_um", window)
     return rows.reset_index(drop=True)

@@ -186,7 +186,7 @@ def test_headline_is_the_tables(written: tuple[ReportInput, Page]) -> None:
     assert page.keys["found"] == len(table)
     assert page.keys["cut"] == table["touches_border"].sum()
     assert page.keys["used"] == len(used)
-    assert page.keys["no_contact"] == (used["diffusion_status"] == "no_contact").sum()
+    assert page.keys["no_contact"] == (whole["diffusion_status"] == "no_contact").sum()
     for key, values in (
         ("detachment", used["detachment_fraction"]),
         ("length", used["diffusion_length_mean_um"].dropna()),
@@ -206,8 +206,8 @@ def test_headline_is_the_tables(written: tuple[ReportInput, Page]) -> None:
 def test_flow_adds_up(written: tuple[ReportInput, Page]) -> None:
     run, _ = written
     n = pd.read_csv(run.out / "figures" / "flow.csv").set_index("step")["particles"]
-    assert n["found"] == n["cut"] + n["whole"] == n["cut"] + n["undefined"] + n["used"]
-    assert n["used"] == n["no_contact"] + n["no_length"] + n["reached"]
+    assert n["found"] == n["cut"] + n["whole"] == n["cut"] + n["unknown"] + n["used"]
+    assert n["used"] == n["without_length"] + n["reached"]
     assert n["found"] == len(run.table)
 
 

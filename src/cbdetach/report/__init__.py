@@ -34,12 +34,12 @@ class ReportInput:
     shape: tuple[int, int, int]
     table: DataFrame  # the columns of particles.csv, N rows
     boxes: npt.NDArray[np.int64]  # (N, 6), row by row: z0, y0, x0, z1, y1, x1, half-open
-    profiles: DataFrame  # z_um, window_um, n_particles, and any of crack_fraction, pore_fraction, detachment_median ...
+    profiles: DataFrame  # the columns of profiles.csv
     particles: Any  # labels
     phases: Any  # codes of cbdetach.codes
     grey: Any | None = None
     diffusion_length: Any | None = None  # inf where no contact is reached, nan outside the solid
-    survey: dict[str, Any] | None = None  # counts, edges, edge_width_um, edge_profile {distance_um, grey}
+    survey: dict[str, Any] | None = None  # counts, edges, edge_width_um, edge_rays, edge_profile {distance_um, grey}
     thresholds: dict[str, Any] | None = None  # phases.Thresholds.to_dict()
     sensitivity: DataFrame | None = None  # kind ("tolerance" or a threshold), value, detachment_median, q1, q3, n
     cbd_thickness: DataFrame | None = None  # thickness_um (middle of the class), share

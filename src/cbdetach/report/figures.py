@@ -14,7 +14,7 @@ from cbdetach.report.summary import BINS_PER_OCTAVE, MIN_PER_BIN, Summary, numbe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
     from cbdetach.report import ReportInput
 
@@ -36,11 +36,9 @@ def flow(summary: Summary) -> Drawing:
     ]
     losses = [
         ("cut by the border", summary.cut),
-        ("face neither void nor CBD", summary.undefined),
-        ("no contact", summary.no_contact + summary.no_length),
+        ("with unknown detachment", summary.unknown),
+        ("without a diffusion length", summary.used - summary.reached),
     ]
-    if summary.no_length:
-        losses[2] = ("no contact, or no length", summary.no_contact + summary.no_length)
     figure = new_figure((11.4, 2.9))
     ax = figure.subplots()
     ax.set_axis_off()
@@ -74,17 +72,17 @@ def flow(summary: Summary) -> Drawing:
         ("found", summary.found),
         ("cut", summary.cut),
         ("whole", summary.found - summary.cut),
-        ("undefined", summary.undefined),
+        ("whole_without_contact", summary.no_contact),
+        ("unknown", summary.unknown),
         ("used", summary.used),
-        ("no_contact", summary.no_contact),
-        ("no_length", summary.no_length),
+        ("without_length", summary.used - summary.reached),
         ("reached", summary.reached),
     ]
     return Drawing(
         "flow",
         "From found to used",
-        "Every particle found, and where it leaves the statistics. Cut: it touches the border of the volume. "
-        "No contact: no way out to carbon/binder, so it has no diffusion length; its detachment counts.",
+        "Every particle found, and where it leaves the statistics. Cut: it touches the border of the volume. A "
+        "particle without contact to carbon/binder has no diffusion length; its detachment counts.",
         figure,
         pd.DataFrame(rows, columns=["step", "particles"]),
         wide=True,
@@ -185,32 +183,34 @@ def histogram(run: ReportInput) -> Drawing | str:
 
 
 def edge_profile(run: ReportInput) -> Drawing | str:
-    """The measured particle/void edge: how wide the instrument's blur is."""
+    """The measured edge between particle and void: how wide the instrument's blur is."""
     import pandas as pd
 
-    profile = (run.survey or {}).get("edge_profile")
-    if not profile:
-        return (
-            "The phases were given, so no edge was measured." if run.grey is None else "No free edge could be measured."
-        )
+    if run.grey is None and not run.survey:
+        return "The phases were given, so no edge was measured."
+    profile, width = (run.survey or {}).get("edge_profile"), _edge_width(run)
+    if not profile or width is None:
+        return "No free edge could be measured."
     distance, grey = np.asarray(profile["distance_um"], dtype=np.float64), np.asarray(profile["grey"], dtype=np.float64)
     figure = new_figure(HALF)
     ax = figure.subplots()
-    width = _edge_width(run)
-    if width is not None:
-        ax.axvspan(
-            -width / 2, width / 2, color=style.ACCENT, alpha=0.12, lw=0, label=f"edge width {style.number(width)} µm"
-        )
+    ax.axvspan(
+        -width / 2, width / 2, color=style.ACCENT, alpha=0.12, lw=0, label=f"edge width {style.number(width)} µm"
+    )
     ax.plot(distance, grey, color=style.ACCENT, marker="o", ms=3)
     for level in (0, 1):
         ax.axhline(level, color=style.FAINT, lw=0.8)
-    ax.set(xlabel="distance from the surface (µm), void to particle", ylabel="grey value, void 0, particle 1")
-    if width is not None:
-        _legend_above(ax)
-    caption = "The grey value across free surfaces of particles, measured on this volume"
-    caption += "; its width is the full width at half maximum of the blur." if width is not None else "."
+    ax.set(xlabel="distance from the surface (µm), positive outside", ylabel="grey value, void 0, particle 1")
+    _legend_above(ax)
+    rays = (run.survey or {}).get("edge_rays")
     return Drawing(
-        "edge_profile", "Measured edge", caption, figure, pd.DataFrame({"distance_um": distance, "grey": grey})
+        "edge_profile",
+        "Measured edge",
+        "The grey value across free surfaces of particles, measured on this volume"
+        + (f" along {style.count(rays)} rays" if rays else "")
+        + "; its width is the full width at half maximum of the blur.",
+        figure,
+        pd.DataFrame({"distance_um": distance, "grey": grey}),
     )
 
 
@@ -356,69 +356,68 @@ def detachment_tolerance(run: ReportInput) -> Drawing | str:
     return Drawing(
         "detachment_tolerance",
         "Detachment against contact tolerance",
-        "Void within the tolerance of carbon/binder counts as contact. The result of this run uses the first "
-        "value unless the settings say otherwise.",
+        "Void within the tolerance of carbon/binder counts as contact.",
         figure,
         rows,
     )
 
 
 def depth_profile(run: ReportInput) -> Drawing | str:
-    """What the profile holds, along z; each value with its count below."""
+    """What the profile holds, along z; above each group of values the number of particles behind them."""
     frame = run.profiles
     wanted = {
-        "detachment_median": ("detachment,\nmedian", style.ACCENT),
-        "crack_fraction": ("crack\nfraction", style.MOUTH),
-        "pore_fraction": ("pore\nfraction", style.COLLECTOR),
-        "crack_area_per_volume_um": ("crack area per\nvolume (1/µm)", style.SECOND),
+        "detachment_median": ("detachment,\nmedian", style.ACCENT, "n_detachment"),
+        "crack_fraction": ("crack\nfraction", style.MOUTH, "n_particles"),
+        "pore_fraction": ("pore\nfraction", style.COLLECTOR, "n_particles"),
+        "crack_area_per_volume_um": ("crack area per\nvolume (1/µm)", style.SECOND, "n_particles"),
     }
     present = [c for c in wanted if c in frame.columns and np.isfinite(numbers(frame, c)).any()]
-    if len(frame) == 0 or not present:
+    if not present:
         return "No window along the depth holds a particle, so there is no depth profile."
-    depth = numbers(frame, "z_um")
-    window = numbers(frame, "window_um") if "window_um" in frame.columns else np.full(depth.shape, np.nan)
-    figure = new_figure((7.4, 1.05 * (len(present) + 1) + 0.8))
-    axes = np.atleast_1d(figure.subplots(len(present) + 1, 1, sharex=True))
-    for ax, column in zip(axes, present, strict=False):
-        label, colour = wanted[column]
+    depth, window = numbers(frame, "z_um"), numbers(frame, "window_um")
+    figure = new_figure((7.4, 1.35 * len(present) + 0.7))
+    axes = np.atleast_1d(figure.subplots(len(present), 1, sharex=True))
+    counted = ""
+    for ax, column in zip(axes, present, strict=True):
+        label, colour, count = wanted[column]
         value = numbers(frame, column)
         ax.plot(depth, value, color=colour, marker="o", ms=4)
-        low, high = column.replace("median", "q1"), column.replace("median", "q3")
-        if column == "detachment_median" and {low, high} <= set(frame.columns):
-            ax.fill_between(depth, numbers(frame, low), numbers(frame, high), color=colour, alpha=0.15, lw=0)
+        if column == "detachment_median":
+            ax.fill_between(
+                depth, numbers(frame, "detachment_q1"), numbers(frame, "detachment_q3"), color=colour, alpha=0.15, lw=0
+            )
         ax.set_ylabel(label, fontsize=8)
         ax.set_ylim(0, 1 if column == "detachment_median" else max(1.15 * float(np.nanmax(value)), 1e-6))
-    n = numbers(frame, "n_particles")
-    bar = (
-        float(np.nanmedian(window))
-        if np.isfinite(window).any()
-        else float(np.median(np.diff(depth)))
-        if n.size > 1
-        else 1.0
-    )
-    axes[-1].bar(depth, n, width=0.9 * bar, color="#cfd6dc", lw=0)
-    for at, value in zip(depth, n, strict=True):
-        axes[-1].text(
-            at,
-            value,
-            f" {style.count(int(value))}" if np.isfinite(value) else "",
-            ha="center",
-            va="bottom",
-            fontsize=7.5 if n.size <= 24 else 5,
-            color=style.INK,
-        )
-    axes[-1].set_ylabel("particles", fontsize=8)
-    axes[-1].set_ylim(0, 1.35 * max(float(np.nanmax(n)), 1))
-    axes[-1].set_xlabel("depth z (µm)")
+        if count != counted:
+            _counts_above(ax, depth, frame[count])
+        counted = count
+    edges = depth[0] - window[0] / 2, depth[-1] + window[-1] / 2
+    axes[-1].set(xlabel="depth z (µm)", xlim=edges)
     figure.align_ylabels(list(axes))
-    said = f" Windows of {bar:.4g} µm." if np.isfinite(window).any() else ""
     return Drawing(
         "depth_profile",
         "Depth profile",
-        "Values by depth, each with the number of particles behind it." + said,
+        f"Values by depth, in windows of {np.median(window):.3g} µm. The numbers above count the particles behind each "
+        "value: for detachment those used, for damage all.",
         figure,
         frame,
     )
+
+
+def _counts_above(ax: Axes, at: Floats, counts: Series[int]) -> None:
+    """The number of particles of each window above the plot; of every k-th, where they would not fit."""
+    ax.annotate("n", (0, 1), (-32, 3), "axes fraction", "offset points", ha="right", fontsize=7.5, color=style.MUTED)
+    for x, n in list(zip(at, counts, strict=True))[:: -(-at.size // 20)]:
+        ax.annotate(
+            style.count(int(n)),
+            (x, 1),
+            (0, 3),
+            ax.get_xaxis_transform(),
+            "offset points",
+            ha="center",
+            fontsize=7.5,
+            color=style.INK,
+        )
 
 
 def _band(
@@ -487,8 +486,11 @@ def _draw_thresholds(ax: Axes, thresholds: dict[str, Any]) -> str:
 
 
 def _edge_width(run: ReportInput) -> float | None:
-    width = (run.survey or {}).get("edge_width_um")
-    return float(width) if width is not None and np.isfinite(width) else None
+    """The measured width in micrometres; None where no edge was measured."""
+    survey = run.survey or {}
+    if survey.get("edge_width_um") is None or survey.get("edge_rays") == 0:
+        return None
+    return float(survey["edge_width_um"])
 
 
 def _sensitivity(run: ReportInput, wanted: Callable[[str], bool]) -> DataFrame | None:

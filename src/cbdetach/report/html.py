@@ -185,7 +185,7 @@ def _save(run: ReportInput, drawing: Drawing) -> Picture:
         with whole_file(folder / f"{drawing.name}.{kind}") as temporary:
             temporary.write_bytes(encoded[kind])
     with whole_file(folder / f"{drawing.name}.csv") as temporary:
-        drawing.table.to_csv(temporary, index=False)
+        drawing.table.to_csv(temporary, index=False, lineterminator="\n")
     shown, mime = ("svg", "image/svg+xml") if drawing.vector else ("png", "image/png")
     source = f"data:{mime};base64,{base64.b64encode(encoded[shown]).decode()}"
     return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.wide)

@@ -30,21 +30,17 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of particles, and quartiles over those used.
+    """Counts of particles, and quartiles over those used. found = cut + unknown + used.
 
-    found = cut + undefined + used, and used = no_contact + no_length + reached:
-
-    cut: touch the volume's border. undefined: whole, but face neither void nor carbon/binder, so they have no
-    detachment. used: whole, with a detachment. no_contact: used, without any contact to carbon/binder (detachment 1).
-    reached: used, with a diffusion length.
+    cut: touch the volume's border. no_contact: whole, without contact to carbon/binder. unknown: whole, without a
+    detachment. used: whole, with a detachment. reached: used, with a diffusion length.
     """
 
     found: int
     cut: int
-    undefined: int
-    used: int
     no_contact: int
-    no_length: int
+    unknown: int
+    used: int
     reached: int
     detachment: Quartiles
     detachment_weighted: Quartiles
@@ -61,16 +57,15 @@ def summarise(table: DataFrame) -> Summary:
     """The headline of a table of particles (columns of `particles.csv`)."""
     cut, used = _cut(table), used_rows(table)
     length = numbers(table, "diffusion_length_mean_um")
-    no_contact = used & (table["diffusion_status"].astype("string").fillna("") == "no_contact").to_numpy(dtype=bool)
-    reached = used & ~no_contact & np.isfinite(length)
+    reached = used & np.isfinite(length)
+    no_contact = (table["diffusion_status"].astype("string").fillna("") == "no_contact").to_numpy(dtype=bool)
     detachment = numbers(table, "detachment_fraction")[used]
     return Summary(
         found=len(table),
         cut=int(cut.sum()),
-        undefined=int((~cut & ~used).sum()),
+        no_contact=int((~cut & no_contact).sum()),
+        unknown=int((~cut & ~used).sum()),
         used=int(used.sum()),
-        no_contact=int(no_contact.sum()),
-        no_length=int((used & ~no_contact & ~reached).sum()),
         reached=int(reached.sum()),
         detachment=quartiles(detachment),
         detachment_weighted=quartiles(detachment, numbers(table, "inclusion_weight")[used]),
