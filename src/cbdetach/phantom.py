@@ -45,7 +45,7 @@ NO_DAMAGE, CRACK, PORE = 0, 1, 2
 FWHM = 2 * sqrt(2 * log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
-_SAMPLES = 3000  # points per particle surface: fractions are good to about 0.002
+_SAMPLES = 2000  # points per particle surface: fractions are good to about 0.002
 _SHAPE_WAVES, _PATCH_WAVES, _PORE_WAVES, _MOTTLE_WAVES = 6, 5, 6, 12
 _STREAMS = (
     "packing",
@@ -118,7 +118,7 @@ class PhantomSettings:
     noise: float = 0.04
     """Standard deviation of the noise, as a part of the contrast."""
     noise_correlation: float = 0.7
-    """Standard deviation (voxels) of the Gaussian that the noise went through."""
+    """Standard deviation (voxels) of the Gaussian that the noise went through; a part went through a wider one."""
     rings: float = 0.02
     shading: float = 0.0
     """Largest slow change of the grey value over the volume, as a part of the contrast."""
@@ -541,9 +541,9 @@ class Phantom:
         order = near[np.lexsort(self._centre[near].T[::-1])]
         self._centre, self._shapes, distance = self._centre[order], self._shapes.take(order), distance[order]
         n = len(order)
-        u = _even_directions(_SAMPLES)
+        u = _even_directions(800)
         bounds = [self._shapes.at(i, u) for i in range(n)]
-        self._outer = np.array([b.max() for b in bounds]) * 1.01
+        self._outer = np.array([b.max() for b in bounds]) * 1.02
         reach = self._outer.max(initial=0)
         voxel = float(np.prod(self._size))
         keep, seen = np.zeros(n, bool), np.zeros(n, bool)
@@ -740,14 +740,14 @@ class Phantom:
         radius = self._shapes.at(i, u)
         reach = radius.copy()
         for j, rays in swallowed.items():
-            # the surface lies in particle j: halve the ray towards the point where j takes over
-            low, high = np.zeros(len(rays)), radius[rays]
+            # the surface lies in particle j: halve the ray down to the point where j takes over
             between = (self._centre[i] - self._centre[j])[:, None]
-            for _ in range(16):
+            low, high = np.zeros(len(rays)), radius[rays]
+            for _ in range(11):
                 middle = 0.5 * (low + high)
                 taken = middle - radius[rays] > _gap(self._shapes, j, between + middle * u[:, rays])[0]
                 low, high = np.where(taken, low, middle), np.where(taken, middle, high)
-            reach[rays] = np.minimum(reach[rays], high)
+            reach[rays] = np.minimum(reach[rays], middle)
         start, stop = _ray_through_box(self._centre[i], u, self._low, self._high)
         start, stop = np.minimum(start, reach), np.minimum(stop, reach)
         solid_angle = 4 * pi / u.shape[1]
@@ -829,7 +829,7 @@ class Phantom:
         s = self.settings
         contrast = s.grey_active - s.grey_void
         if s.texture > 0:
-            gain = s.texture * contrast / _remaining(self._sigma)
+            gain = s.texture * contrast / _remaining(self._sigma, self._sigma)
             grey += np.float32(gain) * solid * self._white("texture", z0 - self._halo, z1 + self._halo)
         image = _blur(grey, self._sigma, self._reach)
         spare = self._halo - self._reach
@@ -838,11 +838,7 @@ class Phantom:
             image = image[spare : len(image) - spare] if spare else image
             image = image + np.float32(s.fringe) * (image - wide)
         if s.noise > 0:
-            sigma = np.full(3, s.noise_correlation)
-            reach = _kernel(s.noise_correlation).size // 2
-            image += np.float32(s.noise * contrast / _remaining(sigma)) * _blur(
-                self._white("noise", z0 - reach, z1 + reach), sigma, reach
-            )
+            image += np.float32(s.noise * contrast) * self._noise(z0, z1)
         if s.rings > 0:
             image += np.float32(s.rings * contrast) * np.stack([self._rings(z) for z in range(z0, z1)])
         if s.shading > 0:
@@ -868,6 +864,22 @@ class Phantom:
         phase = rng.uniform(0, 2 * pi, _MOTTLE_WAVES).astype(np.float32)
         gain = np.float32(s.mottle * (s.grey_active - s.grey_void) * sqrt(2 / _MOTTLE_WAVES))
         grey[place] += gain * cbd[place] * _waves(wave, phase, points)
+
+    def _noise(self, z0: int, z1: int) -> Array:
+        """Correlated noise of unit variance: one white field seen through a fine and a three times wider Gaussian."""
+        fine, wide = np.full(3, self.settings.noise_correlation), np.full(3, 3 * self.settings.noise_correlation)
+        reach, inner = (_kernel(float(sigma[0])).size // 2 for sigma in (wide, fine))
+        white = self._white("noise", z0 - reach, z1 + reach)
+        share = np.float32(0.4 * _remaining(fine, fine) / _remaining(wide, wide))
+        total = (
+            _remaining(fine, fine) ** 2
+            + (share * _remaining(wide, wide)) ** 2
+            + 2 * share * _remaining(fine, wide) ** 2
+        )
+        spare = reach - inner
+        result = _blur(white[spare : len(white) - spare], fine, inner) + share * _blur(white, wide, reach)
+        result /= np.float32(sqrt(total))
+        return result
 
     def _white(self, stream: str, z0: int, z1: int) -> Array:
         """Independent standard normal numbers, seeded slice by slice (slices before 0 exist too)."""
@@ -981,38 +993,39 @@ def _pair_gaps(shapes: _Shapes, centre: Array, pairs: Array, box: Array | None =
 
 
 def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed: bool) -> Array:
-    """Push overlapping bodies apart, draw nearly touching ones together, in a periodic box, closed along z if asked."""
+    """Push overlapping bodies apart, draw near ones together, in a periodic box (closed in z if asked).
+
+    First they are swollen to 60 % of the box, which spreads them evenly; then, at their size, near ones are drawn
+    together; last, only what still overlaps is pushed apart.
+    """
     from scipy.spatial import cKDTree
 
-    reach = 2.2 * float(shapes.radius.max())
-    typical = float(np.median(shapes.radius))
-    n = len(centre)
-    ends = np.zeros((n, 2))
-    if closed:
-        for column, side in enumerate((-1.0, 1.0)):
-            ends[:, column] = shapes.at(np.arange(n), np.repeat([[side], [0.0], [0.0]], n, axis=1))
-    torus = box.copy()
+    n, typical = len(centre), float(np.median(shapes.radius))
+    swelling = max(0.0, np.cbrt(0.6 * np.prod(box) / (4 / 3 * pi * (shapes.radius**3).sum())) - 1)
+    reach = 2.5 * float(shapes.radius.max())
+    torus = np.maximum(box, 2 * reach)
     if closed:
         torus[0] = box[0] + 2 * reach  # nothing reaches round along z
-    if (torus < 2 * reach).any():
-        torus = np.maximum(torus, 2 * reach)
-    pairs = np.empty((0, 2), np.int64)
+        every = np.arange(n)
+        below, above = (shapes.at(every, np.repeat([[side], [0.0], [0.0]], n, axis=1)) for side in (-1.0, 1.0))
     for step in range(300):
         if step % 5 == 0:
-            pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(1.15 * reach, output_type="ndarray")
+            pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(reach, output_type="ndarray")
         gap, u = _pair_gaps(shapes, centre, pairs, torus)
-        gap += overlap * 0.5 * (shapes.radius[pairs[:, 0]] + shapes.radius[pairs[:, 1]])
-        pull = np.where((gap > 0) & (gap < 0.12 * typical), -0.25 * gap, 0.0) if step > 100 else 0.0
-        push = np.where(gap < 0, -0.5 * gap, pull) * u * 0.7
+        contact = 0.5 * (shapes.radius[pairs[:, 0]] + shapes.radius[pairs[:, 1]])
+        gap += overlap * contact
+        if step < 80:
+            gap -= 2 * min(swelling, 0.15) * contact
+        draw = 0.5 * np.clip(1 - gap / (0.4 * typical), 0, 1) if 80 <= step < 200 else 0.0  # the nearest win
+        push = -0.7 * gap * np.where(gap < 0, 0.5, draw) * u
         for axis in range(3):
             centre[:, axis] += np.bincount(pairs[:, 1], push[axis], n) - np.bincount(pairs[:, 0], push[axis], n)
         if closed:
-            centre[:, 0] = np.clip(centre[:, 0], ends[:, 0], np.maximum(box[0] - ends[:, 1], ends[:, 0]))
-        if step > 150 and gap.min(initial=0) > -0.02 * typical:
+            centre[:, 0] = np.clip(centre[:, 0], below, np.maximum(box[0] - above, below))
+        if step > 200 and gap.min(initial=0) > -0.02 * typical:
             break
-    centre = centre.copy()
-    start = 1 if closed else 0
-    centre[:, start:] %= box[start:]
+    first = 1 if closed else 0
+    centre[:, first:] %= box[first:]
     return centre
 
 
@@ -1082,9 +1095,12 @@ def _kernel(sigma: float) -> Array:
     return result
 
 
-def _remaining(sigma: Array) -> float:
-    """Standard deviation that unit white noise keeps after the blur."""
-    return float(np.prod([sqrt(float((_kernel(v) ** 2).sum())) for v in sigma]))
+def _remaining(first: Array, second: Array) -> float:
+    """Root of the covariance of two blurs of one white noise; of one blur: the standard deviation that it leaves."""
+    total = 1.0
+    for a, b in zip(first, second, strict=True):
+        total *= float(np.convolve(_kernel(a), _kernel(b)).max())
+    return sqrt(total)
 
 
 def _blur(image: Array, sigma: Array, halo: int) -> Array:

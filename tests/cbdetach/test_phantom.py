@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from math import asin, cos, pi, sqrt
+from math import cos, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,12 @@ def test_cap_of_a_ball_has_the_angle_of_its_share() -> None:
         side = np.cross(axis, [1.0, 0, 0])
         point = cos(angle) * axis + sqrt(1 - cos(angle) ** 2) * side / np.linalg.norm(side)
         assert phantom.phase_at(phantom._centre[:1] + 2.5 * point)[0] == phase
+
+
+def test_no_coating_is_all_detached() -> None:
+    bare = Phantom(**{**SMALL, "coating_thickness_um": 0.0})
+    assert (bare.truth.detachment_fraction.dropna() == 1).all()
+    assert not (bare.slab(10, 14).phases == CBD).any()
 
 
 def test_coating_has_the_thickness_asked_for() -> None:
@@ -366,7 +372,3 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 def test_bad_slab(bounds: tuple[int, int], base: tuple[Phantom, Slab]) -> None:
     with pytest.raises(InputError, match="z0, z1: must satisfy 0 <= z0 < z1 <= 30"):
         base[0].slab(*bounds)
-
-
-def test_largest_angle_of_a_half_covered_ball() -> None:
-    assert asin(1.0) == pytest.approx(one_ball(covered_fraction=0.5)._coats[0].limit, abs=0.002)
