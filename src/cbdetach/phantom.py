@@ -47,7 +47,7 @@ FWHM = 2 * sqrt(2 * log(2))
 
 _SAMPLES = 2000  # points per particle surface: fractions are good to about 0.002
 _SHAPE_WAVES, _PATCH_WAVES, _PORE_WAVES, _MOTTLE_WAVES = 6, 5, 6, 12
-_STREAMS = (
+_STREAMS = [
     "packing",
     "shape",
     "patches",
@@ -59,7 +59,7 @@ _STREAMS = (
     "rings",
     "samples",
     "mottle",
-)
+]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PhantomSettings:
     overlap: float = 0.04
     """Depth by which touching particles are pressed into each other, as a part of their mean radius."""
     elongation: float = 0.08
-    """Standard deviation of the logarithm of each half axis."""
+    """Standard deviation of the logarithm of each half axis (drawn within 2 of it)."""
     roughness: float = 0.025
     """Standard deviation of the radius around the ellipsoid, as a part of the radius."""
 
@@ -126,15 +126,17 @@ class PhantomSettings:
 
     def __post_init__(self) -> None:
         for name in ("shape", "voxel_size_um"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.shape) != 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in self.shape):
+            object.__setattr__(self, name, tuple(np.atleast_1d(getattr(self, name)).tolist()))
+        if len(self.shape) != 3 or any(not isinstance(n, int) or n < 1 for n in self.shape):
             raise InputError(f"shape: must be three positive integers (z, y, x); got {self.shape}.")
         if len(self.voxel_size_um) != 3 or any(not (isfinite(s) and s > 0) for s in self.voxel_size_um):
             raise InputError(f"voxel_size_um: must be three positive lengths (dz, dy, dx); got {self.voxel_size_um}.")
         if self.dtype not in ("uint8", "uint16", "float32"):
             raise InputError(f"dtype: must be uint8, uint16 or float32; got {self.dtype}.")
-        if self.seed < 0:
-            raise InputError(f"seed: must be an integer of at least 0; got {self.seed}.")
+        for name, least in (("seed", 0), ("patches", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name}: must be an integer of at least {least}; got {value}.")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -162,7 +164,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "coating_thickness_um": (0.0, 1e6),
     "covered_fraction": (0.0, 1.0),
     "covered_fraction_sd": (0.0, 0.5),
-    "patches": (1, 1000),
     "patch_waviness": (0.0, 1.0),
     "network_share": (0.0, 1.0),
     "collector_um": (0.0, 1e6),
@@ -503,8 +504,9 @@ class Phantom:
         closed = s.collector_um > 0
         centre = low + _relax(place, box, shapes, overlap=s.overlap, closed=closed)
         shifts = np.array([(z, y, x) for z in ((0,) if closed else (0, -1, 1)) for y in (0, -1, 1) for x in (0, -1, 1)])
-        self._centre = (centre + (shifts * box)[:, None]).reshape(-1, 3)
-        self._shapes = shapes.take(np.tile(np.arange(len(radius)), len(shifts)))
+        images = (centre + (shifts * box)[:, None]).reshape(-1, 3)
+        near = np.flatnonzero(self._beyond(images) < 2 * largest)
+        self._centre, self._shapes = images[near], shapes.take(near % len(radius))
 
     def _place(self, centres: Array, diameters: Array) -> None:
         if centres.ndim != 2 or centres.shape[1] != 3 or diameters.shape != centres.shape[:1] or not len(centres):
@@ -533,13 +535,16 @@ class Phantom:
             shapes.radius[i] *= radius[i] / np.cbrt((shapes.at(i, u) ** 3).mean())
         return shapes
 
+    def _beyond(self, points: Array) -> Array:
+        """Distance of the points (N, 3) to the volume, 0 inside."""
+        result: Array = np.sqrt(((points - np.clip(points, self._low, self._high)) ** 2).sum(axis=1))
+        return result
+
     def _keep_visible(self) -> None:
         """Drop particles out of sight and slivers below 10 voxels; number the others 1..n by their centres."""
-        nearest = np.clip(self._centre, self._low, self._high)
-        distance = np.sqrt(((self._centre - nearest) ** 2).sum(axis=1))
-        near = np.flatnonzero(distance < 3 * self._shapes.radius.max())
-        order = near[np.lexsort(self._centre[near].T[::-1])]
-        self._centre, self._shapes, distance = self._centre[order], self._shapes.take(order), distance[order]
+        order = np.lexsort(self._centre.T[::-1])
+        self._centre, self._shapes = self._centre[order], self._shapes.take(order)
+        distance = self._beyond(self._centre)
         n = len(order)
         u = _even_directions(800)
         bounds = [self._shapes.at(i, u) for i in range(n)]
@@ -596,8 +601,7 @@ class Phantom:
             return
         pairs = cKDTree(self._centre).query_pairs(2 * self._outer.max(initial=0) + thickness, output_type="ndarray")
         gap, _ = _pair_gaps(self._shapes, self._centre, pairs)
-        close = gap < thickness
-        pairs, gap = pairs[close], np.maximum(gap[close], 1e-3)
+        pairs = pairs[gap < thickness]
         down = np.array([-1.0, 0.0, 0.0])
         every = np.arange(n)
         bottom = self._centre[:, 0] - self._shapes.at(every, np.repeat(down[:, None], n, axis=1))
@@ -686,8 +690,9 @@ class Phantom:
         self.truth = pd.DataFrame(rows)
 
     def _measure_surface(self, i: int, u: Array, near: list[int]) -> tuple[dict[str, Any], dict[int, Array]]:
-        """Area of each class, from points on the surface in the directions u (3, N), each with its area element;
-        and for each neighbour the points that lie inside it."""
+        """Area of each class, from points on the surface in the directions u (3, N), each with its area element; and
+        for each neighbour the points that lie inside it.
+        """
         s = self.settings
         radius = self._shapes.at(i, u)
         slope = self._shapes.log_gradient(i, u)
@@ -778,7 +783,8 @@ class Phantom:
 
     def _render(self, z0: int, z1: int) -> tuple[Array, Array, Array, Array, Array]:
         """At the voxel centres of slices z0..z1-1: gap to the nearest particle, its index (-1: none near), signed
-        distance to the coatings, share of damage, damage code."""
+        distance to the coatings, share of damage, damage code.
+        """
         s = self.settings
         shape = (z1 - z0, *s.shape[1:])
         gap = np.full(shape, inf, np.float32)
@@ -789,7 +795,7 @@ class Phantom:
         first = np.array([z0, 0, 0])
         width = float(self._size.mean())
         for i in range(self._total):
-            reach = self._outer[i] + max(s.coating_thickness_um, 0.0) + float(self._size.max())
+            reach = self._outer[i] + s.coating_thickness_um + float(self._size.max())
             low = np.maximum(np.ceil((self._centre[i] - reach) / self._size).astype(int) - first, 0)
             high = np.minimum(np.floor((self._centre[i] + reach) / self._size).astype(int) + 1 - first, shape)
             if (low >= high).any():

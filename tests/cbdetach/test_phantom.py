@@ -26,7 +26,7 @@ BALLS: dict[str, Any] = {
     "pore_share": 0.0,
     "patches": 1,
 }
-SMALL: dict[str, Any] = {"shape": (30, 36, 40), "diameter_median_um": 2.6, "coating_thickness_um": 0.6}
+SMALL: dict[str, Any] = {"shape": (30, 36, 40), "diameter_median_um": 3.4, "coating_thickness_um": 0.6}
 
 
 def one_ball(radius: float = 2.4, centre: tuple[float, float, float] = (4.1, 4.0, 3.9), **settings: Any) -> Phantom:
@@ -75,6 +75,13 @@ def test_no_coating_is_all_detached() -> None:
     bare = Phantom(**{**SMALL, "coating_thickness_um": 0.0})
     assert (bare.truth.detachment_fraction.dropna() == 1).all()
     assert not (bare.slab(10, 14).phases == CBD).any()
+
+
+def test_one_networked_ball_stands_on_the_side_of_the_collector() -> None:
+    low = one_ball(centre=(2.6, 4.0, 4.0), network_share=1.0, covered_fraction=0.1)
+    assert low.truth.networked[0]
+    assert low.phase_at(np.array([[0.05, 4.0, 4.0]]))[0] == CBD
+    assert not one_ball(network_share=1.0, centre=(4.1, 4.0, 4.0)).truth.networked[0]
 
 
 def test_coating_has_the_thickness_asked_for() -> None:
@@ -351,6 +358,8 @@ def test_blur_has_the_width_asked_for() -> None:
         ({"voxel_size_um": (0.1, 0.1, -1)}, "voxel_size_um: must be three positive lengths"),
         ({"dtype": "int64"}, "dtype: must be uint8, uint16 or float32; got int64"),
         ({"seed": -1}, "seed: must be an integer of at least 0; got -1"),
+        ({"patches": 1.5}, r"patches: must be an integer of at least 1; got 1\.5"),
+        ({"voxel_size_um": 0.2}, r"voxel_size_um: must be three positive lengths \(dz, dy, dx\); got \(0\.2,\)"),
         ({"noise": -0.1}, r"noise: must be between 0 and 1; got -0\.1"),
         ({"active_fraction": 0.9}, r"active_fraction: must be between 0\.01 and 0\.6; got 0\.9"),
         ({"blur_fwhm_um": float("nan")}, "blur_fwhm_um: must be between 0 and"),
