@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CHUNKS = 16
-FIRST_SLOTS = 1 << 10
+FIRST_SLOTS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     lines = math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
     lines_a, lines_b = grid_a.reshape(lines), grid_b.reshape(lines)
 
+    stops = np.empty((CHUNKS, lines[1] + 1), np.int64)
     slots = FIRST_SLOTS
     while True:
         tables = np.zeros((CHUNKS, slots, 3), np.int64)
         found = np.zeros(CHUNKS, np.int64)
-        cpu.count_pairs(lines_a, lines_b, tables, found)
+        cpu.count_pairs(lines_a, lines_b, stops, tables, found)
         if found.min() >= 0:
             break
         slots *= 4

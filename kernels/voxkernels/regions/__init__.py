@@ -15,7 +15,7 @@ from . import cpu
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-CHUNKS = 32
+CHUNKS = 16
 CHUNK_BYTES = 1 << 24
 """The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own."""
 
@@ -99,10 +99,11 @@ def region_properties(
     n_rows, keys, rows = _rows_of_labels(lines)
     row_bytes = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) * n_rows
     chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
+    stops = np.empty((chunks, n_x + 1), np.int64)
     sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
     box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
     grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
-    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, sums, box, grey)
+    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, stops, sums, box, grey)
     cpu.merge_chunks(sums, box, grey)
 
     present = np.flatnonzero(sums[0, :, 0])

@@ -1,6 +1,7 @@
 """Sums over every label of a volume, in one pass over its runs.
 
-A line of the volume along x falls into runs of equal labels. A run of n voxels adds to its label the count, the sums
+A line of the volume along x falls into runs of equal labels. The ends of its runs are listed first, without a branch
+(one that cannot be predicted costs more than all the rest). A run of n voxels then adds to its label the count, the sums
 of z, y, x and of their six products in closed form, and its ends to the bounding box, so the work is one comparison for
 each voxel and a few integer operations for each run.
 
@@ -120,34 +121,43 @@ def merge_grey(grey, other, count):
     grey[4] = max(grey[4], other[4])
 
 
+@jit
+def list_runs(line, stops):
+    """Write where each run of a line (X,) ends to `stops` (X + 1,); return how many runs there are."""
+    n_runs = 0
+    for x in range(1, line.size):
+        stops[n_runs] = x
+        n_runs += line[x] != line[x - 1]
+    stops[n_runs] = line.size
+    return n_runs + 1 if line.size else 0
+
+
 @jit(parallel=True)
-def sum_runs(labels, image, lines_per_slice, keys, rows, sums, box, grey):
+def sum_runs(labels, image, lines_per_slice, keys, rows, stops, sums, box, grey):
     """Sum every label of `labels` (L, X) chunk by chunk.
 
     keys, rows : hash table of labels and their rows; empty if a label is its own row.
     image      : (L, X), or empty for no grey statistics.
+    stops      : (C, X + 1) int64, scratch.
     sums, box, grey : (C, N, 10), (C, N, 6) int64 and (C, N, 5) float64, zero on entry.
     """
-    n_lines, n_x = labels.shape
+    n_lines = labels.shape[0]
     n_chunks = sums.shape[0]
     for chunk in prange(n_chunks):
+        chunk_stops = stops[chunk]
         for line in range(n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks):
             z = line // lines_per_slice
             y = line - z * lines_per_slice
-            line_labels = labels[line]
-            stop = 0
-            while stop < n_x:
+            start = 0
+            for run in range(list_runs(labels[line], chunk_stops)):
+                stop = chunk_stops[run]
+                label = labels[line, start]
+                if label != 0:
+                    row = rows[find_slot(label, keys)] if keys.size else np.int64(label)
+                    if image.size:
+                        add_grey_run(grey[chunk, row], sums[chunk, row, 0] == 0, image[line, start:stop])
+                    add_run(sums[chunk, row], box[chunk, row], z, y, start, stop)
                 start = stop
-                label = line_labels[start]
-                stop += 1
-                while stop < n_x and line_labels[stop] == label:
-                    stop += 1
-                if label == 0:
-                    continue
-                row = rows[find_slot(label, keys)] if keys.size else np.int64(label)
-                if image.size:
-                    add_grey_run(grey[chunk, row], sums[chunk, row, 0] == 0, image[line, start:stop])
-                add_run(sums[chunk, row], box[chunk, row], z, y, start, stop)
 
 
 @jit
