@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -22,6 +21,10 @@ from voxkernels.eikonal import cpu
 BAND = 2.5
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
 
+TUBE = 0.9
+"""How far beside a straight line, in voxels, the voxels may lie that count as in its way: it may graze a wall, not pass it."""
+
+Ints = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float32]
 
 
@@ -83,14 +86,13 @@ def travel_time(
     workers = numba.get_num_threads()
     largest_first = np.argsort(-boxes[:, 6], kind="stable")
     owner = np.empty(len(boxes), np.int64)
-    cpu.deal(boxes, largest_first, owner, workers)
+    cpu.deal(boxes, largest_first, workers, owner)
     steps = np.array(h) / pace
     band = 0.0 if start == "centres" else BAND * steps.min()
-    offsets, gates, first_gate = straight_lines((steps[0], steps[1], steps[2]), band)
-    delta = 0.7 * steps.min() / (field.max() if field.size else 1.0)
+    width = cpu.BUCKET * steps.min() / (field.max() if field.size else 1.0)
     cpu.solve(
-        boxes, largest_first, owner, workers, source.view(np.uint8), field, steps, start == "surface", offsets, gates,
-        first_gate, band, order, latest, delta, times, ids, times.reshape(-1),
+        boxes, largest_first, owner, workers, source.view(np.uint8), field, steps, start == "surface", band,
+        straight_lines((steps[0], steps[1], steps[2]), band), order, latest, width, times, ids, times.reshape(-1),
     )
     return times
 
@@ -147,48 +149,46 @@ def as_out(out: Any, shape: tuple[int, ...]) -> Times:
 
 
 @functools.lru_cache(maxsize=16)
-def straight_lines(h: Spacing, band: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The voxels within reach of a source voxel and what the straight line to each has to pass.
+def straight_lines(h: Spacing, band: float) -> tuple[Ints, Ints, Ints, Ints]:
+    """The voxels in reach of a voxel, and the ways to each that stay close to the straight line.
 
-    Returns offsets (K, 3), nearest first; gates (G, 2, 3), of whose two voxels one must be free; first_gate (K + 1,), which
-    gates belong to which offset.
+    Returns offsets (K, 3), the nearest first; first_line (K + 1,), which ways lead to which; first_way (W + 1,), which
+    voxels are on which way; via (V, 3), those voxels, without both ends.
     """
     radius = band + 0.5 * min(h) if band else 0.0
     reach = [range(-int(radius // d), int(radius // d) + 1) for d in h]
-    offsets = [o for o in product(*reach) if sum((i * d) ** 2 for i, d in zip(o, h, strict=True)) <= radius**2]
-    offsets.sort(key=lambda o: sum((i * d) ** 2 for i, d in zip(o, h, strict=True)))
-    gates = [line_gates(o) for o in offsets]
-    flat = [gate for line in gates for gate in line]
-    first = np.cumsum([0] + [len(line) for line in gates])
-    return np.array(offsets, np.int64).reshape(-1, 3), np.array(flat, np.int64).reshape(-1, 2, 3), first.astype(np.int64)
+    length = {o: sum((i * d) ** 2 for i, d in zip(o, h, strict=True)) for o in product(*reach)}
+    offsets = sorted((o for o in length if length[o] <= radius**2), key=length.__getitem__)
+    ways = [close_ways(np.array(o)) for o in offsets]
+    first_line = np.cumsum([0] + [len(each) for each in ways])
+    first_way = np.cumsum([0] + [len(way) for each in ways for way in each])
+    via = [voxel for each in ways for way in each for voxel in way]
+    as_int = [np.array(a, np.int64) for a in (offsets, first_line, first_way, via)]
+    return as_int[0], as_int[1], as_int[2], as_int[3].reshape(-1, 3)
 
 
-def line_gates(offset: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """The voxels that the line between two voxel centres passes: pairs of which one must be free.
+def close_ways(end: Ints) -> list[list[Ints]]:
+    """Every shortest 6-connected way from voxel (0, 0, 0) to `end` whose voxels lie within TUBE of the line, the straightest first."""
+    found: list[tuple[float, list[Ints]]] = []
 
-    A voxel whose inside is crossed is a pair of itself. Through an edge that two more voxels share, one of them must
-    be free; through a corner, all six.
-    """
-    crossings: dict[Fraction, list[int]] = {}
-    for axis in range(3):
-        for m in range(abs(offset[axis])):
-            crossings.setdefault(Fraction(2 * m + 1, 2 * abs(offset[axis])), []).append(axis)
-    position, gates = [0, 0, 0], []
-    for _, axes in sorted(crossings.items()):
-        beside = []
-        for moved in product((False, True), repeat=len(axes)):
-            voxel = list(position)
-            for axis, move in zip(axes, moved, strict=True):
-                voxel[axis] += move * (1 if offset[axis] > 0 else -1)
-            beside.append(voxel)
-        position = beside[-1]
-        if len(axes) == 2:
-            gates.append((beside[1], beside[2]))
-        gates += [(voxel, voxel) for voxel in (beside[1:] if len(axes) == 3 else beside[-1:])]
-    return gates
+    def extend(way: list[Ints], widest: float) -> None:
+        here = way[-1] if way else np.zeros(3, np.int64)
+        for axis in np.flatnonzero(here != end):
+            voxel = here.copy()
+            voxel[axis] += np.sign(end[axis])
+            if (voxel == end).all():
+                found.append((widest, way))
+                continue
+            off = math.sqrt(np.sum(np.cross(voxel, end) ** 2) / np.sum(end**2))
+            if off <= TUBE:
+                extend([*way, voxel], max(widest, off))
+
+    extend([], 0.0)
+    return [way for _, way in sorted(found, key=lambda each: each[0])] or [[]]
 
 
 def _warmup() -> None:
     """Compile what the pipeline uses."""
     for kind in (np.bool_, np.int32):
-        travel_time(np.ones((2, 2, 2), kind), np.eye(2, dtype=bool)[None].repeat(2, 0))
+        domain = np.ones((2, 2, 2), kind)
+        travel_time(domain, domain > 0)

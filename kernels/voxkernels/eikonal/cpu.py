@@ -1,4 +1,25 @@
-"""Travel time on the CPU: the eikonal equation |grad T| = 1/speed inside a masked or labelled volume.
+"""Travel time on the CPU: |grad T| = 1 / speed inside a masked or labelled volume, one connected piece after the other.
+
+The domain is split into 6-connected components of equal label. No front passes between them, so each is copied into a box
+of its own, padded and small enough for the cache, and solved there; the boxes are dealt over the threads, the largest first.
+In a box:
+
+1. Start. A plane is fitted to the contact faces around each contact face (their heights by least squares, as in the
+   height-function method of free surfaces), and cut off where the source ends. Every voxel close by gets the distance to
+   the nearest such patch that a straight line reaches. Voxels around a source inside the domain get theirs to its centre.
+2. Order 1. Upwind differences of Rouy & Tourin (1992), solved by correcting labels in a two-level bucket queue (Dial 1969,
+   Kim 2001): entries below a threshold are worked off until none is left, then the threshold moves on. Nothing stops
+   before no value changes any more, so the result is the fixed point that fast marching (Sethian 1996) has.
+3. Order 2. When a bucket is final, its voxels are taken in the order of their order-1 arrival. The stencil uses only
+   neighbours that arrive earlier by a thousandth of a step, second differences where two arrive one after the other
+   (Sethian 1999, section 8.3). So neither the order of the work nor a tie can change the answer. A voxel at a wall also tries straight
+   lines from voxels in sight: its upwind neighbours may be walls themselves, and corners are new point sources.
+
+Cost: O(N) updates, about four for each voxel, and the sorting of buckets. Memory beside input and output: 5 bytes for each
+voxel of the boxes that are being solved, one a thread (9 with a speed array), and the queue (8 bytes for each voxel of the front).
+Component numbers live in `out` until the times replace them. They are stored negative, so that no time, inf or nan looks like one.
+
+Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^31 components, and fewer than 2^32 voxels in one box.
 """
 
 from __future__ import annotations
@@ -11,23 +32,34 @@ import numpy as np
 
 from voxkernels._compile import jit
 
-INDEX = 0xFFFFFFFF  # lower half of a queue entry: flat index in the box; the upper half holds the bits of the time
+PAD = 2  # rim of a box: a source voxel and its neighbour
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
 OUTSIDE = 128  # mark: a source outside the domain
-EARLIER = 1e-3  # by how many voxel steps a neighbour must arrive earlier to be upwind in order 2
-KEEP = 0.1
+INDEX = 0xFFFFFFFF  # lower half of a queue entry: index in the box; upper half: the bits of the time, which sort as the time
+
+NEAR = 6  # squared radius of the window of a fit, in columns
+REACH = 3  # how far up and down a column of that window the surface may be
+STEEP = 2.0  # squared slope above which another axis sees the surface better
+PATCH = 0.35  # half width of a fitted patch: between the face (0.5, its corners stick out of an oblique rim) and its centre
+BUCKET = 0.7  # width of a bucket, in the shortest steps
+EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
+KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
 
 @jit
 def grown(array: Any) -> Any:
-    """A copy of a list of entries with twice the room."""
+    """A copy of a list with twice the room."""
     bigger = np.empty(2 * array.size, array.dtype)
     bigger[: array.size] = array
     return bigger
 
 
+# ---- components ---------------------------------------------------------------------------------------------------
+
+
 @jit
-def find(parent: Any, i: int) -> int:
+def root_of(parent: Any, i: int) -> int:
+    """The first provisional number of a component."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -35,18 +67,11 @@ def find(parent: Any, i: int) -> int:
 
 
 @jit
-def join(parent: Any, i: int, j: int) -> int:
-    i, j = find(parent, i), find(parent, j)
-    if i < j:
-        parent[j] = i
-        return i
-    parent[i] = j
-    return j
-
-
-@jit
 def split_components(domain: Any, out: Any, ids: Any) -> Any:
-    """Number the 6-connected components of equal labels: `out` becomes nan outside, and `ids` minus the number inside."""
+    """Number the components: `out` becomes nan outside, and its bits `ids` minus the number inside.
+
+    Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open) and the count of voxels.
+    """
     parent = np.zeros(1024, np.int32)
     n = 0
     for z in range(domain.shape[0]):
@@ -56,41 +81,44 @@ def split_components(domain: Any, out: Any, ids: Any) -> Any:
                 if value == 0:
                     out[z, y, x] = np.nan
                     continue
-                root = 0
+                mine = 0
                 if x > 0 and domain[z, y, x - 1] == value:
-                    root = -ids[z, y, x - 1]
-                if y > 0 and domain[z, y - 1, x] == value and -ids[z, y - 1, x] != root:
-                    other = -ids[z, y - 1, x]
-                    root = other if root == 0 else join(parent, root, other)
-                if z > 0 and domain[z - 1, y, x] == value and -ids[z - 1, y, x] != root:
-                    other = -ids[z - 1, y, x]
-                    root = other if root == 0 else join(parent, root, other)
-                if root == 0:
+                    mine = -ids[z, y, x - 1]
+                for axis in range(2):
+                    behind, above = z - 1 + axis, y - axis
+                    if behind >= 0 and above >= 0 and domain[behind, above, x] == value:
+                        other = -ids[behind, above, x]
+                        if mine == 0:
+                            mine = other
+                        elif mine != other:
+                            mine, other = root_of(parent, mine), root_of(parent, other)
+                            mine, other = min(mine, other), max(mine, other)
+                            parent[other] = mine
+                if mine == 0:
                     n += 1
                     if n == parent.size:
                         parent = grown(parent)
                     parent[n] = n
-                    root = n
-                ids[z, y, x] = -root
-    number = np.zeros(n + 1, np.int32)
+                    mine = n
+                ids[z, y, x] = -mine
     count = 0
     for i in range(1, n + 1):
-        root = find(parent, i)
-        if root == i:
+        if parent[i] == i:
             count += 1
-            number[i] = count
+            parent[i] = count
         else:
-            number[i] = number[root]
+            parent[i] = parent[parent[i]]  # parents come first, and hold their final number by now
     boxes = np.empty((count, 7), np.int64)
-    for c in range(count):
-        boxes[c] = (domain.shape[0], 0, domain.shape[1], 0, domain.shape[2], 0, 0)
+    boxes[:, 0::2] = 1 << 62
+    boxes[:, 1::2] = 0
+    boxes[:, 6] = 0
     for z in range(domain.shape[0]):
         for y in range(domain.shape[1]):
             for x in range(domain.shape[2]):
                 if domain[z, y, x] != 0:
-                    c = number[-ids[z, y, x]]
-                    ids[z, y, x] = -c
-                    box = boxes[c - 1]
+                    mine = parent[-ids[z, y, x]]
+                    ids[z, y, x] = -mine
+                    box = boxes[mine - 1]
                     box[0], box[1] = min(box[0], z), max(box[1], z + 1)
                     box[2], box[3] = min(box[2], y), max(box[3], y + 1)
                     box[4], box[5] = min(box[4], x), max(box[5], x + 1)
@@ -99,18 +127,24 @@ def split_components(domain: Any, out: Any, ids: Any) -> Any:
 
 
 @jit
-def deal(boxes: Any, largest_first: Any, owner: Any, workers: int) -> None:
-    """Deal the components to workers: the largest first, each to the worker that has the least to do."""
+def deal(boxes: Any, largest_first: Any, workers: int, owner: Any) -> None:
+    """Deal the components: the largest first, each to the worker that has the least to do."""
     load = np.zeros(workers, np.int64)
     for c in largest_first:
         owner[c] = np.argmin(load)
         load[owner[c]] += boxes[c, 6]
 
 
+# ---- one box: input and output --------------------------------------------------------------------------------------
+
+
 @jit
-def fill_box(out: Any, ids: Any, source: Any, speed: Any, me: int, low: Any, shape: Any, T: Any, mark: Any, v2: Any) -> int:
-    """Copy one component into its padded box: T = inf inside, nan outside, and the marks. Returns how many voxels start."""
+def fill_box(
+    out: Any, ids: Any, source: Any, speed: Any, me: int, low: Any, shape: Any, T: Any, mark: Any, pace: Any
+) -> bool:
+    """Copy one component: T = inf inside, nan outside, marks, speeds; `out` becomes inf. False if no source touches it."""
     sz, sy = shape[1] * shape[2], shape[2]
+    started = False
     for i in range(shape[0]):
         for j in range(shape[1]):
             for k in range(shape[2]):
@@ -121,190 +155,274 @@ def fill_box(out: Any, ids: Any, source: Any, speed: Any, me: int, low: Any, sha
                 if 0 <= z < out.shape[0] and 0 <= y < out.shape[1] and 0 <= x < out.shape[2]:
                     if ids[z, y, x] == -me:
                         T[v] = np.inf
-                        mark[v] = INSIDE if source[z, y, x] else 0
                         out[z, y, x] = np.inf
-                        if v2.size > 1:
-                            v2[v] = speed[z, y, x]
+                        if source[z, y, x]:
+                            mark[v] = INSIDE
+                            started = True
+                        if pace.size > 1:
+                            pace[v] = speed[z, y, x]
                     elif source[z, y, x] and math.isnan(out[z, y, x]):
                         mark[v] = OUTSIDE
-    started = 0
-    for i in range(1, shape[0] - 1):
-        for j in range(1, shape[1] - 1):
-            for k in range(1, shape[2] - 1):
-                v = i * sz + j * sy + k
+    for i in range(PAD, shape[0] - PAD):
+        for j in range(PAD, shape[1] - PAD):
+            for v in range(i * sz + j * sy + PAD, i * sz + j * sy + shape[2] - PAD):
                 if T[v] == np.inf:
                     mark[v] |= (
-                        (mark[v - sz] >> 7)
-                        | (mark[v + sz] >> 7) << 1
-                        | (mark[v - sy] >> 7) << 2
-                        | (mark[v + sy] >> 7) << 3
-                        | (mark[v - 1] >> 7) << 4
-                        | (mark[v + 1] >> 7) << 5
+                        mark[v - sz] >> 7
+                        | mark[v + sz] >> 7 << 1
+                        | mark[v - sy] >> 7 << 2
+                        | mark[v + sy] >> 7 << 3
+                        | mark[v - 1] >> 7 << 4
+                        | mark[v + 1] >> 7 << 5
                     )
-                    started += mark[v] != 0
+                    started |= mark[v] != 0
     return started
 
 
 @jit
-def fit_plane(mark: Any, shape: Any, i: int, j: int, k: int, face: int) -> tuple[float, float, float]:
-    """Height of the plane through the contact faces around one face, and its two slopes (voxels, along the two other axes)."""
+def write_times(T: Any, shape: Any, low: Any, max_time: float, out: Any) -> None:
+    """Copy the times of one component to the volume."""
+    for i in range(PAD, shape[0] - PAD):
+        for j in range(PAD, shape[1] - PAD):
+            for k in range(PAD, shape[2] - PAD):
+                t = T[(i * shape[1] + j) * shape[2] + k]
+                if not math.isnan(t):
+                    out[low[0] + i, low[1] + j, low[2] + k] = t if t <= max_time else np.inf
+
+
+# ---- start ----------------------------------------------------------------------------------------------------------
+
+
+@jit
+def fit_heights(mark: Any, shape: Any, at: Any, face: int) -> tuple[float, float, float]:
+    """Least-squares plane through the heights of equal contact faces in the columns around one: height c, slopes a and b.
+
+    In voxels, outwards from the face; a and b along the two other axes. Exactly 0 where the faces lie in one plane.
+    """
     axis, sign = face // 2, 2 * (face % 2) - 1
+    one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
+    stride = np.array([shape[1] * shape[2], shape[2], 1])
     s0 = s1 = s2 = s11 = s12 = s22 = h0 = h1 = h2 = 0.0
-    for p in range(-RADIUS, RADIUS + 1):
-        for q in range(-RADIUS, RADIUS + 1):
-            r2 = p * p + q * q
-            if r2 > RADIUS2:
+    for p in range(-2, 3):
+        for q in range(-2, 3):
+            inside = 0 <= at[one] + p < shape[one] and 0 <= at[two] + q < shape[two]
+            if p * p + q * q > NEAR or not inside:
                 continue
-            found = False
-            height = 0
-            for m in range(2 * REACH + 1):
+            column = at[0] * stride[0] + at[1] * stride[1] + at[2] + p * stride[one] + q * stride[two]
+            for m in range(2 * REACH + 1):  # heights 0, 1, -1, 2, -2, ...: the nearest face of the column
                 height = (m + 1) // 2 if m % 2 else -(m // 2)
-                step = sign * height
-                if axis == 0:
-                    z, y, x = i + step, j + p, k + q
-                elif axis == 1:
-                    z, y, x = i + p, j + step, k + q
-                else:
-                    z, y, x = i + p, j + q, k + step
-                if 0 <= z < shape[0] and 0 <= y < shape[1] and 0 <= x < shape[2]:
-                    if mark[(z * shape[1] + y) * shape[2] + x] & (1 << face):
-                        found = True
+                if 0 <= at[axis] + sign * height < shape[axis]:
+                    if mark[column + sign * height * stride[axis]] & (1 << face):
+                        s0 += 1.0
+                        s1 += p
+                        s2 += q
+                        s11 += p * p
+                        s12 += p * q
+                        s22 += q * q
+                        h0 += height
+                        h1 += height * p
+                        h2 += height * q
                         break
-            if found:
-                w = math.exp(-r2 / WIDTH2)
-                s0 += w
-                s1 += w * p
-                s2 += w * q
-                s11 += w * p * p
-                s12 += w * p * q
-                s22 += w * q * q
-                h0 += w * height
-                h1 += w * height * p
-                h2 += w * height * q
-    s11 += 1e-6
+    s11 += 1e-6  # no slope across a single row of faces
     s22 += 1e-6
-    # normal equations of height = c + a p + b q
     d11, d12, d22 = s0 * s11 - s1 * s1, s0 * s12 - s1 * s2, s0 * s22 - s2 * s2
     e1, e2 = s0 * h1 - s1 * h0, s0 * h2 - s2 * h0
     det = d11 * d22 - d12 * d12
-    a = (e1 * d22 - e2 * d12) / det
-    b = (e2 * d11 - e1 * d12) / det
-    c = (h0 - a * s1 - b * s2) / s0
-    return min(max(c, -0.5), 0.5), a, b
-
-
-RADIUS = 2
-RADIUS2 = 6
-REACH = 3
-WIDTH2 = 1e9
-STEEP = 2.0
-
-
-HALF = 0.25
-FOOT = 1.0
+    a, b = (e1 * d22 - e2 * d12) / det, (e2 * d11 - e1 * d12) / det
+    return min(max((h0 - a * s1 - b * s2) / s0, -0.5), 0.5), a, b
 
 
 @jit
-def patch_distance(
-    k: float, a: float, b: float, p: float, q: float, h: float, hp: float, hq: float, mu: float, mv: float, half: float
-) -> float:
-    """Distance from the point (0, p, q) to the patch height = k + a u + b v, |u-mu| <= half, |v-mv| <= half, in units of the spacing."""
-    fa, fb = h * a / hp, h * b / hq
-    d = 1.0 + fa * fa + fb * fb
-    e = (k + a * p + b * q) * h / d
-    u, v = p - e * fa / hp, q - e * fb / hq
-    if abs(u - mu) <= half and abs(v - mv) <= half:
-        return abs(e) * math.sqrt(d)
-    best = np.inf
-    if abs(u - mu) > half:
-        uu = mu + math.copysign(half, u - mu)
-        vv = (hq * hq * q - h * h * b * (k + a * uu)) / (hq * hq + h * h * b * b)
-        vv = min(max(vv, mv - half), mv + half)
-        best = (h * (k + a * uu + b * vv)) ** 2 + (hp * (uu - p)) ** 2 + (hq * (vv - q)) ** 2
-    if abs(v - mv) > half:
-        vv = mv + math.copysign(half, v - mv)
-        uu = (hp * hp * p - h * h * a * (k + b * vv)) / (hp * hp + h * h * a * a)
-        uu = min(max(uu, mu - half), mu + half)
-        best = min(best, (h * (k + a * uu + b * vv)) ** 2 + (hp * (uu - p)) ** 2 + (hq * (vv - q)) ** 2)
-    return math.sqrt(best)
+def fit_rim(T: Any, mark: Any, shape: Any, at: Any, face: int, rim: Any) -> bool:
+    """Where the source around a contact face ends: the plane rim[:3] . (x - at) = rim[3], x in voxels. False if nowhere.
+
+    Its normal is the sum of the faces between outside source voxels and other voxels outside the domain, and it passes their middle.
+    """
+    axis, sign = face // 2, 2 * (face % 2) - 1
+    middle = np.array([at[0], at[1], at[2]])
+    middle[axis] += sign
+    total = np.zeros(3)
+    count = 0
+    rim[:] = 0.0
+    for z in range(max(middle[0] - 2, 1), min(middle[0] + 3, shape[0] - 1)):
+        for y in range(max(middle[1] - 2, 1), min(middle[1] + 3, shape[1] - 1)):
+            for x in range(max(middle[2] - 2, 1), min(middle[2] + 3, shape[2] - 1)):
+                v = (z * shape[1] + y) * shape[2] + x
+                if mark[v] & OUTSIDE:
+                    stride = shape[1] * shape[2]
+                    for d in range(3):
+                        for side in range(-1, 2, 2):
+                            w = v + side * stride
+                            if math.isnan(T[w]) and mark[w] == 0:
+                                rim[d] += side
+                                total[0] += z - at[0]
+                                total[1] += y - at[1]
+                                total[2] += x - at[2]
+                                total[d] += 0.5 * side
+                                count += 1
+                        stride //= shape[d + 1] if d < 2 else 1
+    if count:
+        rim[3] = (rim[0] * total[0] + rim[1] * total[1] + rim[2] * total[2]) / count
+    return count > 0
 
 
 @jit
-def visible(T: Any, mark: Any, v2: Any, v: int, x: int, gates: Any) -> bool:
-    for g in range(gates.shape[0]):
-        free = False
-        for side in range(2):
-            w = v + gates[g, side]
-            if mark[w] & OUTSIDE or (T[w] == T[w] and (v2.size == 1 or v2[w] == v2[x])):
-                free = True
-        if not free:
-            return False
-    return v2.size == 1 or v2[v] == v2[x]
+def make_patch(T: Any, mark: Any, shape: Any, at: Any, face: int, h: Any, fit: bool, rim: Any, patch: Any) -> bool:
+    """The piece of surface behind one contact face. False if another face represents it better.
+
+    patch: height = [0] + [1] u + [2] v over the square of half width [5] around (u, v) = ([3], [4]), in voxels from the
+    voxel's centre; of it the part where [6] + [7] u + [8] v <= 0, which ends on the line from [9:11] to [11:13].
+    """
+    patch[:] = 0.0
+    patch[0] = patch[5] = 0.5
+    if not fit:
+        return True
+    axis, sign = face // 2, 2 * (face % 2) - 1
+    one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
+    c, a, b = fit_heights(mark, shape, at, face)
+    patch[0] += c
+    patch[5] = PATCH
+    if a == 0.0 and b == 0.0:
+        return True
+    if a * a + b * b > STEEP:
+        return False
+    ra, rb = (h[axis] / h[one]) ** 2, (h[axis] / h[two]) ** 2
+    foot = (0.5 - c) / (1.0 + ra * a * a + rb * b * b)  # the source voxel's centre, projected on the plane
+    patch[1], patch[2], patch[3], patch[4] = a, b, foot * a * ra, foot * b * rb
+    if not fit_rim(T, mark, shape, at, face, rim):
+        return True
+    patch[6] = rim[axis] * sign * patch[0] - rim[3]
+    patch[7] = rim[axis] * sign * a + rim[one]
+    patch[8] = rim[axis] * sign * b + rim[two]
+    return clip_square(patch)
 
 
 @jit
-def start_box(T: Any, mark: Any, v2: Any, shape: Any, h: Any, fit: bool, offsets: Any, gates: Any, first_gate: Any, band: float) -> None:
-    """Give every voxel near a source its distance from the source's surface, as far as a straight line reaches."""
+def clip_square(patch: Any) -> bool:
+    """Find where the rim crosses the square of a patch. False if nothing of it remains."""
+    u, v = np.empty(4), np.empty(4)
+    beyond = np.empty(4)
+    for i in range(4):
+        u[i] = patch[3] + (patch[5] if i == 1 or i == 2 else -patch[5])
+        v[i] = patch[4] + (patch[5] if i >= 2 else -patch[5])
+        beyond[i] = patch[6] + patch[7] * u[i] + patch[8] * v[i]
+    found = 9
+    remains = False
+    for i in range(4):
+        n = (i + 1) % 4
+        remains |= beyond[i] <= 0.0
+        if (beyond[i] <= 0.0) != (beyond[n] <= 0.0):
+            t = beyond[i] / (beyond[i] - beyond[n])
+            patch[found], patch[found + 1] = u[i] + t * (u[n] - u[i]), v[i] + t * (v[n] - v[i])
+            found += 2
+    return remains
+
+
+@jit
+def patch_distance(patch: Any, height: float, p: float, q: float, h: float, h1: float, h2: float) -> float:
+    """Distance from a point to a patch; the point in voxels, the spacing h outwards and h1, h2 along the patch."""
+    k, a, b = patch[0] - height, patch[1], patch[2]
+    f1, f2 = h * a / h1, h * b / h2
+    e = h * (k + a * p + b * q) / (1.0 + f1 * f1 + f2 * f2)
+    u, v = p - e * f1 / h1, q - e * f2 / h2  # the foot of the point on the plane
+    off_u, off_v = abs(u - patch[3]) > patch[5], abs(v - patch[4]) > patch[5]
+    if off_u or off_v:  # the nearest point is on one of the edges that the foot lies beyond
+        best = np.inf
+        foot_u, foot_v = u, v
+        if off_u:
+            s = patch[3] + math.copysign(patch[5], foot_u - patch[3])
+            t = (h2 * h2 * q - h * h * b * (k + a * s)) / (h2 * h2 + h * h * b * b)
+            t = min(max(t, patch[4] - patch[5]), patch[4] + patch[5])
+            best = (h * (k + a * s + b * t)) ** 2 + (h1 * (s - p)) ** 2 + (h2 * (t - q)) ** 2
+            u, v = s, t
+        if off_v:
+            t = patch[4] + math.copysign(patch[5], foot_v - patch[4])
+            s = (h1 * h1 * p - h * h * a * (k + b * t)) / (h1 * h1 + h * h * a * a)
+            s = min(max(s, patch[3] - patch[5]), patch[3] + patch[5])
+            if (h * (k + a * s + b * t)) ** 2 + (h1 * (s - p)) ** 2 + (h2 * (t - q)) ** 2 < best:
+                u, v = s, t
+    if patch[6] + patch[7] * u + patch[8] * v > 0.0:  # beyond the rim: the nearest point is on the rim
+        s, t = patch[11] - patch[9], patch[12] - patch[10]
+        d0, d1, d2 = h * (a * s + b * t), h1 * s, h2 * t
+        r0, r1, r2 = h * (k + a * patch[9] + b * patch[10]), h1 * (patch[9] - p), h2 * (patch[10] - q)
+        along = -(r0 * d0 + r1 * d1 + r2 * d2) / max(d0 * d0 + d1 * d1 + d2 * d2, 1e-300)
+        along = min(max(along, 0.0), 1.0)
+        u, v = patch[9] + along * s, patch[10] + along * t
+    return math.sqrt((h * (k + a * u + b * v)) ** 2 + (h1 * (u - p)) ** 2 + (h2 * (v - q)) ** 2)
+
+
+@jit
+def lines_in_box(offsets: Any, via: Any, shape: Any, h: Any) -> tuple[Any, Any, Any]:
+    """The table of straight lines for one box: index offsets, lengths, index offsets of the voxels on the way."""
     sz, sy = shape[1] * shape[2], shape[2]
-    reach = np.empty(offsets.shape[0], np.int64)
-    length = np.empty(offsets.shape[0], np.float64)
-    for o in range(offsets.shape[0]):
-        reach[o] = offsets[o, 0] * sz + offsets[o, 1] * sy + offsets[o, 2]
-        length[o] = math.sqrt((offsets[o, 0] * h[0]) ** 2 + (offsets[o, 1] * h[1]) ** 2 + (offsets[o, 2] * h[2]) ** 2)
-    gate = np.empty((gates.shape[0], 2), np.int64)
-    for g in range(gates.shape[0]):
-        for side in range(2):
-            gate[g, side] = gates[g, side, 0] * sz + gates[g, side, 1] * sy + gates[g, side, 2]
-    for i in range(1, shape[0] - 1):
-        for j in range(1, shape[1] - 1):
-            for k in range(1, shape[2] - 1):
-                v = i * sz + j * sy + k
-                if T[v] != T[v] or mark[v] == 0:
+    step = offsets[:, 0] * sz + offsets[:, 1] * sy + offsets[:, 2]
+    length = np.sqrt((offsets[:, 0] * h[0]) ** 2 + (offsets[:, 1] * h[1]) ** 2 + (offsets[:, 2] * h[2]) ** 2)
+    return step, length, via[:, 0] * sz + via[:, 1] * sy + via[:, 2]
+
+
+@jit
+def in_sight(T: Any, mark: Any, pace: Any, v: int, w: int, way: Any, first_way: Any) -> bool:
+    """Whether one of the ways from v to w is free: all in the component, or in a source, and of one speed."""
+    if pace.size > 1 and pace[v] != pace[w]:
+        return False
+    for n in range(first_way.size - 1):
+        free = True
+        for m in range(first_way[n], first_way[n + 1]):
+            x = v + way[m]
+            if not mark[x] & OUTSIDE and (math.isnan(T[x]) or (pace.size > 1 and pace[x] != pace[w])):
+                free = False
+                break
+        if free:
+            return True
+    return False
+
+
+@jit
+def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band: float, lines: Any) -> None:
+    """Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time."""
+    offsets, first_line, first_way, via = lines
+    step, length, way = lines_in_box(offsets, via, shape, h)
+    rim, patch = np.empty(4), np.empty(13)
+    at = np.empty(3, np.int64)
+    for at[0] in range(PAD, shape[0] - PAD):
+        for at[1] in range(PAD, shape[1] - PAD):
+            for at[2] in range(PAD, shape[2] - PAD):
+                v = (at[0] * shape[1] + at[1]) * shape[2] + at[2]
+                if math.isnan(T[v]) or mark[v] == 0:
                     continue
-                for face in range(7):
+                for face in range(7):  # the seventh is the centre of a source inside
                     if not mark[v] & (1 << face):
                         continue
-                    c = a = b = mu = mv = 0.0
-                    half = 0.5
+                    if face < 6 and not make_patch(T, mark, shape, at, face, h, fit, rim, patch):
+                        continue
                     axis, sign = face // 2, 2 * (face % 2) - 1
-                    ax_p = 1 if axis == 0 else 0
-                    ax_q = 1 if axis == 2 else 2
-                    if face < 6:
-                        if fit:
-                            c, a, b = fit_plane(mark, shape, i, j, k, face)
-                            ga, gb = a * h[axis] / h[ax_p], b * h[axis] / h[ax_q]
-                            if ga ** 2 + gb ** 2 > STEEP:
-                                continue
-                            mu = FOOT * (0.5 - c) / (1 + ga * ga + gb * gb) * ga * h[axis] / h[ax_p]
-                            mv = FOOT * (0.5 - c) / (1 + ga * ga + gb * gb) * gb * h[axis] / h[ax_q]
-                            half = HALF
+                    one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
                     for o in range(offsets.shape[0]):
-                        z, y, x = i + offsets[o, 0], j + offsets[o, 1], k + offsets[o, 2]
+                        z, y, x = at[0] + offsets[o, 0], at[1] + offsets[o, 1], at[2] + offsets[o, 2]
                         if z < 0 or y < 0 or x < 0 or z >= shape[0] or y >= shape[1] or x >= shape[2]:
                             continue
-                        w = v + reach[o]
-                        if T[w] != T[w]:
+                        w = v + step[o]
+                        if math.isnan(T[w]):
                             continue
-                        d = length[o]
+                        t = length[o]
                         if face < 6:
-                            d = patch_distance(
-                                0.5 + c - sign * offsets[o, axis], a, b, offsets[o, ax_p], offsets[o, ax_q],
-                                h[axis], h[ax_p], h[ax_q], mu, mv, half,
+                            t = patch_distance(
+                                patch, sign * offsets[o, axis], offsets[o, one], offsets[o, two], h[axis], h[one], h[two]
                             )
-                        if o > 0 and d > band:
+                        if o > 0 and t > band:
                             continue
-                        if v2.size > 1:
-                            d /= v2[w]
-                        if np.float32(d) < T[w] and visible(T, mark, v2, v, w, gate[first_gate[o] : first_gate[o + 1]]):
-                            T[w] = d
-    if fit:
-        for v in range(T.size):
-            if T[v] == np.inf and mark[v]:
-                d = np.inf
-                for face in range(6):
-                    if mark[v] & (1 << face):
-                        d = min(d, 0.5 * h[face // 2])
-                T[v] = d / v2[v] if v2.size > 1 else d
+                        if pace.size > 1:
+                            t /= pace[w]
+                        if t < T[w] and in_sight(T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]):
+                            T[w] = t
+    for v in range(T.size):
+        if T[v] == np.inf and mark[v]:  # touches, but no patch is in sight
+            for face in range(6):
+                if mark[v] & (1 << face):
+                    T[v] = min(T[v], np.float32(0.5 * h[face // 2] / (pace[v] if pace.size > 1 else 1.0)))
+
+
+# ---- the difference equation ----------------------------------------------------------------------------------------
 
 
 @jit
@@ -319,92 +437,126 @@ def upwind_root(a1: float, b1: float, a2: float, b2: float, a3: float, b3: float
     t = b1 + math.sqrt(rhs / a1)
     if t <= b2:
         return t
-    d2 = b2 - b1
-    s, m, r = a1 + a2, a2 * d2, a2 * d2 * d2 - rhs
-    t = b1 + (m + math.sqrt(m * m - s * r)) / s
+    d = b2 - b1
+    s, m, r = a1 + a2, a2 * d, a2 * d * d - rhs
+    t = b1 + (m + math.sqrt(max(m * m - s * r, 0.0))) / s
     if t <= b3:
         return t
-    d3 = b3 - b1
-    s, m, r = s + a3, m + a3 * d3, r + a3 * d3 * d3
-    return b1 + (m + math.sqrt(m * m - s * r)) / s
+    d = b3 - b1
+    s, m, r = s + a3, m + a3 * d, r + a3 * d * d
+    return b1 + (m + math.sqrt(max(m * m - s * r, 0.0))) / s
 
 
 @jit
-def lower(a: float, b: float) -> float:
-    """The smaller of two times; inf for nan."""
-    m = np.float32(np.inf)
-    if a < m:
-        m = a
-    if b < m:
-        m = b
-    return m
+def earlier(T: Any, v: int, step: int) -> float:
+    """The earlier of two opposite neighbours; inf where neither is in the component (nan)."""
+    first = np.float32(np.inf)
+    if T[v - step] < first:
+        first = T[v - step]
+    if T[v + step] < first:
+        first = T[v + step]
+    return first
 
 
 @jit
-def second_order_axis(T: Any, times: Any, v: int, g: int, step: int, stride: int, alpha: float, margin: float) -> tuple[float, float, bool]:
-    """Weight and base of one axis' upwind difference, of second order where two neighbours arrive one after the other."""
-    base, weight, any_upwind = np.inf, alpha, False
-    best = np.inf
+def second_difference(
+    T: Any, times: Any, v: int, g: int, step: int, stride: int, weight: float, margin: float
+) -> tuple[float, float]:
+    """Weight and base of the upwind difference along one axis; base inf if no neighbour is upwind."""
+    base, nearest, alpha = np.inf, np.inf, weight
     for side in range(-1, 2, 2):
-        i, j = v + side * step, v + 2 * side * step
-        if T[i] < T[v] - margin:
-            any_upwind = True
-            near = float(times[g + side * stride])
-            if near < best:
-                best = near
-                base, weight = near, alpha
-                if T[j] < T[i] - margin:
-                    far = float(times[g + 2 * side * stride])
-                    if far < near:
-                        base, weight = near + (near - far) / 3.0, 2.25 * alpha
-    return weight, base, any_upwind
+        near, far = v + side * step, v + 2 * side * step
+        if T[near] < T[v] - margin and times[g + side * stride] < nearest:
+            nearest = float(times[g + side * stride])
+            base, alpha = nearest, weight
+            if T[far] < T[near] - margin and times[g + 2 * side * stride] < nearest:
+                base += (nearest - times[g + 2 * side * stride]) / 3.0
+                alpha = 2.25 * weight
+    return alpha, base
+
+
+@jit
+def second_order(
+    T: Any, mark: Any, pace: Any, shape: Any, low: Any, h: Any, max_time: float, lines: Any, table: Any, entries: Any,
+    times: Any, volume: Any,
+) -> None:
+    """Set `times`, the flat output, at the voxels of one bucket in the order of arrival; they hold straight-line times or inf."""
+    offsets, first_line, first_way, _ = lines
+    step, length, way = table
+    sz, sy = shape[1] * shape[2], shape[2]
+    gz, gy = volume[1] * volume[2], volume[2]
+    for entry in np.sort(entries):
+        v = entry & INDEX
+        i, j, k = v // sz, v % sz // sy, v % sy
+        g = (low[0] + i) * gz + (low[1] + j) * gy + low[2] + k
+        slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
+        if T[v] >= times[g] - KEEP * min(h[0], h[1], h[2]) * slowness:
+            continue
+        az, bz = second_difference(T, times, v, g, sz, gz, h[0] ** -2, EARLIER * h[0] * slowness)
+        ay, by = second_difference(T, times, v, g, sy, gy, h[1] ** -2, EARLIER * h[1] * slowness)
+        ax, bx = second_difference(T, times, v, g, 1, 1, h[2] ** -2, EARLIER * h[2] * slowness)
+        t = float(T[v])  # where rounding hides who is earlier
+        if min(bz, by, bx) < np.inf:
+            t = upwind_root(az, bz, ay, by, ax, bx, slowness * slowness)
+        if math.isnan(T[v - sz] + T[v + sz] + T[v - sy] + T[v + sy] + T[v - 1] + T[v + 1]):
+            for o in range(1, offsets.shape[0]):
+                z, y, x = i + offsets[o, 0], j + offsets[o, 1], k + offsets[o, 2]
+                if z < 0 or y < 0 or x < 0 or z >= shape[0] or y >= shape[1] or x >= shape[2]:
+                    continue
+                w = v + step[o]
+                if T[w] < T[v] - EARLIER * length[o] * slowness:
+                    straight = times[g + offsets[o, 0] * gz + offsets[o, 1] * gy + offsets[o, 2]] + length[o] * slowness
+                    if straight < t and in_sight(T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]):
+                        t = straight
+        times[g] = t if t <= max_time else np.inf
 
 
 @jit
 def march(
-    T: Any, bits: Any, v2: Any, shape: Any, low: Any, times: Any, volume: Any, h: Any, order: int, limit: float, max_time: float, delta: float
+    T: Any, mark: Any, pace: Any, shape: Any, low: Any, h: Any, order: int, max_time: float, width: float, lines: Any,
+    times: Any, volume: Any,
 ) -> None:
-    """Solve one box: order 1 in T; order 2 in `times` (the flat output), bucket by bucket as order 1 becomes final."""
+    """Solve one box from its starting times: order 1 in T and, if asked for, order 2 in `times`."""
+    bits = T.view(np.int32)
+    table = lines_in_box(lines[0], lines[3], shape, h)
     sz, sy = shape[1] * shape[2], shape[2]
-    gz, gy = volume[1] * volume[2], volume[2]
     steps = np.array([-sz, sz, -sy, sy, -1, 1])
-    az, ay, ax = 1.0 / h[0] ** 2, 1.0 / h[1] ** 2, 1.0 / h[2] ** 2
-    waiting = np.empty(1024, np.int64)
-    now = np.empty(1024, np.int64)
-    done = np.empty(1024, np.int64)
-    n_waiting = 0
-    earliest = np.float32(np.inf)
+    az, ay, ax = h[0] ** -2, h[1] ** -2, h[2] ** -2
+    limit = 1.5 * max_time if order == 2 else max_time  # order 1 is at most 3/2 of order 2: so are the roots, step by step
+    now, later, done = np.empty(1024, np.int64), np.empty(1024, np.int64), np.empty(1024, np.int64)
+    n_later = 0
+    first = np.float32(np.inf)
     rhs = 1.0
     for v in range(T.size):
         if T[v] < np.inf and T[v] <= limit:
-            if n_waiting == waiting.size:
-                waiting = grown(waiting)
-            waiting[n_waiting] = np.int64(bits[v]) << 32 | v
-            n_waiting += 1
-            earliest = min(earliest, T[v])
-    while n_waiting:
-        threshold = np.float32(max(earliest + delta, earliest * 1.000001))
-        earliest = np.float32(np.inf)
+            if n_later == later.size:
+                later = grown(later)
+            later[n_later] = np.int64(bits[v]) << 32 | v
+            n_later += 1
+            first = min(first, T[v])
+    while n_later:
+        threshold = np.float32(max(first + width, first * (1.0 + 1e-6)))
+        first = np.float32(np.inf)
         n_now = n_done = kept = 0
-        for e in range(n_waiting):
-            v = waiting[e] & INDEX
-            if waiting[e] >> 32 != bits[v]:
-                continue
-            if T[v] < threshold:
+        for e in range(n_later):
+            t = T[later[e] & INDEX]
+            if later[e] >> 32 != bits[later[e] & INDEX]:
+                continue  # a better time was entered since
+            if t < threshold:
                 if n_now == now.size:
                     now = grown(now)
-                now[n_now] = waiting[e]
+                now[n_now] = later[e]
                 n_now += 1
             else:
-                earliest = min(earliest, T[v])
-                waiting[kept] = waiting[e]
+                first = min(first, t)
+                later[kept] = later[e]
                 kept += 1
-        n_waiting = kept
+        n_later = kept
         head = 0
         while head < n_now:
             entry = now[head]
-            head += 1
             v = entry & INDEX
+            head += 1
             if entry >> 32 != bits[v]:
                 continue
             if order == 2:
@@ -414,91 +566,63 @@ def march(
                 n_done += 1
             for step in steps:
                 w = v + step
-                if T[w] > T[v]:
-                    if v2.size > 1:
-                        rhs = 1.0 / (float(v2[w]) * v2[w])
-                    t = np.float32(upwind_root(
-                        az, lower(T[w - sz], T[w + sz]), ay, lower(T[w - sy], T[w + sy]), ax, lower(T[w - 1], T[w + 1]), rhs
-                    ))
-                    if t < T[w]:
-                        T[w] = t
-                        if t < threshold:
-                            if n_now == now.size:
-                                now = grown(now)
-                            now[n_now] = np.int64(bits[w]) << 32 | w
-                            n_now += 1
-                        elif t <= limit:
-                            if n_waiting == waiting.size:
-                                waiting = grown(waiting)
-                            waiting[n_waiting] = np.int64(bits[w]) << 32 | w
-                            n_waiting += 1
-                            earliest = min(earliest, t)
+                if not T[w] > T[v]:
+                    continue
+                if pace.size > 1:
+                    rhs = 1.0 / (float(pace[w]) * pace[w])
+                t = np.float32(
+                    upwind_root(az, earlier(T, w, sz), ay, earlier(T, w, sy), ax, earlier(T, w, 1), rhs)
+                )
+                if t < T[w]:
+                    T[w] = t
+                    entry = np.int64(bits[w]) << 32 | w
+                    if t < threshold:
+                        if n_now == now.size:
+                            now = grown(now)
+                        now[n_now] = entry
+                        n_now += 1
+                    elif t <= limit:
+                        if n_later == later.size:
+                            later = grown(later)
+                        later[n_later] = entry
+                        n_later += 1
+                        first = min(first, t)
         if order == 2:
             kept = 0
             for e in range(n_done):
                 if done[e] >> 32 == bits[done[e] & INDEX]:
                     done[kept] = done[e]
                     kept += 1
-            for entry in np.sort(done[:kept]):
-                v = entry & INDEX
-                i = v // sz
-                j = (v - i * sz) // sy
-                g = (low[0] + i) * gz + (low[1] + j) * gy + low[2] + v - i * sz - j * sy
-                slow = 1.0
-                if v2.size > 1:
-                    slow = 1.0 / v2[v]
-                if T[v] >= times[g] - KEEP * delta * slow:
-                    t = times[g]
-                else:
-                    bz, tz, z_in = second_order_axis(T, times, v, g, sz, gz, az, EARLIER * h[0] * slow)
-                    by, ty, y_in = second_order_axis(T, times, v, g, sy, gy, ay, EARLIER * h[1] * slow)
-                    bx, tx, x_in = second_order_axis(T, times, v, g, 1, 1, ax, EARLIER * h[2] * slow)
-                    t = T[v]
-                    if z_in or y_in or x_in:
-                        t = np.float32(upwind_root(bz, tz, by, ty, bx, tx, slow * slow))
-                times[g] = t if t <= max_time else np.float32(np.inf)
+            second_order(T, mark, pace, shape, low, h, max_time, lines, table, done[:kept], times, volume)
 
 
 @jit(parallel=True)
 def solve(
-    boxes: Any, largest_first: Any, owner: Any, workers: int, source: Any, speed: Any, h: Any, fit: bool, offsets: Any, gates: Any,
-    first_gate: Any, band: float, order: int, max_time: float, delta: float, out: Any, ids: Any, times: Any,
+    boxes: Any, largest_first: Any, owner: Any, workers: int, source: Any, speed: Any, h: Any, fit: bool, band: float,
+    lines: Any, order: int, max_time: float, width: float, out: Any, ids: Any, times: Any,
 ) -> None:
-    """Solve every component: one padded box after the other, each worker its own components."""
+    """Solve every component, each worker its own ones; `ids` and `times` are `out` as integers and flat."""
     for worker in numba.prange(workers):
         room = 0
         for c in range(boxes.shape[0]):
             if owner[c] == worker:
                 b = boxes[c]
-                room = max(room, (b[1] - b[0] + 2) * (b[3] - b[2] + 2) * (b[5] - b[4] + 2))
-        T_all = np.empty(room, np.float32)
-        mark_all = np.empty(room, np.uint8)
-        v2_all = np.empty(room if speed.size else 1, np.float32)
-        volume = np.array([out.shape[0], out.shape[1], out.shape[2]])
+                room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
+        T_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8)
+        pace_room = np.empty(room if speed.size else 1, np.float32)
+        volume = np.array(out.shape)
         for c in largest_first:
             if owner[c] != worker:
                 continue
-            b = boxes[c]
-            low = np.array([b[0] - 1, b[2] - 1, b[4] - 1])
-            shape = np.array([b[1] - b[0] + 2, b[3] - b[2] + 2, b[5] - b[4] + 2])
+            low = boxes[c, 0:6:2] - PAD
+            shape = boxes[c, 1:6:2] + PAD - low
             size = shape[0] * shape[1] * shape[2]
-            T, mark = T_all[:size], mark_all[:size]
-            v2 = v2_all[: size if speed.size else 1]
-            if fill_box(out, ids, source, speed, c + 1, low, shape, T, mark, v2) == 0:
+            T, mark, pace = T_room[:size], mark_room[:size], pace_room[: size if speed.size else 1]
+            if not fill_box(out, ids, source, speed, c + 1, low, shape, T, mark, pace):
                 continue
-            start_box(T, mark, v2, shape, h, fit, offsets, gates, first_gate, band)
+            start_box(T, mark, pace, shape, h, fit, band, lines)
             if order == 2:
-                for i in range(1, shape[0] - 1):
-                    for j in range(1, shape[1] - 1):
-                        for k in range(1, shape[2] - 1):
-                            t = T[(i * shape[1] + j) * shape[2] + k]
-                            if t < np.inf:
-                                out[low[0] + i, low[1] + j, low[2] + k] = t if t <= max_time else np.inf
-            march(T, T.view(np.int32), v2, shape, low, times, volume, h, order, 1.5 * max_time if order == 2 else max_time, max_time, delta)
+                write_times(T, shape, low, max_time, out)
+            march(T, mark, pace, shape, low, h, order, max_time, width, lines, times, volume)
             if order == 1:
-                for i in range(1, shape[0] - 1):
-                    for j in range(1, shape[1] - 1):
-                        for k in range(1, shape[2] - 1):
-                            t = T[(i * shape[1] + j) * shape[2] + k]
-                            if t == t:
-                                out[low[0] + i, low[1] + j, low[2] + k] = t if t <= max_time else np.inf
+                write_times(T, shape, low, max_time, out)
