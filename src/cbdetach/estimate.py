@@ -41,9 +41,7 @@ class Estimate:
         )
 
 
-def estimate(
-    shape: tuple[int, int, int], slab: int, halos: dict[str, int], *, grey: bool, largest_particle: int = 0
-) -> Estimate:
+def estimate(shape: tuple[int, int, int], slab: int, halos: dict[str, int], *, grey: bool) -> Estimate:
     """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices."""
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
@@ -77,20 +75,25 @@ def refuse_what_cannot_fit(need: Estimate, out: Path, memory: float | None = Non
         )
 
 
-def available_memory() -> float | None:
+def available_memory(proc: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Bytes of memory that can still be used, within this process's control group; None where it cannot be known."""
     try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-        free = float(fields["MemAvailable"].split()[0]) * 1024
+        free = 1024 * _fields(proc / "meminfo")["MemAvailable:"]
     except (OSError, KeyError, ValueError):
         return None
     try:
-        group = Path("/sys/fs/cgroup")
-        limit = float((group / "memory.max").read_text())
-        free = min(free, limit - float((group / "memory.current").read_text()))
-    except (OSError, ValueError):
+        limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        held = _fields(group / "memory.stat")
+        # Cached files count as used, but are given up when memory is asked for.
+        free = min(free, limit - used + held["active_file"] + held["inactive_file"])
+    except (OSError, KeyError, ValueError):  # no such group, or no limit ("max")
         pass
     return free
+
+
+def _fields(path: Path) -> dict[str, float]:
+    """The lines `name number ...` of a file of the kernel."""
+    return {name: float(number) for name, number, *_ in map(str.split, path.read_text().splitlines())}
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,138 @@
+"""What a run will need: it grows with the slabs and not with the height, and what cannot fit is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cbdetach.errors import InputError
+from cbdetach.estimate import BASE_BYTES, Estimate, available_memory, estimate, refuse_what_cannot_fit
+
+HALOS = {"phases": 4, "segment": 32, "detachment": 6, "diffusion": 32, "damage": 20}
+
+
+def need(height: int = 1000, slab: int = 64, *, plane: int = 500, grey: bool = True) -> Estimate:
+    return estimate((height, plane, plane), slab, HALOS, grey=grey)
+
+
+def test_memory_does_not_grow_with_the_height() -> None:
+    assert need(1000).memory == need(2000).memory == need(10_000).memory
+
+
+def test_memory_of_a_volume_thinner_than_a_window_is_that_of_the_volume() -> None:
+    assert need(50, 64).memory == need(50, 1000).memory < need(1000, 64).memory
+
+
+def test_memory_grows_with_slab_halo_and_plane() -> None:
+    assert need(slab=32).memory < need(slab=64).memory < need(slab=128).memory
+    assert need(plane=250).memory < need(plane=500).memory
+    shape = (1000, 500, 500)
+    thin, thick = (estimate(shape, 64, {"segment": halo}, grey=True) for halo in (8, 64))
+    assert thin.memory < thick.memory
+    window = (64 + 2 * 64) * 500 * 500
+    assert thick.memory - BASE_BYTES == pytest.approx(window * 60)
+
+
+def test_the_stage_that_needs_the_memory_is_named() -> None:
+    assert estimate((999, 9, 9), 64, {"segment": 300}, grey=True).stage == "segment"
+    assert estimate((999, 9, 9), 64, {"damage": 300}, grey=True).stage == "damage"
+
+
+def test_disk_and_time_grow_with_the_volume_alone() -> None:
+    one, two = need(1000), need(2000)
+    assert two.disk == 2 * one.disk
+    assert two.seconds > 1.8 * one.seconds
+    assert need(slab=32).disk == one.disk
+    assert need(grey=False).seconds < one.seconds
+    assert need(grey=False).disk == one.disk
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (3600, "60 min"), (9000, "2.5 h")]
+)
+def test_in_words(seconds: float, words: str) -> None:
+    assert str(Estimate(1.26e9, 5.4e7, seconds, "segment")) == (
+        f"needs about 1.3 GB of memory (most in segment), 0.05 GB of disk and {words} on two cores"
+    )
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_what_fits_is_not_refused(tmp_path: Path) -> None:
+    refuse_what_cannot_fit(Estimate(2e9, 1e9, 60, "segment"), tmp_path / "out", memory=2e9, disk=1e9)
+    refuse_what_cannot_fit(Estimate(1.0, 1.0, 60, "segment"), tmp_path / "a" / "b" / "out")
+    assert not (tmp_path / "a").exists()
+
+
+def test_too_little_memory_names_the_options(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"memory: this run needs about 2\.0 GB, 1\.5 GB are free; ") as caught:
+        refuse_what_cannot_fit(Estimate(2e9, 1e9, 60, "segment"), tmp_path, memory=1.5e9, disk=1e12)
+    assert all(option in str(caught.value) for option in ("--crop", "--bin 2", "--slab"))
+
+
+def test_too_little_disk_names_the_options(tmp_path: Path) -> None:
+    out = tmp_path / "not" / "yet"
+    with pytest.raises(InputError, match=r"this run needs about 1\.00 GB of disk, 0\.50 GB are free") as caught:
+        refuse_what_cannot_fit(Estimate(2e9, 1e9, 60, "segment"), out, memory=1e12, disk=5e8)
+    assert str(caught.value).startswith("-o/--out: ")
+    assert f" at {tmp_path};" in str(caught.value)
+    assert all(option in str(caught.value) for option in ("another folder", "--crop", "--bin 2"))
+
+
+def test_the_system_is_asked_where_nothing_is_given(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"memory: this run needs about 1000000000\.0 GB"):
+        refuse_what_cannot_fit(Estimate(1e18, 1.0, 60, "segment"), tmp_path)
+    with pytest.raises(InputError, match="of disk"):
+        refuse_what_cannot_fit(Estimate(1.0, 1e21, 60, "segment"), tmp_path, memory=1e12)
+
+
+# ---- memory of this machine ------------------------------------------------------------------------------------------
+
+
+def test_there_is_memory() -> None:
+    free = available_memory()
+    if not Path("/proc/meminfo").exists():
+        assert free is None
+    else:
+        assert free is not None
+        assert free > 1e6
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    (tmp_path / "meminfo").write_text("MemTotal:       65536000 kB\nMemAvailable:    8000000 kB\nHugePages_Total:  0\n")
+    return tmp_path
+
+
+def limited(folder: Path, limit: str, used: float, cached: float) -> Path:
+    """Write the files of a control group, a quarter of whose cached files are inactive."""
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used:.0f}\n")
+    (folder / "memory.stat").write_text(
+        f"anon {used - cached:.0f}\ninactive_file {cached / 4:.0f}\nactive_file {3 * cached / 4:.0f}\n"
+    )
+    return folder
+
+
+def test_without_a_control_group_it_is_the_machine_s(machine: Path) -> None:
+    assert available_memory(machine, machine / "none") == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"), [("4000000000", 3e9), ("90000000000", 8_192_000_000), ("max", 8_192_000_000)]
+)
+def test_a_control_group_can_lower_it(machine: Path, limit: str, free: float) -> None:
+    assert available_memory(machine, limited(machine, limit, used=1e9, cached=0)) == free
+
+
+def test_cached_files_are_not_in_the_way(machine: Path) -> None:
+    """A container that has read a large file has used up its limit, yet nothing is held."""
+    assert available_memory(machine, limited(machine, "4000000000", used=3.9e9, cached=3.6e9)) == pytest.approx(3.7e9)
+
+
+def test_it_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None:
+    assert available_memory(tmp_path) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 1 kB\n")
+    assert available_memory(tmp_path) is None
