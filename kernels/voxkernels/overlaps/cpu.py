@@ -1,11 +1,11 @@
 """How many pixels each pair of labels of two images shares.
 
 Both images are read side by side, line by line, as runs over which neither label changes. The ends of a line's runs are
-listed first, without a branch: the list's length is increased by the outcome of the comparison (a branch that cannot be
-predicted at every end costs five times as much). A run then adds its length to the counter of its pair, found in a hash
-table (open addressing, linear probing); the run of two backgrounds is skipped. Work is one comparison for each pixel and
-one look-up for each run, and only pairs that occur take memory. Pairs with one background are counted too: with them,
-the sums over all partners of a label are its size.
+listed first, without a branch: the list grows by the outcome of the comparison (a branch that cannot be predicted at
+every end costs five times as much). A run then adds its length to the counter of its pair, found in a hash table (open
+addressing, linear probing); the run of two backgrounds is skipped. Work is one comparison for each pixel and one hash
+for each run, and only pairs that occur take memory. Pairs with one background are counted too: with them, the sums over
+all partners of a label are its size.
 
 The lines are cut into chunks with a table each. Counts are integers, so the sum over the chunks is exact, and the same
 whatever the number of threads.

@@ -66,7 +66,7 @@ def region_properties(
     labels  : (Z, Y, X), any integer type, not negative. 0 is background. Labels need not be consecutive: memory goes by
               how many there are.
     image   : (Z, Y, X) grey values, integer or floating point, or None. Other types than uint8, uint16, float32 and
-              float64 are converted to float64. A nan makes its label's mean and std nan.
+              float64 are converted to float64. A nan makes its label's mean and std nan, its min and max void.
     spacing : (dz, dy, dx), voxel size.
     origin  : (z, y, x) integers, index of voxel [0, 0, 0] in the whole volume, where `labels` is a part of it.
 

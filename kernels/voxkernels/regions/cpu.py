@@ -1,9 +1,9 @@
 """Sums over every label of a volume, in one pass over its runs.
 
 A line of the volume along x falls into runs of equal labels. The ends of its runs are listed first, without a branch
-(one that cannot be predicted costs more than all the rest). A run of n voxels then adds to its label the count, the sums
-of z, y, x and of their six products in closed form, and its ends to the bounding box, so the work is one comparison for
-each voxel and a few integer operations for each run.
+(one that cannot be predicted costs more than all the rest). Then a run of n voxels adds to its label the count, the
+sums of z, y, x and of their six products in closed form, and its ends to the bounding box: the work is one comparison
+for each voxel and a few integer operations for each run.
 
 Position sums are integers modulo 2^64. Addition and shifts of the origin are then exact whatever overflows on the way,
 as long as the final sums about a region's own bounding box stay below 2^63, that is count * extent^2 < 9e18. Exact
