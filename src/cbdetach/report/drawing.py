@@ -23,7 +23,7 @@ class Drawing:
     figure: Figure
     table: DataFrame
     vector: bool = True  # on the page as SVG; else as PNG
-    wide: bool = False  # as wide as the page
+    place: str = "half"  # of the page's width; or "wide": the whole; or "aside": two thirds, the caption beside
 
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:

@@ -85,7 +85,7 @@ def flow(summary: Summary) -> Drawing:
         "particle without contact to carbon/binder has no diffusion length; its detachment counts.",
         figure,
         pd.DataFrame(rows, columns=["step", "particles"]),
-        wide=True,
+        place="wide",
     )
 
 
@@ -178,7 +178,7 @@ def histogram(run: ReportInput) -> Drawing | str:
         "phases share. " + caption,
         figure,
         pd.DataFrame(data),
-        wide=True,
+        place="wide",
     )
 
 
@@ -401,6 +401,7 @@ def depth_profile(run: ReportInput) -> Drawing | str:
         "value: for detachment those used, for damage all.",
         figure,
         frame,
+        place="aside",
     )
 
 

@@ -55,7 +55,7 @@ class Picture:
     title: str
     caption: str
     source: str  # data URI
-    wide: bool  # as wide as the page
+    place: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _save(run: ReportInput, drawing: Drawing) -> Picture:
         drawing.table.to_csv(temporary, index=False, lineterminator="\n")
     shown, mime = ("svg", "image/svg+xml") if drawing.vector else ("png", "image/png")
     source = f"data:{mime};base64,{base64.b64encode(encoded[shown]).decode()}"
-    return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.wide)
+    return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.place)
 
 
 def _png(picture: Any) -> str:

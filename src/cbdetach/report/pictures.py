@@ -276,6 +276,7 @@ def longest_path(run: ReportInput) -> Drawing | str:
         figure,
         pd.DataFrame(rows, columns=["label", "path", "start", "z_index", "y_index", "x_index"]),
         vector=False,
+        place="aside",
     )
 
 
