@@ -65,12 +65,16 @@ class Run:
 
     def export_labels(self, path: str | Path) -> Path:
         """Write the particle labels as a TIFF that Fiji opens with its scale."""
-        from cbdetach.volume import write_label_tiff
+        from cbdetach.volume import label_dtype, write_label_tiff
 
         labels = self.volumes["particles"]
         step = 16
         slabs = (np.asarray(labels[z : z + step]) for z in range(0, labels.shape[0], step))
-        write_label_tiff(Path(path), slabs, labels.shape, labels.dtype, self.voxel_size)
+        kind = label_dtype(int(self.table["label"].max()))
+        try:
+            write_label_tiff(Path(path), slabs, labels.shape, kind, self.voxel_size)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another file.") from None
         return Path(path)
 
     def close(self) -> None:
