@@ -72,6 +72,15 @@ def cuboid(rng: np.random.Generator, edge: float, frame: Vector) -> npt.NDArray[
     return (abs(np.tensordot(frame, x, axes=1)).max(axis=0) < edge / 2).astype(np.int32)
 
 
+def plane(rng: np.random.Generator, side: int, n: Vector) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], float]:
+    """A half-space; the column of CBD in the middle of the rest, `side` wide, touches a known area of its plane."""
+    axis = int(abs(n).argmax())
+    x = grid(rng, side)
+    across = np.delete(x, axis, axis=0)
+    column = (abs(across) < side / 2).all(axis=0)
+    return (along(n, x) < 0).astype(np.int32), column.astype(np.uint8), side**2 / abs(n[axis])
+
+
 def rotation(rng: np.random.Generator) -> Vector:
     """A random orthonormal frame."""
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
@@ -104,6 +113,8 @@ def rows(repeats: int, seed: int = 0) -> Iterator[tuple[str, str, dict[str, Vect
     def facet(truth: float) -> Any:
         return lambda area: 100 * (area[CBD] / truth - 1)
 
+    bodies = [plane(rng, 40, direction(rng)) for _ in range(repeats)]
+    yield "plane, any direction", "%", table([((half, column), {}, facet(area)) for half, column, area in bodies])
     for radius in (5, 8, 10, 14, 20, 28):
         cases: list[Any] = []
         for _ in range(repeats):

@@ -134,6 +134,26 @@ def test_plane_between_the_ends_of_the_volume(slope: float) -> None:
     assert area == pytest.approx(2 * 60 * np.hypot(1, slope), rel=0.01)
 
 
+def test_planes_in_all_directions() -> None:
+    """Faces of a plane towards a column of another phase, away from the ends of the volume."""
+    rng = np.random.default_rng(0)
+    ratio: dict[str, list[float]] = {estimator: [] for estimator in ESTIMATORS}
+    for seed in range(40):
+        n = rng.normal(size=3)
+        n /= np.linalg.norm(n)
+        axis = abs(n).argmax()
+        x = positions(30, seed=seed)
+        labels = (np.tensordot(n, x, 1) < 0).astype(np.int32)
+        column = (abs(np.delete(x, axis, axis=0)) < 15).all(axis=0).astype(np.uint8)
+        for estimator in ESTIMATORS:
+            area = vk.contact_areas(labels, column, estimator=estimator).area[0, 1]
+            ratio[estimator].append(area / (30**2 / abs(n[axis])))
+    assert np.mean(ratio["weighted"]) == pytest.approx(1, abs=0.003)
+    assert np.std(ratio["weighted"]) < 0.01
+    assert np.mean(ratio["crofton"]) == pytest.approx(1, abs=0.01)
+    assert 1.3 < np.mean(ratio["faces"]) < 1.7
+
+
 @pytest.mark.parametrize("shell", [1, 2, 3])
 def test_attached_fraction_of_capped_balls(shell: int) -> None:
     """The class of a face is that of the voxel behind it: a film of one voxel counts like a thick shell."""

@@ -11,8 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import as_labels, choice, narrow_labels
-from voxkernels.components import cpu
+from .._arrays import as_labels, choice, narrow_labels
+from . import cpu
 
 INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numba
 
-from voxkernels._compile import jit
+from .._compile import jit
 
 
 @jit(parallel=True)

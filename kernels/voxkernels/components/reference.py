@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import as_labels, choice, narrow_labels
+from .._arrays import as_labels, choice, narrow_labels
 
 
 def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDArray[Any], int]:

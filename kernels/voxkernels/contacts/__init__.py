@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import (
+from .._arrays import (
     UNIT,
     Spacing,
     as_labels,
@@ -27,7 +27,7 @@ from voxkernels._arrays import (
     narrow_labels,
     same_shape,
 )
-from voxkernels.contacts import cpu
+from . import cpu
 
 CONTACT_HALO = 2
 """How many slices around a core the area of its faces depends on."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_spacing, choice
-from voxkernels.contacts import CONTACT_HALO, ContactAreas, check_arguments, crofton_factors, merge_contacts
+from .._arrays import UNIT, Spacing, as_spacing, choice
+from . import CONTACT_HALO, ContactAreas, check_arguments, crofton_factors, merge_contacts
 
 __all__ = ["CONTACT_HALO", "ContactAreas", "contact_areas", "merge_contacts"]
 
@@ -119,8 +119,8 @@ def _weight(padded: npt.NDArray[Any], voxel: Voxel, axis: int, sign: int, size: 
         ]
     )
     deep, inner, outer, far = inside.sum(axis=(1, 2))
-    convex = outer == far == 0 and (deep == inner or deep <= 18)
-    concave = deep == inner == 25 and (far == outer or far >= 7)
+    convex = outer == far == 0 and (deep == inner or deep <= 16)
+    concave = deep == inner == 25 and (far == outer or far >= 9)
     if convex or concave:
         return 1.0
     others = [a for a in range(3) if a != axis]
