@@ -1027,6 +1027,9 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed
         for axis in range(3):
             centre[:, axis] += np.bincount(pairs[:, 1], push[axis], n) - np.bincount(pairs[:, 0], push[axis], n)
         if closed:
+            if 80 <= step < 200:  # the lowest settle on the collector
+                hover = centre[:, 0] - below
+                centre[:, 0] -= 0.2 * hover * np.clip(1 - hover / typical, 0, 1)
             centre[:, 0] = np.clip(centre[:, 0], below, np.maximum(box[0] - above, below))
         if step > 200 and gap.min(initial=0) > -0.02 * typical:
             break
