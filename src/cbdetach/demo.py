@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
-from cbdetach.store import whole_file
+from cbdetach.store import RunFolder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +24,12 @@ STEP = 32
 """Slices of the phantom that are made at a time."""
 
 SMALLEST_IOU = 0.5
-"""Overlap from which a found and a true particle are one."""
+"""Overlap above which a found and a true particle are one."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a run has found beside what is true, over uncut particles matched one to one (IoU at least 0.5).
+    """What a run has found beside what is true, over uncut particles matched one to one (IoU above 0.5).
 
     Errors are found minus true. Diameters in micrometres.
     """
@@ -112,19 +113,19 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known], b[known]
     ratio = left["equivalent_diameter_um"].to_numpy(float) / right["equivalent_diameter_um"].to_numpy(float)
-    many = a.size > 1
+    varied = a.size > 0 and np.ptp(a) > 0 and np.ptp(b) > 0
     return Agreement(
         n_found=int((~found.table["touches_border"].astype(bool)).sum()),
         n_true=int((~truth["touches_border"].astype(bool)).sum()),
         n_matched=int(uncut.sum()),
         diameter_found=float(left["equivalent_diameter_um"].median()),
         diameter_true=float(right["equivalent_diameter_um"].median()),
-        diameter_bias=float(np.mean(ratio - 1)) if ratio.size else float("nan"),
-        detachment_found=float(np.mean(a)) if many else float("nan"),
-        detachment_true=float(np.mean(b)) if many else float("nan"),
-        detachment_mae=float(np.mean(np.abs(a - b))) if many else float("nan"),
-        detachment_bias=float(np.mean(a - b)) if many else float("nan"),
-        detachment_r=float(np.corrcoef(a, b)[0, 1]) if many else float("nan"),
+        diameter_bias=_mean(ratio - 1),
+        detachment_found=_mean(a),
+        detachment_true=_mean(b),
+        detachment_mae=_mean(np.abs(a - b)),
+        detachment_bias=_mean(a - b),
+        detachment_r=float(np.corrcoef(a, b)[0, 1]) if varied else float("nan"),
         crack_found=float(left["crack_fraction"].mean()),
         crack_true=float(right["crack_fraction"].mean()),
         pore_found=float(left["pore_fraction"].mean()),
@@ -132,8 +133,13 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
     )
 
 
+def _mean(values: Array) -> float:
+    """Mean, nan of nothing."""
+    return float(np.mean(values)) if values.size else float("nan")
+
+
 def match(found: Any, true: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Labels of two volumes that are the same particle: IoU of at least 0.5, which makes the match one to one."""
+    """Labels of two volumes that are the same particle: IoU above 0.5, which makes the match one to one."""
     shares = [
         vk.overlap_counts(np.asarray(found[z : z + STEP]), np.asarray(true[z : z + STEP]))
         for z in range(0, found.shape[0], STEP)
@@ -167,9 +173,18 @@ def demo(
     """Make the electrode, measure it, and say what was found, what is true, and where the report lies."""
     from cbdetach.pipeline import run
 
+    if not overwrite and RunFolder(out / "run").read_record() is not None:
+        raise InputError(
+            f"-o/--out: {out} holds a demo already; choose another folder, or replace it with --overwrite."
+        )
     phantom = Phantom(PhantomSettings(shape=(size, size, size), seed=seed))
     volume = out / "phantom.h5"
-    write_phantom(phantom, volume)
+    try:
+        write_phantom(phantom, volume)
+    except OSError as error:
+        raise InputError(
+            f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another folder."
+        ) from None
     with run(volume, out / "run", threads=threads, overwrite=overwrite, progress=progress) as found:
         import h5py
 
