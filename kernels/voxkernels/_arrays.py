@@ -42,16 +42,20 @@ def as_spacing(spacing: Any) -> Spacing:
     return values[0], values[1], values[2]
 
 
-def as_array(name: str, value: Any, ndim: int) -> npt.NDArray[Any]:
-    """Check that `value` is a NumPy array of `ndim` axes; return it in native byte order and C order."""
+def as_array(name: str, value: Any, ndim: int, axes: str = "") -> npt.NDArray[Any]:
+    """Check that `value` is a NumPy array of `ndim` axes; return it in native byte order and C order.
+
+    `axes` names them in the message, by default those of a volume, an image or a list.
+    """
     if not isinstance(value, np.ndarray):
         module = type(value).__module__.split(".")[0]
         hint = "Copy it to the host first." if module in {"cupy", "torch"} else "Convert it with numpy.asarray."
         raise TypeError(f"{name}: must be a NumPy array; got {describe(value)} of type {type(value).__name__}. {hint}")
     if value.ndim != ndim:
-        axes = {1: "(N,)", 2: "(Y, X)", 3: "(Z, Y, X)"}.get(ndim, f"{ndim}-dimensional")
-        hint = "Add a first axis with array[None] for a single slice." if (ndim, value.ndim) == (3, 2) else ""
-        raise ValueError(f"{name}: must be {axes}; got {describe(value)}. {hint}".rstrip())
+        wanted = axes or {1: "(N,)", 2: "(Y, X)", 3: "(Z, Y, X)"}.get(ndim, f"{ndim}-dimensional")
+        one_slice = wanted == "(Z, Y, X)" and value.ndim == 2
+        hint = "Add a first axis with array[None] for a single slice." if one_slice else ""
+        raise ValueError(f"{name}: must be {wanted}; got {describe(value)}. {hint}".rstrip())
     array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     return array if array.flags.writeable else np.asarray(_SameMemory(array))
 

@@ -61,7 +61,7 @@ class ParallelKernel:
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
-        functools.update_wrapper(self, dispatcher.py_func)
+        functools.update_wrapper(self, dispatcher)
 
     def __call__(self, *args: Any) -> Any:
         with _one_caller if _threading_layer() == "workqueue" else contextlib.nullcontext():

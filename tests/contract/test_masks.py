@@ -227,7 +227,8 @@ def test_inputs_are_not_written(ops: ModuleType) -> None:
     ("change", "error", "message"),
     [
         ({"masks": np.ones((2, 28, 28), int)}, TypeError, r"masks: must be of a floating-point type; got .*int64"),
-        ({"masks": np.ones((28, 28))}, ValueError, r"masks: must be \(Z, Y, X\); got .*\(28, 28\)"),
+        ({"masks": np.ones((28, 28))}, ValueError, r"masks: must be \(N, H, W\); got .*\(28, 28\)"),
+        ({"boxes": np.ones(4)}, ValueError, r"boxes: must be \(N, 4\); got an array of shape \(4,\)"),
         ({"masks": np.ones((2, 0, 28))}, ValueError, r"masks: must have at least one pixel; got .*\(2, 0, 28\)"),
         ({"boxes": np.ones((3, 4))}, ValueError, r"boxes: must be \(2, 4\), one row for each mask; got .*\(3, 4\)"),
         ({"boxes": np.ones((2, 4), int)}, TypeError, r"boxes: must be of a floating-point type; got .*int64"),

@@ -280,6 +280,11 @@ def test_a_parallel_kernel_keeps_its_name_and_docstring() -> None:
     assert cpu.paint_masks.__doc__.startswith("Paint detection")
 
 
+def test_kernels_run_uncompiled_for_debugging(package: Path) -> None:
+    program = "from toy.kernels import double, fill\nprint(double(4), double.__name__, fill.__name__)"
+    assert run(package, program, NUMBA_DISABLE_JIT="1") == "8 double fill"
+
+
 # Importing and warming up
 
 

@@ -45,16 +45,16 @@ def paste_masks(
     TypeError, ValueError : wrong type, shape or number of masks, boxes and scores; boxes or scores not finite; an
     empty shape; a threshold out of range.
     """
-    grids = _as_floats("masks", masks, 3)
+    grids = _as_floats("masks", masks, 3, "(N, H, W)")
     n, mask_y, mask_x = grids.shape
     if mask_y == 0 or mask_x == 0:
         raise ValueError(f"masks: must have at least one pixel; got {describe(grids)}.")
-    corners = _as_floats("boxes", boxes, 2)
+    corners = _as_floats("boxes", boxes, 2, "(N, 4)")
     if corners.shape != (n, 4):
         raise ValueError(f"boxes: must be ({n}, 4), one row for each mask; got {describe(corners)}.")
     if not np.all(np.abs(corners) < FARTHEST):
         raise ValueError("boxes: must be finite and below 2**31 pixels; got other values. Drop those detections.")
-    ranks = _as_floats("scores", scores, 1)
+    ranks = _as_floats("scores", scores, 1, "(N,)")
     if ranks.shape != (n,):
         raise ValueError(f"scores: must be ({n},), one for each mask; got {describe(ranks)}.")
     if not np.all(np.isfinite(ranks)):
@@ -82,8 +82,8 @@ def _pixel_boxes(boxes: npt.NDArray[Any], mask_y: int, mask_x: int) -> npt.NDArr
     return np.concatenate([first, np.maximum(last - first + 1, 1)], axis=1)
 
 
-def _as_floats(name: str, value: Any, ndim: int) -> npt.NDArray[Any]:
-    array = as_array(name, value, ndim)
+def _as_floats(name: str, value: Any, ndim: int, axes: str) -> npt.NDArray[Any]:
+    array = as_array(name, value, ndim, axes)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: must be of a floating-point type; got {describe(array)}.")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -22,8 +22,8 @@ def paste_masks(
     threshold: float = 0.5,
 ) -> npt.NDArray[np.int32]:
     """As `voxkernels.paste_masks`."""
-    grids = as_array("masks", masks, 3)
-    corners = as_array("boxes", boxes, 2)
+    grids = as_array("masks", masks, 3, "(N, H, W)")
+    corners = as_array("boxes", boxes, 2, "(N, 4)")
     ranks = as_array("scores", scores, 1)
     for name, array in (("masks", grids), ("boxes", corners), ("scores", ranks)):
         if array.dtype.kind != "f":

@@ -1,9 +1,10 @@
-"""Region properties, slowly and obviously: a loop over labels, positions in full, unbounded integers, two passes."""
+"""Region properties, slowly and obviously: a loop over labels, positions in full, exact arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from statistics import mean, pstdev
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,15 @@ def region_properties(
     if names and names[-1] >= 2**63:
         raise ValueError(f"labels: must be below 2**63; got {names[-1]}. Renumber them from 1.")
     rows = []
-    statistics = []
+    grey_rows = []
     for name in names:
         positions = [[int(i) + int(o) for i, o in zip(p, corner, strict=True)] for p in np.argwhere(grid == name)]
         rows.append(_sums(positions))
         if grey is not None:
-            values = grey[grid == name].astype(np.float64)
-            mean = values.mean() if values[0] != values.max() or values[0] != values.min() else values[0]
-            statistics.append([mean, np.sqrt(np.mean((values - mean) ** 2)), values.min(), values.max()])
-    return _result(names, rows, None if grey is None else statistics, size)
+            values = [float(value) for value in grey[grid == name]]
+            known = not any(np.isnan(values))
+            grey_rows.append([mean(values), pstdev(values), min(values), max(values)] if known else [np.nan] * 4)
+    return _result(names, rows, None if grey is None else grey_rows, size)
 
 
 def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
@@ -61,13 +62,13 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
             raise ValueError("parts: must all have grey statistics or none; got both. Give the image for every part.")
     names = sorted({int(name) for part in listed for name in part.labels})
     rows = []
-    statistics = []
+    grey_rows = []
     for name in names:
         pieces = [(part, int(k)) for part in listed for k in np.flatnonzero(part.labels == name)]
         rows.append(_join([_sums_of(part, k) for part, k in pieces]))
         if with_grey:
-            statistics.append(_join_grey(pieces))
-    return _result(names, rows, statistics if with_grey else None, spacing)
+            grey_rows.append(_join_grey(pieces))
+    return _result(names, rows, grey_rows if with_grey else None, spacing)
 
 
 Sums = tuple[int, list[int], list[int], list[int]]
@@ -104,7 +105,7 @@ def _join(pieces: list[Sums]) -> Sums:
 
 def _join_grey(pieces: list[tuple[RegionProperties, int]]) -> list[float]:
     count = 0
-    mean = squares = 0.0
+    middle = squares = 0.0
     lows, highs = [], []
     for part, k in pieces:
         assert part.mean is not None
@@ -112,13 +113,13 @@ def _join_grey(pieces: list[tuple[RegionProperties, int]]) -> list[float]:
         assert part.min is not None
         assert part.max is not None
         n = int(part.count[k])
-        delta = float(part.mean[k]) - mean
+        delta = float(part.mean[k]) - middle
         squares += float(part.std[k]) ** 2 * n + delta**2 * count * n / (count + n)
-        mean += delta * n / (count + n)
+        middle += delta * n / (count + n)
         count += n
         lows.append(float(part.min[k]))
         highs.append(float(part.max[k]))
-    return [mean, (squares / count) ** 0.5, float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))]
+    return [middle, (squares / count) ** 0.5, min(lows), max(highs)]
 
 
 def _result(names: list[int], rows: list[Sums], grey: list[list[float]] | None, spacing: Spacing) -> RegionProperties:
