@@ -25,8 +25,13 @@ LIBRARIES = (
     "pandas",
     "pyarrow",
     "matplotlib",
+    "pydantic",
+    "typer",
     "onnxruntime",
 )
+
+PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+"""Of ONNX Runtime, fastest first. Wheels name others too, such as services to call over the net."""
 
 
 def examine() -> str:
@@ -64,7 +69,7 @@ def _layer() -> str:
 
     vk.label(np.ones((2, 2, 2), dtype=np.bool_))
     try:
-        return str(numba.threading_layer())
+        return str(getattr(numba, "threading_layer")())  # noqa: B009
     except ValueError:
         return "no threading"
 
@@ -86,8 +91,10 @@ def _providers() -> str:
     except ImportError:
         return "onnxruntime is missing: pip install 'cbdetach[cpu]'"
     available = onnxruntime.get_available_providers()
-    best = next(p for p in ("TensorrtExecutionProvider", "CUDAExecutionProvider", *available) if p in available)
-    faster = "" if best != "CPUExecutionProvider" else "; no GPU provider in this wheel (pip install 'cbdetach[gpu]')"
+    best = next((p for p in PROVIDERS if p in available), None)
+    if best is None:
+        return f"none of {', '.join(PROVIDERS)} is in this wheel of onnxruntime"
+    faster = "" if best != PROVIDERS[-1] else "; no GPU provider in this wheel (pip install 'cbdetach[gpu]')"
     return f"{best}{faster}"
 
 
