@@ -315,8 +315,8 @@ def threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
 
 
 def thickness_edges(job: Job) -> Array:
-    """Bins of the carbon/binder thickness histogram: one voxel wide, up to 40 voxels."""
-    return np.arange(41) * min(job.voxel_size)
+    """Bins of the carbon/binder thickness histogram, one voxel wide around 1 to 40 voxels, as films have whole ones."""
+    return (np.arange(41) + 0.5) * min(job.voxel_size)
 
 
 def report_stage(job: Job) -> dict[str, Any]:
