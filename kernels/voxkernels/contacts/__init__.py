@@ -33,7 +33,7 @@ CONTACT_HALO = 2
 """How many slices around a core the area of its faces depends on."""
 
 _ESTIMATORS = {"faces": cpu.FACES, "crofton": cpu.CROFTON, "weighted": cpu.WEIGHTED}
-_SMALLEST_TABLE = 1 << 12
+_SMALLEST_TABLE = 1 << 14
 _LARGEST_PHASE = (1 << 16) - 1
 
 
