@@ -14,11 +14,15 @@ share of active material in the voxel after blur, ``e`` the grey value of what e
 3. Unmixing: ``e = (grey - A) / (1 - A)``, averaged over less than the blur with weights that fall steeply towards the
    active phase, is what lies beyond a rim voxel: 0 for void, the CBD level for CBD. It becomes the next ``E``.
 
-At the end a voxel is active inside the surface; outside, CBD or void according to ``e``. In a gap between two particles
-``A`` holds the tails of both, so a void gap, or a crack, is not taken for CBD while the gap is wide enough to see.
+At the end a voxel is active inside the surface. Outside, ``e`` is looked at once more, closer to the surface, and the
+voxel is CBD where ``e`` exceeds a share of the highest ``e`` around it, within limits. Beside thick CBD that is the
+void/CBD threshold. A film as thin as the blur never reaches the CBD level and its rounds end with void beyond it; what
+the blur left of it is judged by its own height. In a gap between two particles ``A`` holds the tails of both, so a void
+gap, or a crack, is not taken for CBD while the gap is wide enough to see.
 
 Linear mixing is that of Santago and Gage (IEEE TMI 12, 566, 1993), who model the partial volume in the histogram, as
-`find_thresholds` does too; the unmixing in space is ours. Cost: about 20 separable Gaussian filters of the window.
+`find_thresholds` does too; the unmixing in space is ours. Cost: about 24 separable Gaussian filters
+of the window; 30 bytes per voxel.
 """
 
 from __future__ import annotations
@@ -41,6 +45,11 @@ FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 ROUNDS = 4
 SMOOTHING = 0.5  # sigma of the noise filter, in sigmas of the blur: widens the blur by 12 %
 BEYOND = 0.8  # sigma of the window over which "what lies beyond" is averaged, in sigmas of the blur
+CLOSE = 0.65  # the same for the last look
+STEEP, GENTLE = 8, 2  # powers of (1 - A) that weight it: far from the surface, and close to it
+PLATEAU = 1.5  # how far the highest value around is looked for, in sigmas of the blur
+SHARE = 1.2  # of that height times the relative void/CBD threshold: where a film ends
+FLOOR = 0.4  # least height of a film, as a part of the void/CBD threshold
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
 STEP = np.array([(1 + math.erf(z / math.sqrt(2))) / 2 for z in np.linspace(-2.5, 2.5, 31)])  # a blurred step, sampled
 CBD_PLACE, CBD_PLACE_SD = 0.35, 0.1  # where electron density puts CBD between void and active
@@ -301,6 +310,8 @@ class _Blur:
     smooth: tuple[float, ...]
     mask: tuple[float, ...]  # of the sub-voxel mask, which has the extent of a voxel in it already
     beyond: tuple[float, ...]
+    close: tuple[float, ...]
+    plateau: tuple[int, ...]
     step: float  # the side of a voxel
     delta: float  # the rim
 
@@ -314,6 +325,8 @@ class _Blur:
             tuple(SMOOTHING * blur / h for h in spacing),
             tuple(math.sqrt(max(sigma**2 - h**2 / 12, 0.0)) / h for h in spacing),
             tuple(BEYOND * blur / h for h in spacing),
+            tuple(CLOSE * blur / h for h in spacing),
+            tuple(int(PLATEAU * sigma / h + 0.5) for h in spacing),
             side,
             FWHM_PER_SIGMA * blur,
         )
@@ -322,8 +335,11 @@ class _Blur:
 def halo(spacing: tuple[float, float, float], edge_width_um: float) -> int:
     """Slices needed on both sides of a slab so that `resolve_phases` gives what it gives on the whole volume."""
     blur = _Blur.of(_spacing(spacing), _width(edge_width_um))
-    reach = [int(TRUNCATE * s[0] + 0.5) for s in (blur.smooth, blur.mask, blur.beyond)]
-    return reach[0] + ROUNDS * (reach[1] + reach[2]) + math.ceil(MARGIN * blur.delta / spacing[0]) + 2
+    smooth, mask, beyond, close = (
+        int(TRUNCATE * s[0] + 0.5) for s in (blur.smooth, blur.mask, blur.beyond, blur.close)
+    )
+    look_up = math.ceil(MARGIN * blur.delta / spacing[0]) + 2
+    return smooth + ROUNDS * (mask + beyond) + close + blur.plateau[0] + look_up
 
 
 def resolve_phases(
@@ -342,8 +358,7 @@ def resolve_phases(
 
     Moving `thresholds.cbd_active` moves surfaces that face void by the same share of their step.
     """
-    from scipy.ndimage import gaussian_filter
-    from scipy.special import ndtri
+    from scipy.ndimage import maximum_filter
 
     image = np.asarray(grey)
     if image.ndim != 3:
@@ -356,65 +371,101 @@ def resolve_phases(
             f"got {thresholds.void_cbd:g}, {thresholds.cbd_active:g}."
         )
     cut = np.float32((thresholds.void_cbd - v) / (a - v))
-    level = (c - v) / (a - v)
-    lift = float(ndtri(np.clip((thresholds.cbd_active - c) / (a - c), 0.02, 0.98)))
-    scale = np.float32(blur.sigma / blur.step)
-
-    def smooth(x: Float32, sigma: tuple[float, ...]) -> None:
-        gaussian_filter(x, sigma, output=x, mode="nearest", truncate=TRUNCATE)
+    level = np.float32((c - v) / (a - v))
+    step = _Step(blur, (thresholds.cbd_active - c) / (a - c))
 
     u = image.astype(np.float32)
     u -= np.float32(v)
     u /= np.float32(a - v)
-    smooth(u, blur.smooth)
+    _smooth(u, blur.smooth)
     beyond = np.full_like(u, level)
     shift = np.zeros_like(u)
-    mask = np.empty_like(u)
     for _ in range(ROUNDS):
-        depth = _depth(u, beyond, lift, scale)
-        np.clip(depth + shift + np.float32(0.5), 0, 1, out=mask)
-        smooth(mask, blur.mask)
-        # where the blurred mask and the data cross one half: curvature
-        weight = np.exp(-np.square(depth / scale) * 2, dtype=np.float32)
-        weight += np.float32(1e-6)
-        depth -= scale * ndtri(np.clip(mask, 1e-3, 1 - 1e-3))
-        depth *= weight
-        smooth(depth, blur.beyond)
-        smooth(weight, blur.beyond)
-        depth /= weight
-        shift += depth
+        depth = step.depth(u, beyond)
+        active = depth + shift
+        active += np.float32(0.5)
+        np.clip(active, 0, 1, out=active)
+        _smooth(active, blur.mask)
+        shift += step.curvature(depth, active, blur)
         np.clip(shift, -0.7, 0.7, out=shift)
-        # what lies beyond
-        np.subtract(1, mask, out=weight)
-        np.clip(weight, 1e-3, 1, out=weight)
-        np.subtract(u, mask, out=depth)
-        depth /= weight
-        np.clip(depth, -0.5 * level, 1.5 * level, out=depth)
-        weight **= 8
-        weight += np.float32(1e-6)
-        depth *= weight
-        smooth(depth, blur.beyond)
-        smooth(weight, blur.beyond)
-        depth /= weight
-        np.clip((depth - cut) * np.float32(level / (2 * 0.8 * cut)) + np.float32(level / 2), 0, level, out=beyond)
-    inside = _depth(u, beyond, lift, scale)
+        del depth
+        beyond = _unmixed(u, active, level, STEEP, blur.beyond)
+        # towards void or CBD, whichever is nearer: the surface has one of them beyond it
+        beyond -= cut
+        beyond *= level / (2 * np.float32(0.8) * cut)
+        beyond += level / 2
+        np.clip(beyond, 0, level, out=beyond)
+    inside = step.depth(u, beyond)
     inside += shift
-    outer = np.where(mask < 0.02, u, depth) >= cut
+    del beyond, shift
+    other = _unmixed(u, active, level, GENTLE, blur.close)
+    height = np.where(active < 0.8, other, np.float32(-1))
+    maximum_filter(height, [2 * n + 1 for n in blur.plateau], output=height, mode="nearest")
+    height *= np.float32(SHARE) * cut / level
+    np.clip(height, FLOOR * cut, cut, out=height)
+    outer = np.where(active < 0.02, u >= cut, other >= height)
     phases = np.where(inside >= 0, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
-    return phases, _unresolved(phases, mask, blur, spacing)
+    return phases, _unresolved(phases, active, blur, spacing)
 
 
-def _depth(u: Float32, beyond: Float32, lift: float, scale: np.float32) -> Float32:
-    """Signed distance inside the active surface, in voxels, from the grey value across one blurred step."""
-    from scipy.special import ndtri
+def _smooth(x: Float32, sigma: tuple[float, ...]) -> None:
+    from scipy.ndimage import gaussian_filter
 
-    share = u - beyond
-    share /= 1 - beyond
-    np.clip(share, 1e-3, 1 - 1e-3, out=share)
-    depth: Float32 = ndtri(share, out=share)
-    depth -= np.float32(lift)
-    depth *= scale
-    return depth
+    gaussian_filter(x, sigma, output=x, mode="nearest", truncate=TRUNCATE)
+
+
+class _Step:
+    """A blurred step from active (1) to what lies beyond, and back from grey values to distances, in voxels."""
+
+    def __init__(self, blur: _Blur, level: float) -> None:
+        from scipy.special import ndtri
+
+        self.scale = np.float32(blur.sigma / blur.step)
+        self.lift = np.float32(ndtri(min(max(level, 0.02), 0.98)))  # the surface's own place on the step
+
+    def depth(self, u: Float32, beyond: Float32) -> Float32:
+        """Signed distance inside the active surface."""
+        share = u - beyond
+        share /= 1 - beyond
+        return self._distance(share, self.lift)
+
+    def curvature(self, depth: Float32, active: Float32, blur: _Blur) -> Float32:
+        """How much deeper the data put the surface than the blurred mask does, carried along the normal."""
+        weight = np.square(depth)
+        weight *= -2 / self.scale**2
+        np.exp(weight, out=weight)
+        weight += np.float32(1e-6)
+        lag = depth - self._distance(active.copy(), np.float32(0))
+        lag *= weight
+        _smooth(lag, blur.beyond)
+        _smooth(weight, blur.beyond)
+        lag /= weight
+        return lag
+
+    def _distance(self, share: Float32, lift: np.float32) -> Float32:
+        from scipy.special import ndtri
+
+        np.clip(share, 1e-3, 1 - 1e-3, out=share)
+        ndtri(share, out=share)
+        share -= lift
+        share *= self.scale
+        return share
+
+
+def _unmixed(u: Float32, active: Float32, level: np.float32, power: int, sigma: tuple[float, ...]) -> Float32:
+    """Grey of what is not active, averaged over a window with weights (1 - active)^power."""
+    weight = 1 - active
+    np.clip(weight, 1e-3, 1, out=weight)
+    other = u - active
+    other /= weight
+    np.clip(other, -0.5 * level, 1.5 * level, out=other)
+    weight **= power
+    weight += np.float32(1e-6)
+    other *= weight
+    _smooth(other, sigma)
+    _smooth(weight, sigma)
+    other /= weight
+    return other
 
 
 def _unresolved(
