@@ -106,8 +106,10 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
     ids, own = match(found.volumes["particles"], true_labels)
     left = found.table.set_index("label").loc[ids].reset_index()
     right = truth.set_index("label").loc[own].reset_index()
-    uncut = ~(left["touches_border"].to_numpy(bool) | right["touches_border"].to_numpy(bool))
-    left, right = left[uncut], right[uncut]
+    whole = ~right["touches_border"].to_numpy(bool)
+    matched = int(whole.sum())
+    whole &= ~left["touches_border"].to_numpy(bool)
+    left, right = left[whole], right[whole]
     a = left["detachment_fraction"].to_numpy(float)
     b = right["detachment_fraction"].to_numpy(float)
     known = np.isfinite(a) & np.isfinite(b)
@@ -117,7 +119,7 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
     return Agreement(
         n_found=int((~found.table["touches_border"].astype(bool)).sum()),
         n_true=int((~truth["touches_border"].astype(bool)).sum()),
-        n_matched=int(uncut.sum()),
+        n_matched=matched,
         diameter_found=float(left["equivalent_diameter_um"].median()),
         diameter_true=float(right["equivalent_diameter_um"].median()),
         diameter_bias=_mean(ratio - 1),
