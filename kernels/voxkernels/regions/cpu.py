@@ -67,48 +67,48 @@ def collect_labels(labels, keys):
 
 
 @jit
-def add_run(sums, box, z, y, start, stop):
-    """Add the voxels (z, y, start:stop) to one label's `sums` (10,) and `box` (6,)."""
+def add_run(sums, box, row, z, y, start, stop):
+    """Add the voxels (z, y, start:stop) to one row of `sums` (N, 10) and `box` (N, 6)."""
     n = stop - start
     sum_x = n * start + n * (n - 1) // 2
     sum_xx = n * start * start + start * n * (n - 1) + n * (n - 1) * (2 * n - 1) // 6
-    if sums[0] == 0:
-        box[0], box[1], box[2] = z, y, start
-        box[3], box[4], box[5] = z + 1, y + 1, stop
-    else:
-        box[0], box[1], box[2] = min(box[0], z), min(box[1], y), min(box[2], start)
-        box[3], box[4], box[5] = max(box[3], z + 1), max(box[4], y + 1), max(box[5], stop)
-    sums[0] += n
-    sums[1] += n * z
-    sums[2] += n * y
-    sums[3] += sum_x
-    sums[4] += n * z * z
-    sums[5] += n * z * y
-    sums[6] += z * sum_x
-    sums[7] += n * y * y
-    sums[8] += y * sum_x
-    sums[9] += sum_xx
+    if sums[row, 0] == 0:
+        box[row, 0], box[row, 1], box[row, 2] = z, y, start
+        box[row, 3], box[row, 4], box[row, 5] = z + 1, y + 1, stop
+    else:  # lines come in order: z0 stays
+        box[row, 1], box[row, 2] = min(box[row, 1], y), min(box[row, 2], start)
+        box[row, 3], box[row, 4], box[row, 5] = z + 1, max(box[row, 4], y + 1), max(box[row, 5], stop)
+    sums[row, 0] += n
+    sums[row, 1] += n * z
+    sums[row, 2] += n * y
+    sums[row, 3] += sum_x
+    sums[row, 4] += n * z * z
+    sums[row, 5] += n * z * y
+    sums[row, 6] += z * sum_x
+    sums[row, 7] += n * y * y
+    sums[row, 8] += y * sum_x
+    sums[row, 9] += sum_xx
 
 
 @jit
-def add_grey_run(grey, is_new, values):
-    """Add the grey values of one run to one label's `grey` (5,)."""
+def add_grey_run(grey, row, is_new, image, line, start, stop):
+    """Add the grey values `image[line, start:stop]` to one row of `grey` (N, 5)."""
     if is_new:
-        grey[0] = grey[3] = grey[4] = values[0]
-    first, low, high = grey[0], grey[3], grey[4]
+        grey[row, 0] = grey[row, 3] = grey[row, 4] = image[line, start]
+    first, low, high = grey[row, 0], grey[row, 3], grey[row, 4]
     total = 0.0
     squares = 0.0
-    for value in values:
-        grey_value = np.float64(value)
-        deviation = grey_value - first
+    for x in range(start, stop):
+        value = np.float64(image[line, x])
+        deviation = value - first
         total += deviation
         squares += deviation * deviation
-        low = min(low, grey_value)
-        high = max(high, grey_value)
-    grey[1] += total
-    grey[2] += squares
-    grey[3] = low
-    grey[4] = high
+        low = min(low, value)
+        high = max(high, value)
+    grey[row, 1] += total
+    grey[row, 2] += squares
+    grey[row, 3] = low
+    grey[row, 4] = high
 
 
 @jit
@@ -144,7 +144,8 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, stops, sums, box, grey)
     n_lines = labels.shape[0]
     n_chunks = sums.shape[0]
     for chunk in prange(n_chunks):
-        chunk_stops = stops[chunk]
+        # One view for each chunk: a view for each run would cost more than the sums (Numba counts its references).
+        chunk_stops, chunk_sums, chunk_box, chunk_grey = stops[chunk], sums[chunk], box[chunk], grey[chunk]
         for line in range(n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks):
             z = line // lines_per_slice
             y = line - z * lines_per_slice
@@ -155,8 +156,8 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, stops, sums, box, grey)
                 if label != 0:
                     row = rows[find_slot(label, keys)] if keys.size else np.int64(label)
                     if image.size:
-                        add_grey_run(grey[chunk, row], sums[chunk, row, 0] == 0, image[line, start:stop])
-                    add_run(sums[chunk, row], box[chunk, row], z, y, start, stop)
+                        add_grey_run(chunk_grey, row, chunk_sums[row, 0] == 0, image, line, start, stop)
+                    add_run(chunk_sums, chunk_box, row, z, y, start, stop)
                 start = stop
 
 
