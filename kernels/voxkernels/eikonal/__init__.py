@@ -91,8 +91,9 @@ def travel_time(
     band = 0.0 if start == "centres" else BAND * steps.min()
     width = cpu.BUCKET * steps.min() / (field.max() if field.size else 1.0)
     cpu.solve(
-        boxes, largest_first, owner, workers, source.view(np.uint8), field, steps, start == "surface", band,
-        straight_lines((steps[0], steps[1], steps[2]), band), order, latest, width, times, ids, times.reshape(-1),
+        boxes, largest_first, owner, workers, source.reshape(-1).view(np.uint8), field.reshape(-1), steps, start == "surface", band,
+        straight_lines((steps[0], steps[1], steps[2]), band), order, latest, width,
+        np.array(times.shape), times.reshape(-1), ids.reshape(-1),
     )
     return times
 

@@ -32,16 +32,16 @@ import numpy as np
 
 from voxkernels._compile import jit
 
-PAD = 2  # rim of a box: a source voxel and its neighbour
+PAD = 3  # rim of a box: how far fits and straight lines reach, so that nothing has to be checked against its ends
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
-OUTSIDE = 128  # mark: a source outside the domain
+OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: where its neighbour is neither in the component nor a source
 INDEX = 0xFFFFFFFF  # lower half of a queue entry: index in the box; upper half: the bits of the time, which sort as the time
 
 NEAR = 6  # squared radius of the window of a fit, in columns
 REACH = 3  # how far up and down a column of that window the surface may be
 STEEP = 2.0  # squared slope above which another axis sees the surface better
 PATCH = 0.35  # half width of a fitted patch: between the face (0.5, its corners stick out of an oblique rim) and its centre
-BUCKET = 0.7  # width of a bucket, in the shortest steps
+BUCKET = 0.5  # width of a bucket, in the shortest steps
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
@@ -140,54 +140,56 @@ def deal(boxes: Any, largest_first: Any, workers: int, owner: Any) -> None:
 
 @jit
 def fill_box(
-    out: Any, ids: Any, source: Any, speed: Any, me: int, low: Any, shape: Any, T: Any, mark: Any, pace: Any
+    times: Any, ids: Any, source: Any, speed: Any, volume: Any, me: int, low: Any, shape: Any, T: Any, mark: Any, pace: Any
 ) -> bool:
-    """Copy one component: T = inf inside, nan outside, marks, speeds; `out` becomes inf. False if no source touches it."""
+    """Copy one component: T = inf inside, nan outside, marks, speeds; `times` becomes inf. False if no source touches it.
+
+    `times`, `ids` (its bits), `source` and `speed` are flat.
+    """
     sz, sy = shape[1] * shape[2], shape[2]
     started = False
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            for k in range(shape[2]):
-                v = i * sz + j * sy + k
-                z, y, x = low[0] + i, low[1] + j, low[2] + k
-                T[v] = np.nan
-                mark[v] = 0
-                if 0 <= z < out.shape[0] and 0 <= y < out.shape[1] and 0 <= x < out.shape[2]:
-                    if ids[z, y, x] == -me:
-                        T[v] = np.inf
-                        out[z, y, x] = np.inf
-                        if source[z, y, x]:
-                            mark[v] = INSIDE
-                            started = True
-                        if pace.size > 1:
-                            pace[v] = speed[z, y, x]
-                    elif source[z, y, x] and math.isnan(out[z, y, x]):
-                        mark[v] = OUTSIDE
-    for i in range(PAD, shape[0] - PAD):
-        for j in range(PAD, shape[1] - PAD):
-            for v in range(i * sz + j * sy + PAD, i * sz + j * sy + shape[2] - PAD):
-                if T[v] == np.inf:
-                    mark[v] |= (
-                        mark[v - sz] >> 7
-                        | mark[v + sz] >> 7 << 1
-                        | mark[v - sy] >> 7 << 2
-                        | mark[v + sy] >> 7 << 3
-                        | mark[v - 1] >> 7 << 4
-                        | mark[v + 1] >> 7 << 5
-                    )
-                    started |= mark[v] != 0
+    T[:] = np.nan
+    mark[:] = 0
+    for i in range(max(-low[0], 0), min(volume[0] - low[0], shape[0])):
+        for j in range(max(-low[1], 0), min(volume[1] - low[1], shape[1])):
+            row = ((low[0] + i) * volume[1] + low[1] + j) * volume[2] + low[2]
+            for k in range(max(-low[2], 0), min(volume[2] - low[2], shape[2])):
+                v, g = i * sz + j * sy + k, row + k
+                if ids[g] == -me:
+                    T[v] = np.inf
+                    times[g] = np.inf
+                    if source[g]:
+                        mark[v] = INSIDE
+                        started = True
+                    if pace.size > 1:
+                        pace[v] = speed[g]
+                elif source[g] and math.isnan(times[g]):
+                    mark[v] = OUTSIDE
+    for i in range(1, shape[0] - 1):
+        for j in range(1, shape[1] - 1):
+            for v in range(i * sz + j * sy + 1, i * sz + j * sy + shape[2] - 1):
+                if not mark[v] & OUTSIDE:
+                    continue
+                for face in range(6):
+                    w = v + (2 * (face % 2) - 1) * (sz if face < 2 else sy if face < 4 else 1)
+                    if T[w] == np.inf:
+                        mark[w] |= 1 << (face ^ 1)
+                        started = True
+                    elif mark[w] == 0:
+                        mark[v] |= 1 << face
     return started
 
 
 @jit
-def write_times(T: Any, shape: Any, low: Any, max_time: float, out: Any) -> None:
-    """Copy the times of one component to the volume."""
+def write_times(T: Any, volume: Any, low: Any, shape: Any, max_time: float, times: Any) -> None:
+    """Copy the times of one component to the flat volume."""
     for i in range(PAD, shape[0] - PAD):
         for j in range(PAD, shape[1] - PAD):
+            row = ((low[0] + i) * volume[1] + low[1] + j) * volume[2] + low[2]
             for k in range(PAD, shape[2] - PAD):
                 t = T[(i * shape[1] + j) * shape[2] + k]
                 if not math.isnan(t):
-                    out[low[0] + i, low[1] + j, low[2] + k] = t if t <= max_time else np.inf
+                    times[row + k] = t if t <= max_time else np.inf
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------
@@ -205,24 +207,22 @@ def fit_heights(mark: Any, shape: Any, at: Any, face: int) -> tuple[float, float
     s0 = s1 = s2 = s11 = s12 = s22 = h0 = h1 = h2 = 0.0
     for p in range(-2, 3):
         for q in range(-2, 3):
-            inside = 0 <= at[one] + p < shape[one] and 0 <= at[two] + q < shape[two]
-            if p * p + q * q > NEAR or not inside:
+            if p * p + q * q > NEAR:
                 continue
             column = at[0] * stride[0] + at[1] * stride[1] + at[2] + p * stride[one] + q * stride[two]
             for m in range(2 * REACH + 1):  # heights 0, 1, -1, 2, -2, ...: the nearest face of the column
                 height = (m + 1) // 2 if m % 2 else -(m // 2)
-                if 0 <= at[axis] + sign * height < shape[axis]:
-                    if mark[column + sign * height * stride[axis]] & (1 << face):
-                        s0 += 1.0
-                        s1 += p
-                        s2 += q
-                        s11 += p * p
-                        s12 += p * q
-                        s22 += q * q
-                        h0 += height
-                        h1 += height * p
-                        h2 += height * q
-                        break
+                if mark[column + sign * height * stride[axis]] & (OUTSIDE | 1 << face) == 1 << face:
+                    s0 += 1.0
+                    s1 += p
+                    s2 += q
+                    s11 += p * p
+                    s12 += p * q
+                    s22 += q * q
+                    h0 += height
+                    h1 += height * p
+                    h2 += height * q
+                    break
     s11 += 1e-6  # no slope across a single row of faces
     s22 += 1e-6
     d11, d12, d22 = s0 * s11 - s1 * s1, s0 * s12 - s1 * s2, s0 * s22 - s2 * s2
@@ -233,7 +233,7 @@ def fit_heights(mark: Any, shape: Any, at: Any, face: int) -> tuple[float, float
 
 
 @jit
-def fit_rim(T: Any, mark: Any, shape: Any, at: Any, face: int, rim: Any) -> bool:
+def fit_rim(mark: Any, shape: Any, at: Any, face: int, rim: Any) -> bool:
     """Where the source around a contact face ends: the plane rim[:3] . (x - at) = rim[3], x in voxels. False if nowhere.
 
     Its normal is the sum of the faces between outside source voxels and other voxels outside the domain, and it passes their middle.
@@ -244,30 +244,28 @@ def fit_rim(T: Any, mark: Any, shape: Any, at: Any, face: int, rim: Any) -> bool
     total = np.zeros(3)
     count = 0
     rim[:] = 0.0
-    for z in range(max(middle[0] - 2, 1), min(middle[0] + 3, shape[0] - 1)):
-        for y in range(max(middle[1] - 2, 1), min(middle[1] + 3, shape[1] - 1)):
-            for x in range(max(middle[2] - 2, 1), min(middle[2] + 3, shape[2] - 1)):
-                v = (z * shape[1] + y) * shape[2] + x
-                if mark[v] & OUTSIDE:
-                    stride = shape[1] * shape[2]
-                    for d in range(3):
-                        for side in range(-1, 2, 2):
-                            w = v + side * stride
-                            if math.isnan(T[w]) and mark[w] == 0:
-                                rim[d] += side
-                                total[0] += z - at[0]
-                                total[1] += y - at[1]
-                                total[2] += x - at[2]
-                                total[d] += 0.5 * side
-                                count += 1
-                        stride //= shape[d + 1] if d < 2 else 1
+    for z in range(middle[0] - 2, middle[0] + 3):
+        for y in range(middle[1] - 2, middle[1] + 3):
+            for x in range(middle[2] - 2, middle[2] + 3):
+                ends = mark[(z * shape[1] + y) * shape[2] + x]
+                if ends <= OUTSIDE:
+                    continue
+                for other in range(6):
+                    if ends & (1 << other):
+                        side = 2 * (other % 2) - 1
+                        rim[other // 2] += side
+                        total[0] += z - at[0]
+                        total[1] += y - at[1]
+                        total[2] += x - at[2]
+                        total[other // 2] += 0.5 * side
+                        count += 1
     if count:
         rim[3] = (rim[0] * total[0] + rim[1] * total[1] + rim[2] * total[2]) / count
     return count > 0
 
 
 @jit
-def make_patch(T: Any, mark: Any, shape: Any, at: Any, face: int, h: Any, fit: bool, rim: Any, patch: Any) -> bool:
+def make_patch(mark: Any, shape: Any, at: Any, face: int, h: Any, fit: bool, rim: Any, patch: Any) -> bool:
     """The piece of surface behind one contact face. False if another face represents it better.
 
     patch: height = [0] + [1] u + [2] v over the square of half width [5] around (u, v) = ([3], [4]), in voxels from the
@@ -289,7 +287,7 @@ def make_patch(T: Any, mark: Any, shape: Any, at: Any, face: int, h: Any, fit: b
     ra, rb = (h[axis] / h[one]) ** 2, (h[axis] / h[two]) ** 2
     foot = (0.5 - c) / (1.0 + ra * a * a + rb * b * b)  # the source voxel's centre, projected on the plane
     patch[1], patch[2], patch[3], patch[4] = a, b, foot * a * ra, foot * b * rb
-    if not fit_rim(T, mark, shape, at, face, rim):
+    if not fit_rim(mark, shape, at, face, rim):
         return True
     patch[6] = rim[axis] * sign * patch[0] - rim[3]
     patch[7] = rim[axis] * sign * a + rim[one]
@@ -383,6 +381,7 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
     offsets, first_line, first_way, via = lines
     step, length, way = lines_in_box(offsets, via, shape, h)
     rim, patch = np.empty(4), np.empty(13)
+    tilt = extent = 0.0
     at = np.empty(3, np.int64)
     for at[0] in range(PAD, shape[0] - PAD):
         for at[1] in range(PAD, shape[1] - PAD):
@@ -393,22 +392,29 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
                 for face in range(7):  # the seventh is the centre of a source inside
                     if not mark[v] & (1 << face):
                         continue
-                    if face < 6 and not make_patch(T, mark, shape, at, face, h, fit, rim, patch):
+                    if face < 6 and not make_patch(mark, shape, at, face, h, fit, rim, patch):
                         continue
                     axis, sign = face // 2, 2 * (face % 2) - 1
                     one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
+                    if face < 6:
+                        tilt = 1.0 + (patch[1] * h[axis] / h[one]) ** 2 + (patch[2] * h[axis] / h[two]) ** 2
+                        tilt = h[axis] / math.sqrt(tilt)
+                        extent = math.sqrt(
+                            (h[axis] * (abs(patch[0]) + abs(patch[1]) + abs(patch[2]))) ** 2
+                            + (h[one] * (abs(patch[3]) + patch[5])) ** 2
+                            + (h[two] * (abs(patch[4]) + patch[5])) ** 2
+                        )
                     for o in range(offsets.shape[0]):
-                        z, y, x = at[0] + offsets[o, 0], at[1] + offsets[o, 1], at[2] + offsets[o, 2]
-                        if z < 0 or y < 0 or x < 0 or z >= shape[0] or y >= shape[1] or x >= shape[2]:
-                            continue
                         w = v + step[o]
-                        if math.isnan(T[w]):
+                        known = T[w] * pace[w] if pace.size > 1 else T[w]
+                        if not length[o] - extent < known:
                             continue
                         t = length[o]
                         if face < 6:
-                            t = patch_distance(
-                                patch, sign * offsets[o, axis], offsets[o, one], offsets[o, two], h[axis], h[one], h[two]
-                            )
+                            height, p, q = sign * offsets[o, axis], offsets[o, one], offsets[o, two]
+                            t = tilt * abs(patch[0] - height + patch[1] * p + patch[2] * q)  # to the whole plane
+                            if t < known:
+                                t = patch_distance(patch, height, p, q, h[axis], h[one], h[two])
                         if o > 0 and t > band:
                             continue
                         if pace.size > 1:
@@ -434,16 +440,14 @@ def upwind_root(a1: float, b1: float, a2: float, b2: float, a3: float, b3: float
         a2, b2, a3, b3 = a3, b3, a2, b2
         if b2 < b1:
             a1, b1, a2, b2 = a2, b2, a1, b1
-    t = b1 + math.sqrt(rhs / a1)
-    if t <= b2:
-        return t
-    d = b2 - b1
-    s, m, r = a1 + a2, a2 * d, a2 * d * d - rhs
-    t = b1 + (m + math.sqrt(max(m * m - s * r, 0.0))) / s
-    if t <= b3:
-        return t
-    d = b3 - b1
-    s, m, r = s + a3, m + a3 * d, r + a3 * d * d
+    if b1 == np.inf:
+        return np.inf
+    d2, d3 = b2 - b1, b3 - b1
+    if a1 * d2 * d2 >= rhs:
+        return b1 + math.sqrt(rhs / a1)
+    s, m, r = a1 + a2, a2 * d2, a2 * d2 * d2 - rhs
+    if s * d3 * d3 - 2.0 * m * d3 + r < 0.0:
+        s, m, r = s + a3, m + a3 * d3, r + a3 * d3 * d3
     return b1 + (m + math.sqrt(max(m * m - s * r, 0.0))) / s
 
 
@@ -500,9 +504,6 @@ def second_order(
             t = upwind_root(az, bz, ay, by, ax, bx, slowness * slowness)
         if math.isnan(T[v - sz] + T[v + sz] + T[v - sy] + T[v + sy] + T[v - 1] + T[v + 1]):
             for o in range(1, offsets.shape[0]):
-                z, y, x = i + offsets[o, 0], j + offsets[o, 1], k + offsets[o, 2]
-                if z < 0 or y < 0 or x < 0 or z >= shape[0] or y >= shape[1] or x >= shape[2]:
-                    continue
                 w = v + step[o]
                 if T[w] < T[v] - EARLIER * length[o] * slowness:
                     straight = times[g + offsets[o, 0] * gz + offsets[o, 1] * gy + offsets[o, 2]] + length[o] * slowness
@@ -599,9 +600,9 @@ def march(
 @jit(parallel=True)
 def solve(
     boxes: Any, largest_first: Any, owner: Any, workers: int, source: Any, speed: Any, h: Any, fit: bool, band: float,
-    lines: Any, order: int, max_time: float, width: float, out: Any, ids: Any, times: Any,
+    lines: Any, order: int, max_time: float, width: float, volume: Any, times: Any, ids: Any,
 ) -> None:
-    """Solve every component, each worker its own ones; `ids` and `times` are `out` as integers and flat."""
+    """Solve every component, each worker its own ones. `source`, `speed`, `times` and `ids`, its bits, are flat."""
     for worker in numba.prange(workers):
         room = 0
         for c in range(boxes.shape[0]):
@@ -610,7 +611,6 @@ def solve(
                 room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
         T_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8)
         pace_room = np.empty(room if speed.size else 1, np.float32)
-        volume = np.array(out.shape)
         for c in largest_first:
             if owner[c] != worker:
                 continue
@@ -618,11 +618,11 @@ def solve(
             shape = boxes[c, 1:6:2] + PAD - low
             size = shape[0] * shape[1] * shape[2]
             T, mark, pace = T_room[:size], mark_room[:size], pace_room[: size if speed.size else 1]
-            if not fill_box(out, ids, source, speed, c + 1, low, shape, T, mark, pace):
+            if not fill_box(times, ids, source, speed, volume, c + 1, low, shape, T, mark, pace):
                 continue
             start_box(T, mark, pace, shape, h, fit, band, lines)
             if order == 2:
-                write_times(T, shape, low, max_time, out)
+                write_times(T, volume, low, shape, max_time, times)
             march(T, mark, pace, shape, low, h, order, max_time, width, lines, times, volume)
             if order == 1:
-                write_times(T, shape, low, max_time, out)
+                write_times(T, volume, low, shape, max_time, times)
