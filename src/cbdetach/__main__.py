@@ -8,7 +8,9 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from cbdetach.cli import app
+        from cbdetach.cli import start
+
+        start()
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in {"cbdetach", "voxkernels"}:
             raise
@@ -17,7 +19,6 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
-    app()
 
 
 if __name__ == "__main__":

@@ -31,9 +31,23 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
 
 
+def start() -> None:
+    """Run the command that was typed. What was typed wrongly is one line and exit code 2, as other bad input is."""
+    try:
+        code = app(prog_name="cbdetach", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # only Typer's own errors have it; it names no class of theirs
+            raise
+        text = error.format_message().rstrip(".?")
+        command = getattr(getattr(error, "ctx", None), "command_path", "cbdetach")
+        print(text if "\n" in text else f"cbdetach: {text}; see {command} --help.", file=sys.stderr)
+        code = 2
+    raise SystemExit(code)
+
+
 @contextmanager
-def one_line_errors(quiet: bool, verbose: bool) -> Iterator[None]:
-    """Messages to stderr as asked; bad input as one line and exit code 2; Ctrl-C leaves a run that resumes."""
+def one_line_errors(quiet: bool, verbose: bool, interrupted: str = "interrupted.") -> Iterator[None]:
+    """Messages to stderr as asked; bad input as one line and exit code 2; what to do after Ctrl-C."""
     logger = logging.getLogger("cbdetach")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -45,7 +59,7 @@ def one_line_errors(quiet: bool, verbose: bool) -> Iterator[None]:
         print(f"cbdetach: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("cbdetach: interrupted; continue with --resume.", file=sys.stderr)
+        print(f"cbdetach: {interrupted}", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:
         logger.removeHandler(handler)
@@ -68,7 +82,9 @@ def main(
 
 @app.command()
 def run(
-    volume: Annotated[str | None, typer.Argument(help="TIFF file or folder, file.h5:/dataset, OME-Zarr, .npy.")] = None,
+    volume: Annotated[
+        str | None, typer.Argument(metavar="VOLUME", help="TIFF file or folder, file.h5:/dataset, OME-Zarr, .npy.")
+    ] = None,
     out: Out = Path("cbdetach_run"),
     voxel_size: Annotated[
         str | None, typer.Option("--voxel-size", help="Micrometres: one number or z,y,x (default: from the file).")
@@ -92,7 +108,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Measure every particle of a volume."""
-    with one_line_errors(quiet, verbose):
+    with one_line_errors(quiet, verbose, "interrupted; continue with --resume."):
         from cbdetach import gather, job, pipeline
 
         arguments: dict[str, Any] = {
@@ -131,7 +147,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Measure a synthetic electrode, and print what was found beside what is true."""
-    with one_line_errors(quiet, verbose):
+    with one_line_errors(quiet, verbose, "interrupted; start again with --overwrite."):
         from cbdetach import demo as _demo
 
         text = _demo.demo(out, size=size, seed=seed, threads=threads, overwrite=overwrite, progress=not quiet)
@@ -140,7 +156,9 @@ def demo(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")], quiet: Quiet = False) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")], quiet: Quiet = False
+) -> None:
     """Write the figures and the report of a finished run again."""
     with one_line_errors(quiet, verbose=False):
         from cbdetach import gather
@@ -152,8 +170,8 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
 
 @app.command("export-labels")
 def export_labels(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    tiff: Annotated[Path, typer.Argument(help="TIFF file to write.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    tiff: Annotated[Path, typer.Argument(metavar="TIFF", help="TIFF file to write.")],
     quiet: Quiet = False,
 ) -> None:
     """Write the particle labels as a TIFF that Fiji opens with its scale."""

@@ -179,9 +179,11 @@ def demo(
         raise InputError(
             f"-o/--out: {out} holds a demo already; choose another folder, or replace it with --overwrite."
         )
-    phantom = Phantom(PhantomSettings(shape=(size, size, size), seed=seed))
+    settings = PhantomSettings(shape=(size, size, size), seed=seed)
     volume = out / "phantom.h5"
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        phantom = Phantom(settings)
         write_phantom(phantom, volume)
     except OSError as error:
         raise InputError(

@@ -89,7 +89,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def to_json(content: Any) -> str:
-    """JSON text with sorted keys; NumPy scalars and arrays as plain numbers and lists, non-finite numbers as null."""
+    """JSON text, keys in their order; NumPy scalars and arrays as plain numbers and lists, non-finite numbers as null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def to_json(content: Any) -> str:
             return None
         return str(value) if isinstance(value, Path) else value
 
-    return json.dumps(plain(content), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"
 
 
 class RunFolder:

@@ -148,11 +148,13 @@ def test_a_missed_particle_is_counted_as_missed() -> None:
     assert found.detachment_mae == 0
 
 
-def test_particles_cut_on_one_side_only_are_left_out() -> None:
-    measured = TRUTH.assign(touches_border=[True, False, False, True])
+def test_particles_cut_on_either_side_are_left_out_of_the_errors() -> None:
+    """Found cut (4): found all the same. Truly cut (1): not asked for."""
+    measured = TRUTH.assign(touches_border=[False, False, False, True], detachment_fraction=[0.9, 0.2, 0.4, 0.9])
     found = agreement(measured, true_labels())
-    assert (found.n_found, found.n_true, found.n_matched) == (2, 3, 2)
+    assert (found.n_found, found.n_true, found.n_matched) == (3, 3, 3)
     assert found.diameter_found == 5.5
+    assert found.detachment_mae == 0
 
 
 def test_unknown_detachment_is_left_out_of_its_errors_alone() -> None:

@@ -1,0 +1,369 @@
+"""The command line: what it prints and returns, one line for whatever is wrong, and every option on its way."""
+
+from __future__ import annotations
+
+import ast
+import io
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+import cbdetach
+from cbdetach import __main__, cli, pipeline, report
+from cbdetach.errors import InputError
+
+SOURCE = Path(cbdetach.__file__).parent
+VALUES = "--phase-values void=0,cbd=1,active=2 --voxel-size 0.5"
+
+
+def command(line: str) -> tuple[int, str, str]:
+    """Run `cbdetach LINE` in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    typed = patch.object(sys, "argv", ["cbdetach", *shlex.split(line)])
+    with typed, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        __main__.main()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def phases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two balls, one of them half coated, as phases on disk."""
+    z, y, x = np.indices((20, 24, 40))
+    made = np.zeros(z.shape, np.uint8)
+    for centre, coated in ((11, True), (29, False)):
+        r = np.sqrt((z - 9.5) ** 2 + (y - 11.5) ** 2 + (x - centre) ** 2)
+        made[(r <= 9.5) & (z < 10) & coated] = 1
+        made[r <= 8] = 2
+    path = tmp_path_factory.mktemp("input") / "two balls.npy"
+    np.save(path, made)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(phases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, str, str]]:
+    """A whole run, and what it said."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    return out, command(f"run --phases '{phases}' {VALUES} --slab 10 -o {out}")
+
+
+@pytest.fixture
+def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without figures, which take the longest."""
+
+    def write(given: report.ReportInput) -> Path:
+        page: Path = given.out / "report.html"
+        page.write_text("")
+        return page
+
+    monkeypatch.setattr(report, "write_report", write)
+
+
+# ---- a run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_needs_and_what_it_found(finished: tuple[Path, tuple[int, str, str]]) -> None:
+    out, (code, said, complained) = finished
+    assert (code, complained) == (0, "")
+    lines = said.splitlines()
+    assert lines[0].startswith("This run needs about 0.5 GB of memory (most in ")
+    assert lines[1] == "2 particles; 0 cut by the border, 1 without contact, 2 used"
+    assert lines[2].startswith("degree of detachment: median 0.7")
+    assert lines[3] == f"report: {out / 'report.html'}"
+    assert len(lines) == 4
+    assert len(pd.read_csv(out / "particles.csv")) == 2
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_resume_on_a_finished_run_changes_nothing(finished: tuple[Path, tuple[int, str, str]], phases: Path) -> None:
+    out, (_, said, _) = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.*") if p.name not in ("run.log", "run.lock")}
+    assert command(f"run --phases '{phases}' {VALUES} --slab 10 -o {out} --resume") == (0, said, "")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_finished_run_is_not_replaced_unasked(finished: tuple[Path, tuple[int, str, str]], phases: Path) -> None:
+    out, _ = finished
+    code, _, complained = command(f"run --phases '{phases}' {VALUES} -o {out}")
+    assert code == 2
+    assert complained == (
+        f"cbdetach: -o/--out: {out} holds a finished run; choose another folder, or replace it with --overwrite.\n"
+    )
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_quiet_prints_nothing_not_even_warnings(phases: Path, tmp_path: Path) -> None:
+    bare = np.load(phases)
+    np.save(tmp_path / "bare.npy", np.where(bare == 1, 0, bare))
+    assert command(f"run --phases {tmp_path}/bare.npy {VALUES} -o {tmp_path}/quiet --quiet") == (0, "", "")
+    code, said, complained = command(f"run --phases {tmp_path}/bare.npy {VALUES} -o {tmp_path}/loud")
+    assert code == 0
+    assert complained == "No carbon/binder was found: detachment and diffusion lengths are empty.\n"
+    assert "degree of detachment: not known, as no carbon/binder was found" in said
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_verbose_names_the_stages_and_overwrite_replaces(phases: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[report]\nseed = 7\n[diffusion]\norder = 1\n")
+    line = f"run --phases '{phases}' {VALUES} -o {tmp_path}/out"
+    assert command(f"{line} --quiet")[0] == 0
+    code, _, complained = command(f"{line} --overwrite --config {tmp_path}/run.toml --verbose")
+    assert code == 0
+    assert [text.partition(":")[0] for text in complained.splitlines()[1:]] == list(pipeline.STAGES)
+    settings = cbdetach.open_run(tmp_path / "out").settings
+    assert (settings.report.seed, settings.diffusion.order) == (7, 1)
+
+
+def test_a_dry_run_prints_the_needs_and_writes_nothing(
+    phases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, complained = command(f"run --phases '{phases}' {VALUES} --dry-run")
+    assert (code, complained) == (0, "")
+    assert said == (
+        f"This run {pipeline.plan(phases=phases, phase_values={'void': 0, 'cbd': 1, 'active': 2}, voxel_size=0.5)}.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    planned: dict[str, Any] = {}
+    ran: dict[str, Any] = {}
+
+    def plan(**arguments: Any) -> str:
+        planned.update(arguments)
+        return "needs little"
+
+    def run(**arguments: Any) -> Any:
+        ran.update(arguments)
+        raise InputError("that will do")
+
+    monkeypatch.setattr(pipeline, "plan", plan)
+    monkeypatch.setattr(pipeline, "run", run)
+    code, said, complained = command(
+        "run v.tif --out o --voxel-size 0.5,0.4,0.4 --config c.toml --labels l.tif --phases p.tif --phase-values void=0"
+        " --segmenter watershed2d --crop 0:9,:,: --bin 2 --slab 16 --device cpu --threads 1 --resume --overwrite"
+    )
+    assert (code, said, complained) == (2, "This run needs little.\n", "cbdetach: that will do\n")
+    same = {
+        "volume": "v.tif",
+        "out": Path("o"),
+        "voxel_size": "0.5,0.4,0.4",
+        "config": Path("c.toml"),
+        "labels": "l.tif",
+        "phases": "p.tif",
+        "phase_values": {"void": 0},
+        "segmenter": "watershed2d",
+        "crop": "0:9,:,:",
+        "bin": 2,
+        "slab": 16,
+        "device": "cpu",
+    }
+    assert planned == same
+    assert ran == same | {"threads": 1, "resume": True, "overwrite": True, "progress": True}
+    command("run v.tif --quiet")
+    assert ran["progress"] is False
+    assert ran["threads"] is None
+    assert (ran["resume"], ran["overwrite"]) == (False, False)
+
+
+# ---- a finished run --------------------------------------------------------------------------------------------------
+
+
+def test_report_writes_the_page_and_the_figures_again(finished: tuple[Path, tuple[int, str, str]]) -> None:
+    out, _ = finished
+    written = [out / "report.html", *sorted((out / "figures").iterdir())]
+    before = [p.read_bytes() for p in written]
+    for path in written:
+        path.unlink()
+    assert command(f"report {out}") == (0, f"{out / 'report.html'}\n", "")
+    assert [p.name for p in written if not p.exists()] == []
+    assert [p.name for p, was in zip(written, before, strict=True) if p.read_bytes() != was] == []
+
+
+def test_export_labels(finished: tuple[Path, tuple[int, str, str]], tmp_path: Path) -> None:
+    out, _ = finished
+    assert command(f"export-labels {out} {tmp_path}/l.tif") == (0, f"{tmp_path}/l.tif\n", "")
+    labels = tifffile.imread(tmp_path / "l.tif")
+    assert labels.shape == (20, 24, 40)
+    assert np.unique(labels).tolist() == [0, 1, 2]
+    assert command(f"export-labels {out} {tmp_path}/l.tif --quiet") == (0, "", "")
+
+
+# ---- the other commands ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [["-m", "cbdetach"], ["-c", "from cbdetach.__main__ import main; main()"]])
+def test_version(start: list[str]) -> None:
+    done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cbdetach {cbdetach.__version__}\n", "")
+
+
+def test_help_names_every_command() -> None:
+    code, said, complained = command("--help")
+    assert (code, complained) == (0, "")
+    for name in ("run", "demo", "report", "export-labels", "doctor", "--version"):
+        assert f"\n  {name} " in said
+    code, said, complained = command("")
+    assert (code, said) == (2, "")
+    assert complained.startswith("Usage: cbdetach [OPTIONS] COMMAND")
+
+
+def test_doctor() -> None:
+    code, said, complained = command("doctor")
+    assert (code, complained) == (0, "")
+    assert said.splitlines()[-1] == "kernels: a plane wave arrives in time"
+
+
+def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cbdetach import demo
+
+    given: list[Any] = []
+
+    def measured(out: Path, **options: Any) -> str:
+        given.append({"out": out} | options)
+        return "found beside true"
+
+    monkeypatch.setattr(demo, "demo", measured)
+    assert command(f"demo -o {tmp_path} --size 64 --seed 3 --threads 2 --overwrite") == (0, "found beside true\n", "")
+    assert command("demo --quiet") == (0, "", "")
+    default = {"out": Path("cbdetach_demo"), "size": 160, "seed": 0, "threads": None, "overwrite": False}
+    asked = {"out": tmp_path, "size": 64, "seed": 3, "threads": 2, "overwrite": True}
+    assert given == [asked | {"progress": True}, default | {"progress": False}]
+
+
+# ---- what is wrong ---------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "--nonsense": r"No such option: --nonsense; see cbdetach --help\.",
+    "rum": "No such command 'rum'",
+    "run --nonsense": "No such option: --nonsense",
+    "run --bin two": "Invalid value for '--bin'",
+    "run a.tif b.tif": r"Got unexpected extra argument.*; see cbdetach run --help\.",
+    "run --voxel-size": "Option '--voxel-size' requires an argument",
+    "report": "Missing argument 'RUN'",
+    "run": "VOLUME: give a grey volume, or phases with --phases and --phase-values",
+    "run none.tif": "volume: must be an existing file or folder; got 'none.tif'",
+    "run p.npy": "--voxel-size",
+    "run p.npy --voxel-size -1": "voxel size: must be one positive number or three",
+    "run p.npy --voxel-size 1 --crop 3": "crop: must be z0:z1,y0:y1,x0:x1",
+    "run p.npy --voxel-size 1 --bin 0": "bin: .*; got 0",
+    "run p.npy --voxel-size 1 --slab 0": "slab: .*; got 0",
+    "run p.npy --voxel-size 1 --segmenter magic": "segmenter: .*; got 'magic'",
+    "run p.npy --voxel-size 1 --device cuda": "--device: must be cpu",
+    "run p.npy --voxel-size 1 --threads 0": "--threads: must be 1 to",
+    "run p.npy --voxel-size 1 --config none.toml": "--config: there is no file none.toml",
+    "run p.npy --voxel-size 1 --config bad.toml": "--config: bad.toml cannot be read as TOML",
+    "run p.npy --voxel-size 1 --config unknown.toml": "segment.colour: unknown setting; the settings there are",
+    "run p.npy --voxel-size 1 --out p.npy": "-o/--out: p.npy is a file; give a folder",
+    "run --phases p.npy --voxel-size 1": "--phase-values: must name the value of each phase",
+    "run --phases p.npy --voxel-size 1 --phase-values void": "--phase-values: must read like void=0,active=1,cbd=2",
+    "run --phases p.npy --voxel-size 1 --phase-values void=0,activ=1": "activ",
+    "run p.npy --voxel-size 1 --phase-values void=0": "--phase-values: only goes with --phases FILE",
+    "report none": "none: this is not the folder of a run",
+    "export-labels none l.tif": "none: this is not the folder of a run",
+    "demo --size 0": "shape: must be three positive integers",
+    "demo --out p.npy": "-o/--out: p.npy cannot be written",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("p.npy", np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    Path("bad.toml").write_text("slab = = 3")
+    Path("unknown.toml").write_text("[segment]\ncolour = 3")
+    before = {p.name for p in tmp_path.iterdir()}
+    code, said, complained = command(line)
+    assert code == 2
+    assert said.startswith("This run needs") or not said
+    assert complained.startswith("cbdetach: ")
+    assert complained.count("\n") == 1
+    assert complained.endswith(".\n")
+    with pytest.raises(InputError, match=WRONG[line]):
+        raise InputError(complained)
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "then"),
+    [
+        ("run x.tif", "cbdetach.pipeline.plan", "continue with --resume."),
+        ("demo", "cbdetach.demo.demo", "start again with --overwrite."),
+        ("report x", "cbdetach.gather.rewrite_report", ""),
+    ],
+)
+def test_ctrl_c(line: str, what: str, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(what, interrupt)
+    assert command(line) == (130, "", f"cbdetach: interrupted{'; ' + then if then else '.'}\n")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "plan", broken)
+    monkeypatch.setattr(sys, "argv", ["cbdetach", "run", "x.tif"])
+    with pytest.raises(ZeroDivisionError):
+        __main__.main()
+
+
+# ---- what is not installed -------------------------------------------------------------------------------------------
+
+
+def test_with_the_kernels_alone_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "cbdetach.cli")
+    assert command("run x.tif") == (
+        2,
+        "",
+        "cbdetach: the pipeline is not installed (typer is missing): pip install 'cbdetach[cpu]'\n",
+    )
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the import of one module fail while a command works."""
+
+    def fail(name: str) -> None:
+        def start() -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr(cli, "start", start)
+
+    return fail
+
+
+def test_a_library_that_is_missed_later_is_named_too(failing: Callable[[str], None]) -> None:
+    failing("h5py")
+    code, _, complained = command("run x.tif")
+    assert code == 2
+    assert "(h5py is missing): pip install 'cbdetach[cpu]'" in complained
+
+
+@pytest.mark.parametrize("name", ["cbdetach.nowhere", "voxkernels"])
+def test_a_missing_part_of_ours_is_a_mistake_of_ours(failing: Callable[[str], None], name: str) -> None:
+    failing(name)
+    with pytest.raises(ModuleNotFoundError, match=name):
+        __main__.main()
+
+
+def test_click_is_typer_s_affair() -> None:
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "click"], path
