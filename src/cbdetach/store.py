@@ -89,7 +89,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def to_json(content: Any) -> str:
-    """JSON text, keys in their order; NumPy scalars and arrays as plain numbers and lists, non-finite numbers as null."""
+    """JSON text, keys in their order; NumPy values as plain numbers and lists, non-finite numbers as null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -58,9 +58,7 @@ def test_a_truncated_slab_counts_as_absent(folder: RunFolder) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     assert folder.has_slab("link", 0)
     assert not folder.has_slab("link", 1)
-    with pytest.raises(
-        InputError, match="slab_00001.h5: this slab is missing or damaged; continue the run with --resume"
-    ):
+    with pytest.raises(InputError, match=r"slab_00001\.h5: this slab is missing or damaged; continue .* --resume"):
         folder.read_volume("link", "particles", 0, 10)
 
 
