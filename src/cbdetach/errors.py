@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class InputError(ValueError):
     """Bad input: which argument, what it must be, what came, what to do. One sentence, for people."""
+
+
+class ResumableError(InputError):
+    """Nothing wrong with the input: the run was stopped from outside, keeps what it has written, and can be resumed."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from cbdetach import __version__
 from cbdetach.config import differences
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, ResumableError
 from cbdetach.job import Job
 from cbdetach.store import RunFolder, to_json
 from cbdetach.volume import Volume
@@ -59,8 +59,8 @@ def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, A
             folder.write_record(record)
         try:
             yield record
-        except InputError:
-            if existing is None:
+        except InputError as error:
+            if existing is None and not isinstance(error, ResumableError):
                 folder.clear()
                 if made:
                     folder.path.rmdir()

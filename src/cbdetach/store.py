@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach.errors import InputError
+from cbdetach.errors import ResumableError
 
 Array = npt.NDArray[Any]
 Record = TypeVar("Record")
@@ -79,7 +79,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise InputError(
+            raise ResumableError(
                 f"{path.parent}: the disk is full; nothing is lost. Free some space and continue with --resume."
             ) from error
         raise
@@ -182,7 +182,7 @@ class RunFolder:
     def require_slab(self, stage: str, index: int) -> Path:
         """The path of a slab that must be there (HDF5 itself would read a missing one as zeros)."""
         if not self.has_slab(stage, index):
-            raise InputError(
+            raise ResumableError(
                 f"{self.slab_path(stage, index)}: this slab is missing or damaged; continue the run with --resume to "
                 "compute it again."
             )
