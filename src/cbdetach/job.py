@@ -121,7 +121,7 @@ def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progres
     with ExitStack() as stack:
 
         def opened(name: str, kind: Any) -> Volume | None:
-            source = given.get(name)
+            source = getattr(wanted, name) if given.get(name) is None else given[name]
             return None if source is None else stack.enter_context(open_volume(source, kind=kind, **options))
 
         grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")

@@ -124,6 +124,17 @@ def test_verbose_names_the_stages_and_overwrite_replaces(phases: Path, tmp_path:
     assert (settings.report.seed, settings.diffusion.order) == (7, 1)
 
 
+def test_the_input_may_be_named_in_the_settings(phases: Path, tmp_path: Path) -> None:
+    """The settings that a report shows are enough to do the same run again."""
+    (tmp_path / "run.toml").write_text(
+        f"[input]\nphases = {str(phases)!r}\nvoxel_size = [0.5, 0.5, 0.5]\nphase_values = {{void=0, cbd=1, active=2}}\n"
+    )
+    code, said, complained = command(f"run --config {tmp_path}/run.toml --dry-run")
+    assert (code, complained) == (0, "")
+    assert (code, said, complained) == command(f"run --phases '{phases}' {VALUES} --dry-run")
+    assert command(f"run --config {tmp_path}/run.toml --phases none.npy --dry-run")[0] == 2
+
+
 def test_a_dry_run_prints_the_needs_and_writes_nothing(
     phases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
