@@ -286,7 +286,7 @@ def _rays(block: Array, levels: tuple[float, float], spacing: tuple[float, float
     at = np.argwhere((np.abs(off) < 0.5 * h.min()) & (steep > 0.05 / h.min()))
     margin = np.abs(distance[[0, -1]]).max() / h
     inside = ((at >= margin) & (at <= np.array(block.shape) - 1 - margin)).all(1)
-    at = at[inside][:: max(1, int(inside.sum() // 1500))]
+    at = at[inside][:: max(1, int(inside.sum() // 500))]
     if not len(at):
         return none
     index = tuple(at.T)

@@ -296,3 +296,42 @@ class TestGivenPhases:
             map_phases(volume, {"void": 0, "active": 0})
         with pytest.raises(InputError, match="phases: must be a volume of integers; got float64"):
             map_phases(volume.astype(float), {"void": 0, "active": 1})
+
+
+@pytest.mark.slow
+def test_detachment_on_the_phantom() -> None:
+    """Fringes, noise, texture, rings, cracks, touching particles; CBD three blur widths thick; survey to phases."""
+    from cbdetach.phantom import Phantom
+    from cbdetach.survey import SurveyAccumulator
+
+    phantom = Phantom(shape=(144, 144, 144), seed=7, coating_thickness_um=1.2)
+    volume = phantom.volume()
+    spacing = phantom.settings.voxel_size_um
+    accumulator = SurveyAccumulator(spacing)
+    accumulator.add(volume.grey)
+    survey = accumulator.finish()
+    found = find_thresholds(survey.counts, survey.edges)
+    phases, _ = resolve_phases(volume.grey, found, spacing=spacing, edge_width_um=survey.edge_width_um)
+
+    # the true particles, with the surface that was found
+    near, index = ndimage.distance_transform_edt(volume.labels == 0, return_indices=True)
+    owner = volume.labels[tuple(index)]
+    body = ndimage.binary_erosion(volume.labels > 0, iterations=3) | ((volume.damage > 0) & (volume.labels > 0))
+    particles = np.where(((phases == ACTIVE) & (near < 3)) | body, owner, 0)
+    area = np.zeros((particles.max() + 1, 2))
+    for axis in range(3):
+        for own, other in ((np.s_[:-1], np.s_[1:]), (np.s_[1:], np.s_[:-1])):
+            own_label, other_label, own_phase, other_phase = (
+                np.moveaxis(x, axis, 0)[part]
+                for x, part in ((particles, own), (particles, other), (phases, own), (phases, other))
+            )
+            for code in (VOID, CBD):
+                face = (own_label > 0) & (other_label == 0) & (own_phase == ACTIVE) & (other_phase == code)
+                area[:, code] += np.bincount(own_label[face], minlength=len(area))
+    truth = phantom.truth[~phantom.truth.touches_border & phantom.truth.detachment_fraction.notna()]
+    measured = area[truth.label, VOID] / area[truth.label].sum(1)
+    size = np.cbrt(np.bincount(particles.ravel())[truth.label] * math.prod(spacing) * 6 / math.pi)
+    assert len(truth) > 50
+    assert np.abs(measured - truth.detachment_fraction).mean() <= 0.03
+    assert np.corrcoef(measured, truth.detachment_fraction)[0, 1] >= 0.99
+    assert np.abs(size / truth.equivalent_diameter_um - 1).max() < 0.02
