@@ -48,10 +48,9 @@ BEYOND = 0.8  # sigma of the window over which "what lies beyond" is averaged, i
 CLOSE = 0.65  # the same for the last look
 STEEP, GENTLE = 8, 2  # powers of (1 - A) that weight it: far from the surface, and close to it
 PLATEAU = 1.5  # how far the highest value around is looked for, in sigmas of the blur
-SHARE = (
-    1.2  # of that height times the relative void/CBD threshold: where a film ends. 1 would be half-way; noise and the
-)
-# active material's own tail carry CBD over its edge, by a fifth of a voxel on the phantom (3 seeds)
+# A film ends at this share of that height, in units of the relative void/CBD threshold. 1 would be half-way, which carries
+# CBD about a fifth of a voxel over its edge. Chosen on the phantom (seeds 1, 7, 10, 11, 12); 21 and 22 were not used.
+SHARE = 1.2
 FLOOR = 0.4  # least height of a film, as a part of the void/CBD threshold
 SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is neither void nor CBD
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
