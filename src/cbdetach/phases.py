@@ -48,7 +48,7 @@ BEYOND = 0.8  # sigma of the window over which "what lies beyond" is averaged, i
 CLOSE = 0.65  # the same for the last look
 STEEP, GENTLE = 8, 2  # powers of (1 - A) that weight it: far from the surface, and close to it
 PLATEAU = 1.5  # how far the highest value around is looked for, in sigmas of the blur
-# A film ends at this share of that height, in units of the relative void/CBD threshold. 1 would be half-way, which carries
+# A film ends at this share of its height, in units of the relative void/CBD threshold. 1 is half-way, but carries
 # CBD about a fifth of a voxel over its edge. Chosen on the phantom (seeds 1, 7, 10, 11, 12); 21 and 22 were not used.
 SHARE = 1.2
 FLOOR = 0.4  # least height of a film, as a part of the void/CBD threshold
