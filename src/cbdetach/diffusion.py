@@ -32,6 +32,7 @@ class Lengths:
     """Legend: N particles, sorted by label. Lengths in micrometres; nan where there is no contact."""
 
     lengths: npt.NDArray[np.float32]  # (Z, Y, X): L in the solid, inf where not reached, nan elsewhere
+    solid: Array  # (Z, Y, X): label of the solid that was solved, 0 elsewhere
     labels: npt.NDArray[np.int64]  # (N,)
     columns: dict[str, Array]  # name -> (N,)
     farthest: npt.NDArray[np.int64]  # (N, 3): index of the voxel with the largest finite L; -1 where there is none
@@ -44,7 +45,7 @@ def contact_sources(
 
     With `min_contact_um2`, connected patches of contact (26-connected voxels of one particle that share a face with
     carbon/binder) whose area is smaller are too small to be real and are taken out. The patch's area is that of its
-    voxel faces, divided by 1.5 for a smooth surface.
+    voxel faces, divided by 1.5 for a smooth surface. A voxel between two particles serves both if it serves one.
     """
     sources = (phases == CBD) & (labels == 0)
     if min_contact_um2 <= 0 or not sources.any():
@@ -117,7 +118,7 @@ def diffusion_lengths(
         "unreached_fraction": np.where(count > 0, 1 - reached / np.maximum(count, 1), np.nan),
         "status": np.where(reached == 0, 2, np.where(reached < count, 1, 0)).astype(np.int8),
     }
-    return Lengths(lengths, owned.astype(np.int64), columns, real["farthest"])
+    return Lengths(lengths, solid, owned.astype(np.int64), columns, real["farthest"])
 
 
 def _statistics(domain: Array, lengths: Array, owned: Array) -> dict[str, Array]:
@@ -188,4 +189,5 @@ def longest_paths(found: Lengths, *, spacing: Spacing) -> tuple[list[npt.NDArray
     there = found.farthest[:, 0] >= 0
     if not there.any():
         return [], np.zeros(0, dtype=np.int64)
-    return vk.trace_paths(found.lengths, found.farthest[there], spacing=spacing), found.labels[there]
+    paths = vk.trace_paths(found.lengths, found.farthest[there], spacing=spacing, domain=found.solid)
+    return paths, found.labels[there]
