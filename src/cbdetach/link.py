@@ -7,22 +7,26 @@ Only tables are read here: the size of every object, and how many pixels objects
    smaller object inside the larger one; the latter is for objects that grow quickly, as a ball does at its poles. The
    candidates fall into small connected components, each solved on its own, which gives the optimum of the whole table.
 2. *Gaps.* What ends at a level and what begins two levels later are matched in the same way.
-3. *Fragments.* "sandwiched" (slices): a chain whose first object lies in one particle of the level before, and whose
+3. *Detours* (slices). Where a slice-wise segmentation merges a particle with its neighbour for some slices, its chain
+   ends in the neighbour's and a new one begins there; where it cuts the particle, the chain may pass from one piece to
+   the other. The two chains join if a section of one, from before the other began, and a section of the other, from
+   after the one ended, overlap by an IoU of `SAME` or more.
+4. *Fragments.* "sandwiched" (slices): a chain whose first object lies in one particle of the level before, and whose
    last object lies in the same particle of the level after, is a piece that the segmentation has cut off: it joins.
    "contained" (windows): where two windows see the same voxels, an unmatched object that lies in a matched one joins:
    one window has split what the other has not, and an artificial cut along the window's end would be worse than
    the coarser particle.
-4. *Necks* (slices). Two particles one above the other touch at their poles, and overlap perfectly there. The radius of
-   the chain from level to level tells them: it is cut where both sides rise above the narrowest level by more than
-   `neck_depth` (`cbdetach.basins`, the rule that splits touching particles in space).
+5. *Necks* (slices). Two particles one above the other touch at their poles, and overlap perfectly there. The radius of
+   the chain from level to level (a median over five) tells them: it is cut where both sides rise above the narrowest
+   level by more than `neck_depth` of their largest (`cbdetach.basins`, the rule that splits touching particles).
 
-Nothing is decided silently: every gap, joined fragment and cut neck is an event, and so is every merge (an object that
-lies in another particle's object of the next level, though its own chain ends there) and split (the reverse).
+Nothing is decided silently: every gap, detour, joined fragment and cut neck is an event, and so is every merge (an
+object that lies in another particle's object of the next level, though its own chain ends there) and split (the
+reverse).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -34,7 +38,12 @@ from cbdetach.basins import merge_basins
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-EVENT_KINDS = ("birth", "death", "merge", "split", "gap", "fragment", "neck")
+Mask = npt.NDArray[np.bool_]
+EVENT_KINDS = ("birth", "death", "merge", "split", "gap", "detour", "fragment", "neck")
+SAME = 0.5
+"""IoU from which sections some slices apart are of one particle: no two disjoint ones can exceed it with a third."""
+REACH = 7
+"""Distance in slices over which `link_slices` compares sections."""
 
 
 class Overlap(Protocol):
@@ -64,7 +73,7 @@ class Links:
         or 0 if that number has no pixel.
     kind, level, particle, other, overlap : (E,) the events, ordered by kind and level. `level` is the later of the
         levels concerned (the own one of a birth or death), `other` the second particle, or 0; `overlap` the share of
-        the smaller object that lies in the other one (0 for births, deaths and necks).
+        the smaller object that lies in the other one (0 for births, deaths, detours and necks).
     """
 
     n: int
@@ -84,6 +93,7 @@ def link(
     sizes: Sequence[npt.NDArray[Any]],
     overlaps: Sequence[Overlap],
     skips: Sequence[Overlap] = (),
+    further: Sequence[Sequence[Overlap]] = (),
     *,
     min_iou: float = 0.25,
     min_containment: float = 0.6,
@@ -98,6 +108,8 @@ def link(
     sizes : for each level, the pixels of its objects 1..n_level; 0 for a number that is not there.
     overlaps : for each pair of neighbouring levels (k, k + 1), what they share.
     skips : for each pair (k, k + 2); needed only for gaps.
+    further : the same for the pairs (k, k + 3), then (k, k + 4), ...: how far a particle is followed through slices in
+        which the segmentation has cut it or merged it with another.
     min_iou, min_containment : 0 to 1; a pair is a candidate if it reaches one of them.
     max_gap : levels at which a particle may be missing, 0 or 1.
     fragments : "sandwiched", "contained" or "own" (no fragment joins).
@@ -108,7 +120,7 @@ def link(
     ValueError : an option out of range; a number of overlaps that does not fit the levels; an object that its level
         does not have.
     """
-    _check(sizes, overlaps, skips, min_iou, min_containment, max_gap, fragments, neck_depth)
+    _check(sizes, overlaps, skips, further, min_iou, min_containment, max_gap, fragments, neck_depth)
     counts = [len(s) for s in sizes]
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     n = int(start[-1])
@@ -124,9 +136,17 @@ def link(
     far = far.rows(ends[far.a] & begins[far.b])
     bridged = far.assign(min_iou, min_containment)
     edges = np.concatenate([near.pairs(matched), far.pairs(bridged)])
-
     before = near.hosts(near.b, near.inside_b >= min_containment)
     after = near.hosts(near.a, near.inside_a >= min_containment)
+    detours = _detours(
+        _components(n, edges),
+        level,
+        np.bincount(near.b, weights=near.inside_b, minlength=n) >= min_containment,
+        np.bincount(near.a, weights=near.inside_a, minlength=n) >= min_containment,
+        [skips if max_gap else (), *further],
+        start,
+    )
+    edges = np.concatenate([edges, detours])
     if fragments == "contained":
         rows = np.concatenate([before[begins[near.b[before]]], after[ends[near.a[after]]]])
     elif fragments == "sandwiched":
@@ -152,6 +172,7 @@ def link(
         ("merge", level[near.b[merges]], other[merges], own[merges], near.inside_a[merges]),
         ("split", level[near.b[splits]], own[splits], other[splits], near.inside_b[splits]),
         ("gap", level[far.b[bridged]], particle[far.b[bridged]], nothing[far.b[bridged]], far.containment[bridged]),
+        ("detour", level[detours[:, 1]], particle[detours[:, 1]], nothing[detours[:, 0]], nothing[detours[:, 0]]),
         ("fragment", level[near.b[rows]], particle[near.b[rows]], nothing[near.b[rows]], near.containment[rows]),
         ("neck", level[necks[:, 1]], particle[necks[:, 0]], particle[necks[:, 1]], nothing[necks[:, 0]]),
     ]
@@ -181,9 +202,11 @@ def link_slices(labels: npt.NDArray[np.int32], **options: Any) -> tuple[npt.NDAr
     import voxkernels as vk
 
     sizes = [np.bincount(image.ravel(), minlength=1)[1:] for image in labels]
-    overlaps = [vk.overlap_counts(a, b) for a, b in itertools.pairwise(labels)]
-    skips = [vk.overlap_counts(a, b) for a, b in zip(labels[:-2], labels[2:], strict=True)]
-    links = link(sizes, overlaps, skips, **({"neck_depth": 0.25} | options))
+    overlaps, skips, *further = (
+        [vk.overlap_counts(a, b) for a, b in zip(labels[:-step], labels[step:], strict=True)]
+        for step in range(1, REACH + 1)
+    )
+    links = link(sizes, overlaps, skips, further, **({"neck_depth": 0.25} | options))
     result = np.zeros(labels.shape, np.int32)
     for image, ids, linked in zip(labels, links.global_id, result, strict=True):
         linked[...] = np.concatenate([[0], ids])[image]
@@ -217,13 +240,13 @@ class _Shared:
         """Share of the smaller object that lies in the larger one."""
         return np.maximum(self.inside_a, self.inside_b)
 
-    def rows(self, keep: npt.NDArray[np.bool_]) -> _Shared:
+    def rows(self, keep: Mask) -> _Shared:
         return _Shared(*(getattr(self, f.name)[keep] for f in fields(self)))
 
     def pairs(self, rows: Ints) -> Ints:
         return np.stack([self.a[rows], self.b[rows]], axis=1)
 
-    def hosts(self, guest: Ints, inside: npt.NDArray[np.bool_]) -> Ints:
+    def hosts(self, guest: Ints, inside: Mask) -> Ints:
         """For each object that lies inside others, the row of the one that it shares most with; ascending by guest."""
         rows = np.flatnonzero(inside)
         rows = rows[np.lexsort((rows, -self.count[rows], guest[rows]))]
@@ -263,7 +286,7 @@ def _components(n: int, pairs: Ints) -> Ints:
     from scipy.sparse.csgraph import connected_components
 
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    component: Ints = np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    component: Ints = np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
     return component
 
 
@@ -285,6 +308,34 @@ def _ends_of(chain: Ints, level: Ints) -> tuple[Ints, Ints]:
     return order[begin], order[np.append(begin[1:], chain.size) - 1] if chain.size else order
 
 
+def _detours(
+    chain: Ints,
+    level: Ints,
+    covered_before: Mask,
+    covered_after: Mask,
+    tables: Sequence[Sequence[Overlap]],
+    start: Ints,
+) -> Ints:
+    """Pairs of objects, of two chains that are one particle, on both sides of slices in which it was cut or merged.
+
+    One chain ends where other objects of the next level cover it, the other begins where others cover it, and sections
+    of the two from before and after that overlap by `SAME` or more.
+    """
+    first, last = _ends_of(chain, level)
+    _, of = np.unique(chain, return_inverse=True)
+    born, dies = level[first][of], level[last][of]
+    splits_off, merges = covered_before[first][of], covered_after[last][of]
+    found = [np.zeros((0, 2), np.int64)]
+    for step, overlaps in enumerate(tables, start=2):
+        far = _Shared.of(overlaps, start, step)
+        relay = (level[far.a] < born[far.b]) & (level[far.b] > dies[far.a]) & merges[far.a] & splits_off[far.b]
+        found.append(far.pairs(np.flatnonzero(relay & (far.iou >= SAME))))
+    pairs: Ints = np.concatenate(found)
+    once = np.unique(chain[pairs], axis=0, return_index=True)[1]
+    joined: Ints = pairs[once]
+    return joined
+
+
 def _sandwiched(chain: Ints, level: Ints, near: _Shared, before: Ints, after: Ints) -> Ints:
     """Rows that join to its host a chain that begins and ends inside one and the same other chain."""
     first, last = _ends_of(chain, level)
@@ -296,7 +347,8 @@ def _sandwiched(chain: Ints, level: Ints, near: _Shared, before: Ints, after: In
     above, below, own = above[both], below[both], chain[first[both]]
     host = chain[near.a[above]]
     joins = (host == chain[near.b[below]]) & (host != own)
-    return above[joins]
+    rows: Ints = above[joins]
+    return rows
 
 
 def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[Ints, Ints]:
@@ -307,6 +359,7 @@ def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[In
     section[order] = np.cumsum(new) - 1
     node = order[new]
     radius = np.sqrt(np.bincount(section, weights=size, minlength=node.size))
+    radius = _median_along(radius, chain[node])
     step = np.flatnonzero(chain[node[:-1]] == chain[node[1:]])
     pairs = np.stack([step, step + 1], axis=1)
     piece = merge_basins(pairs, np.minimum(radius[step], radius[step + 1]), radius, depth)
@@ -314,10 +367,22 @@ def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[In
     return piece[section], node[cut]
 
 
+def _median_along(values: Floats, chain: Ints) -> Floats:
+    """Median over five levels of each chain, fewer at its ends: one slice that was segmented badly is no neck."""
+    here = np.arange(values.size)
+    begin = np.flatnonzero(np.diff(chain, prepend=-1))
+    length = np.diff(np.append(begin, values.size))
+    low, high = np.repeat(begin, length), np.repeat(begin + length - 1, length)
+    around = [values[np.clip(here + shift, low, high)] for shift in range(-2, 3)]
+    median: Floats = np.median(around, axis=0)
+    return median
+
+
 def _check(
     sizes: Sequence[npt.NDArray[Any]],
     overlaps: Sequence[Overlap],
     skips: Sequence[Overlap],
+    further: Sequence[Sequence[Overlap]],
     min_iou: float,
     min_containment: float,
     max_gap: int,
@@ -331,7 +396,8 @@ def _check(
         raise ValueError(f"max_gap: must be 0 or 1; got {max_gap}.")
     if fragments not in ("sandwiched", "contained", "own"):
         raise ValueError(f"fragments: must be 'sandwiched', 'contained' or 'own'; got {fragments!r}.")
-    for name, tables, step in (("overlaps", overlaps, 1), ("skips", skips, 2)):
+    named = [("overlaps", overlaps, 1), ("skips", skips, 2), *(("further", f, 3 + i) for i, f in enumerate(further))]
+    for name, tables, step in named:
         wanted = max(0, len(sizes) - step)
         if len(tables) != wanted and not (step == 2 and max_gap == 0):
             raise ValueError(f"{name}: must hold {wanted} tables for {len(sizes)} levels; got {len(tables)}.")

@@ -88,7 +88,7 @@ def split_particles(
     outside, closed = close(active, spacing, radius)
 
     def split(body: Mask, depth: float) -> Labels:
-        height = distance_to(~body, spacing)
+        height = distance_to(~body, spacing) - np.float32(min(spacing) / 2)  # to the face, not the next voxel's centre
         basins, peak = flood(height, body, outside, radius)
         size = np.bincount(basins[active], minlength=len(peak)) * math.prod(spacing)
         smallest = ball(min_diameter_um, active.ndim)
