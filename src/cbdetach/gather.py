@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -302,16 +301,7 @@ def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
     """The thresholds moved to the ends of their bands, one at a time; none where phases were given."""
-    now = job.thresholds
-    if now is None:
-        return {}
-    ends = {
-        "void_cbd_low": replace(now, void_cbd=now.void_cbd_band[0]),
-        "void_cbd_high": replace(now, void_cbd=now.void_cbd_band[1]),
-        "cbd_active_low": replace(now, cbd_active=now.cbd_active_band[0]),
-        "cbd_active_high": replace(now, cbd_active=now.cbd_active_band[1]),
-    }
-    return {name: moved for name, moved in ends.items() if moved.void_cbd < moved.cbd_active}
+    return {} if job.thresholds is None else job.thresholds.variants()
 
 
 def thickness_edges(job: Job) -> Array:

@@ -28,7 +28,7 @@ per voxel. Not modelled: particles of other density than the mean; collector foi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -362,21 +362,75 @@ def resolve_phases(
 
     Moving `thresholds.cbd_active` moves surfaces that face void by the same share of their step.
     """
-    from scipy.ndimage import maximum_filter
+    found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
+    phases = found.decide(thresholds)
+    return phases, _unresolved(phases, found.active, found.blur, spacing)
 
-    image = np.asarray(grey)
-    if image.ndim != 3:
-        raise ValueError(f"grey: must be a 3D array; got {image.ndim} dimensions. Give (Z, Y, X).")
-    blur = _Blur.of(_spacing(spacing), _width(edge_width_um))
+
+def resolve_moved(
+    grey: ArrayLike,
+    thresholds: Thresholds,
+    moved: Sequence[Thresholds],
+    *,
+    spacing: tuple[float, float, float],
+    edge_width_um: float,
+) -> list[NDArray[np.uint8]]:
+    """Phases after the thresholds have moved: what `resolve_phases` finds, with each last decision taken anew.
+
+    `moved` are thresholds with the means of `thresholds`. The model of the blurred boundary stays that of `thresholds`;
+    `void_cbd` moves the decision between void and CBD, `cbd_active` moves every surface of the active phase by about the
+    distance that the blurred step puts between the two values. So all of them cost one resolution.
+    """
+    found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
+    return [found.decide(to) for to in moved]
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """The two sides of every boundary, solved; all (Z, Y, X), grey values from 0 (void) to 1 (active)."""
+
+    grey: Float32
+    active: Float32  # share of active material after blur
+    inside: Float32  # voxels inside the active surface, negative outside
+    other: Float32  # grey of what is not active
+    height: Float32  # the highest of it nearby
+    blur: _Blur
+    lift: np.float32  # of the surface in `inside`
+
+    def decide(self, thresholds: Thresholds) -> NDArray[np.uint8]:
+        """The phase of every voxel."""
+        cut, level, share = _scaled(thresholds)
+        step = _Step(self.blur, share)
+        film = np.clip(self.height * (np.float32(SHARE) * cut / level), FLOOR * cut, SHARE * cut)
+        outer = np.where(self.active < 0.02, self.grey >= cut, self.other >= film)
+        inside = self.inside >= (step.lift - self.lift) * step.scale
+        return np.where(inside, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
+
+
+def _scaled(thresholds: Thresholds) -> tuple[np.float32, np.float32, float]:
+    """The void/CBD threshold and the mean of CBD from void (0) to active (1); the CBD/active one from CBD to active."""
     v, c, a = thresholds.means
     if not v < thresholds.void_cbd < thresholds.cbd_active < a:
         raise ValueError(
             f"thresholds: must lie in order between the means of void and active, {v:g} and {a:g}; "
             f"got {thresholds.void_cbd:g}, {thresholds.cbd_active:g}."
         )
-    cut = np.float32((thresholds.void_cbd - v) / (a - v))
-    level = np.float32((c - v) / (a - v))
-    step = _Step(blur, (thresholds.cbd_active - c) / (a - c))
+    cut, level = (thresholds.void_cbd - v) / (a - v), (c - v) / (a - v)
+    return np.float32(cut), np.float32(level), (thresholds.cbd_active - c) / (a - c)
+
+
+def _solve(
+    grey: ArrayLike, thresholds: Thresholds, *, spacing: tuple[float, float, float], edge_width_um: float
+) -> _Solution:
+    from scipy.ndimage import maximum_filter
+
+    image = np.asarray(grey)
+    if image.ndim != 3:
+        raise ValueError(f"grey: must be a 3D array; got {image.ndim} dimensions. Give (Z, Y, X).")
+    blur = _Blur.of(_spacing(spacing), _width(edge_width_um))
+    cut, level, share = _scaled(thresholds)
+    step = _Step(blur, share)
+    v, _, a = thresholds.means
 
     u = image.astype(np.float32)
     u -= np.float32(v)
@@ -407,12 +461,7 @@ def resolve_phases(
     other = _unmixed(u, active, level, GENTLE, blur.close)
     height = np.where(active < 0.8, other, np.float32(-1))
     maximum_filter(height, [2 * n + 1 for n in blur.plateau], output=height, mode="nearest")
-    height *= np.float32(SHARE) * cut / level
-    np.clip(height, FLOOR * cut, SHARE * cut, out=height)
-    outer = np.where(active < 0.02, u >= cut, other >= height)
-    phases = np.where(inside >= 0, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
-    del u, inside, other, height, outer
-    return phases, _unresolved(phases, active, blur, spacing)
+    return _Solution(u, active, inside, other, height, blur, step.lift)
 
 
 def _smooth(x: Float32, sigma: tuple[float, ...]) -> None:

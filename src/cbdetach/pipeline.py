@@ -59,6 +59,8 @@ def survey_stage(job: Job) -> dict[str, Any]:
         survey = accumulator.finish()
         result["grey"] = survey.to_dict()
         result["sha256"]["volume"] = survey.sha256
+        if survey.edge_rays == 0 and job.settings.phases.edge_width_um is None and job.phases is None:
+            warnings.append("The blur could not be measured on this volume: it is taken for one voxel.")
         if job.phases is None:
             wanted = job.settings.phases
             thresholds = phases.find_thresholds(
@@ -269,9 +271,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         labels, codes = job.particles(w0, w1), job.codes(w0, w1)
         unresolved = job.folder.read_volume("phases", "unresolved", w0, w1)
 
-        def areas(
-            particles: Array, kinds: Array, tolerance_um: float, hidden: Array | None = None
-        ) -> vk.ContactAreas:
+        def areas(particles: Array, kinds: Array, tolerance_um: float, hidden: Array | None = None) -> vk.ContactAreas:
             attached = detachment.attach_within(particles, kinds, tolerance_um, job.voxel_size)
             return detachment.surface_classes(
                 particles, attached, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
@@ -283,14 +283,19 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         if variants:
             r0, r1 = job.slab(index, halo + rim)
             assert job.grey is not None
-            grey = job.grey[r0:r1]
-            for name, thresholds in variants.items():
-                moved, _ = phases.resolve_phases(
-                    grey, thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+            assert job.thresholds is not None
+            ways = phases.resolve_moved(
+                job.grey[r0:r1],
+                job.thresholds,
+                list(variants.values()),
+                spacing=job.voxel_size,
+                edge_width_um=job.edge_width_um,
+            )
+            for name, way in zip(variants, ways, strict=True):
+                moved = way[w0 - r0 : w1 - r0]
+                grown = detachment.moved_particles(
+                    labels, codes, moved, reach_um=2 * job.edge_width_um, spacing=job.voxel_size
                 )
-                moved = moved[w0 - r0 : w1 - r0]
-                reach = 2 * job.edge_width_um
-                grown = detachment.moved_particles(labels, codes, moved, reach_um=reach, spacing=job.voxel_size)
                 shares[name] = areas(grown, moved, wanted.tolerance_um)
         arrays: dict[str, Array] = {}
         for name, share in shares.items():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 import voxkernels as vk
 from cbdetach import detachment
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, N_PHASES, VOID
@@ -39,10 +40,14 @@ def capped_ball(
 @pytest.mark.parametrize("shell", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 2, 3)])
 @pytest.mark.parametrize("covered", [0.25, 0.6])
-def test_detached_fraction_of_a_capped_ball(shell: float, direction: tuple[float, float, float], covered: float) -> None:
+def test_detached_fraction_of_a_capped_ball(
+    shell: float, direction: tuple[float, float, float], covered: float
+) -> None:
     rng = np.random.default_rng(1)
     detached = []
-    for centre in rng.uniform(-0.5, 0.5, (12, 3)):  # where the rim falls between voxels is chance: the mean must be right
+    for centre in rng.uniform(
+        -0.5, 0.5, (12, 3)
+    ):  # where the rim falls between voxels is chance
         labels, phases = capped_ball(20.0, covered, direction, shell, centre=centre)
         columns = detachment.detachment_columns(detachment.surface_classes(labels, phases, spacing=UNIT), np.array([1]))
         detached.append(columns["detachment_fraction"][0])
@@ -67,9 +72,7 @@ def test_slabs_add_up_to_the_whole() -> None:
     for z0 in range(0, labels.shape[0], 5):
         z1 = min(z0 + 5, labels.shape[0])
         w0, w1 = max(0, z0 - halo), min(labels.shape[0], z1 + halo)
-        shares.append(
-            detachment.surface_classes(labels[w0:w1], phases[w0:w1], spacing=UNIT, core=(z0 - w0, z1 - w0))
-        )
+        shares.append(detachment.surface_classes(labels[w0:w1], phases[w0:w1], spacing=UNIT, core=(z0 - w0, z1 - w0)))
     merged = vk.merge_contacts(shares)
     np.testing.assert_allclose(merged.area, whole.area, rtol=1e-12)
     np.testing.assert_array_equal(merged.faces, whole.faces)
@@ -132,6 +135,23 @@ def test_a_particle_without_known_surface_has_no_fraction(scene: tuple[Array, Ar
     )
     assert np.isnan(columns["detachment_fraction"][2])
     assert columns["surface_area_um2"][2] == 0
+
+
+def test_particles_follow_their_moved_surfaces(scene: tuple[Array, Array]) -> None:
+    labels, phases = scene
+    phases[3, 3, 3] = VOID  # a pore
+    moved = phases.copy()
+    moved[2:6, 2:6, 2:6] = VOID  # the first particle loses its upper layer,
+    moved[3:6, 2:6, 2:6] = ACTIVE
+    moved[3, 3, 3] = VOID
+    moved[2:6, 2:6, 10] = ACTIVE  # the second gains a layer,
+    moved[2:6, 2:6, 13] = ACTIVE  # and far away something becomes active
+    found = detachment.moved_particles(labels, phases, moved, reach_um=1.5, spacing=UNIT)
+    assert (found == 4).sum() == 48
+    assert (found[2] != 4).all()
+    assert found[3, 3, 3] == 4
+    assert (found == 9).sum() == 80
+    assert (found[:, :, 13] == 0).all()
 
 
 @pytest.mark.parametrize(("tolerance", "changed"), [(0.0, 0), (1.0, 1), (2.0, 2)])

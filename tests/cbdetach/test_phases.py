@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.special import ndtri
 
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
-from cbdetach.phases import Thresholds, find_thresholds, halo, map_phases, resolve_phases
+from cbdetach.phases import Thresholds, find_thresholds, halo, map_phases, resolve_moved, resolve_phases
 
 Array = np.ndarray[Any, Any]
 UNIT = (1.0, 1.0, 1.0)
@@ -159,6 +160,24 @@ class TestRim:
 
         assert detached(run(void_cbd=0.16)) < detached(run()) < detached(run(void_cbd=0.38))
         assert diameter(run(cbd_active=0.55)) > diameter(run()) > diameter(run(cbd_active=0.87))
+
+    def test_moved_thresholds_move_the_last_decisions(self) -> None:
+        grey = image(ball(30, 9, 6, 0.4), 3, 2.0)
+        now = thresholds()
+        share = (now.cbd_active - LEVELS[1]) / (LEVELS[2] - LEVELS[1])
+        out = replace(now, cbd_active=now.cbd_active - 0.15)
+        dark = replace(now, void_cbd=now.void_cbd + 0.1)
+        same, grown, less = resolve_moved(grey, now, [now, out, dark], spacing=UNIT, edge_width_um=2.0)
+        phases, _ = resolve_phases(grey, now, spacing=UNIT, edge_width_um=2.0)
+        assert np.array_equal(same, phases)
+        # the surface moves by about the distance between the two values on a blurred step, whatever it faces
+        sigma = math.hypot(1, 0.5) * 2.0 / FWHM
+        step = sigma * float(ndtri(share) - ndtri(share - 0.15 / (LEVELS[2] - LEVELS[1])))
+        assert diameter(grown) - diameter(phases) == pytest.approx(2 * step, rel=0.2)
+        assert abs(detached(grown) - detached(phases)) < 0.05
+        assert np.array_equal(less == ACTIVE, phases == ACTIVE)
+        assert (less == CBD).sum() < (phases == CBD).sum()
+        assert detached(less) > detached(phases)
 
     def test_edge_width_moves_the_result(self) -> None:
         grey = image(ball(48, 12, 6, 0.4), 3, 2.0)
