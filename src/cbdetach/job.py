@@ -148,10 +148,13 @@ def parse_phase_values(text: str | None) -> dict[str, int] | None:
     if text is None:
         return None
     try:
-        pairs = [part.split("=") for part in text.split(",")]
-        return {name.strip(): int(value) for name, value in pairs}
+        pairs = [(name.strip(), int(value)) for name, value in (part.split("=") for part in text.split(","))]
     except ValueError:
         raise InputError(f"--phase-values: must read like void=0,active=1,cbd=2; got {text!r}.") from None
+    twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
+    if twice:
+        raise InputError(f"--phase-values: must name each phase once; got {twice[0]} twice in {text!r}.")
+    return dict(pairs)
 
 
 def resolved_settings(

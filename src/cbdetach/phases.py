@@ -378,8 +378,8 @@ def resolve_moved(
     """Phases after the thresholds have moved: what `resolve_phases` finds, with each last decision taken anew.
 
     `moved` are thresholds with the means of `thresholds`. The model of the blurred boundary stays that of `thresholds`;
-    `void_cbd` moves the decision between void and CBD, `cbd_active` moves every surface of the active phase by about the
-    distance that the blurred step puts between the two values. So all of them cost one resolution.
+    `void_cbd` moves the decision between void and CBD, `cbd_active` moves every surface of the active phase by about
+    the distance that the blurred step puts between the two values. So all of them cost one resolution.
     """
     found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
     return [found.decide(to) for to in moved]

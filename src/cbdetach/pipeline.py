@@ -260,8 +260,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
     wanted = job.settings.detachment
     variants = gather.threshold_variants(job)
     rim = phases.halo(job.voxel_size, job.edge_width_um) if variants else 0
-    reach = int(np.ceil((max(gather.TOLERANCES) * voxel + wanted.tolerance_um) / job.voxel_size[0]))
-    halo = detachment.HALO + reach
+    halo = detachment_halo(job)
     edges = gather.thickness_edges(job)
 
     def work(index: int) -> dict[str, Array]:
@@ -306,6 +305,12 @@ def detachment_stage(job: Job) -> dict[str, Any]:
 
     job.each_slab("detachment", work)
     return {"variants": list(variants), "halo": halo, "warnings": []}
+
+
+def detachment_halo(job: Job) -> int:
+    """Slices beyond a slab that its areas depend on: the estimator's, and how far a contact tolerance reaches."""
+    reach = max(job.settings.detachment.tolerance_um, max(gather.TOLERANCES) * min(job.voxel_size))
+    return detachment.HALO + int(np.ceil(reach / job.voxel_size[0]))
 
 
 def diffusion_stage(job: Job) -> dict[str, Any]:
@@ -532,7 +537,7 @@ def needs(job: Job) -> Estimate:
     halos = {
         "phases": rim,
         "segment": job.settings.segment.halo,
-        "detachment": detachment.HALO + max(gather.TOLERANCES) + rim,
+        "detachment": detachment_halo(job) + rim,
         "diffusion": job.settings.segment.halo,
         "damage": damage.halo(job.voxel_size),
     }

@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cbdetach
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
 import tifffile
+from scipy.ndimage import distance_transform_edt
+
+import cbdetach
 from cbdetach import pipeline, prepare, store, table
 from cbdetach.codes import ACTIVE, CBD
 from cbdetach.demo import agreement, write_phantom
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
-from scipy.ndimage import distance_transform_edt
 
 SIZE = 72
 SLAB = 24
@@ -167,7 +168,8 @@ def test_phases_alone(small: Any, tmp_path: Path) -> None:
     with cbdetach.run(out=tmp_path / "out", phases=phases, **options) as run:
         assert len(run.table) == 4
         detached = run.table.sort_values(["y_um", "x_um"])["detachment_fraction"].to_numpy()
-        np.testing.assert_allclose(detached, [0.5, 1.0, 0.5, 1.0], atol=0.03)
+        bare = 9.5 / 18  # the coat ends between slices 19 and 20: of a diameter of 18, 9.5 are bare
+        np.testing.assert_allclose(detached, [bare, 1.0, bare, 1.0], atol=0.02)
         assert run.table["diffusion_status"].tolist().count("no_contact") == 2
         assert run.record["counts"] == {"found": 4, "cut": 0, "no_contact": 2, "used": 4}
         assert run.record["empty_columns"]["density_mean"] == "no grey volume was given"
@@ -255,9 +257,10 @@ def test_killed_and_resumed_is_undisturbed(
 ) -> None:
     phases, options = small
     out = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         killed_after(patch, writes, before_rename=before_rename)
-        cbdetach.run(out=out, phases=phases, **options)
+        with pytest.raises(Killed):
+            cbdetach.run(out=out, phases=phases, **options)
     cbdetach.run(out=out, phases=phases, resume=True, **options)
     assert contents(out) == contents(undisturbed)
     mine, its = (json.loads((p / "run.json").read_text()) for p in (out, undisturbed))
@@ -429,9 +432,10 @@ def test_an_unwritable_folder(small: Any, tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_interrupted_run_without_resume(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phases, options = small
     out = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         killed_after(patch, 5, before_rename=False)
-        cbdetach.run(out=out, phases=phases, **options)
+        with pytest.raises(Killed):
+            cbdetach.run(out=out, phases=phases, **options)
     with pytest.raises(InputError, match="holds a run that was interrupted; continue it with --resume"):
         cbdetach.run(out=out, phases=phases, **options)
     with pytest.raises(InputError, match="this run has not ended"):
@@ -446,7 +450,7 @@ def test_two_processes_do_not_share_a_folder(small: Any, undisturbed: Path, tmp_
     from cbdetach.job import open_job, resolved_settings
 
     settings = resolved_settings(given, None, **options)
-    with open_job(settings, out, given, progress=False) as job, prepare.prepared(job, resume=True, overwrite=False):  # noqa: SIM117
+    with open_job(settings, out, given, progress=False) as job, prepare.prepared(job, resume=True, overwrite=False):
         with pytest.raises(InputError, match="another process is working in"):
             cbdetach.run(out=out, phases=phases, resume=True, **options)
 
