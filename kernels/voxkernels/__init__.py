@@ -1,8 +1,9 @@
 """voxkernels: fast kernels on voxel volumes. Arrays in, arrays out."""
 
-from . import components, contacts, masks, overlaps, regions
+from . import components, contacts, eikonal, masks, overlaps, regions
 from .components import label
 from .contacts import CONTACT_HALO, ContactAreas, contact_areas, merge_contacts
+from .eikonal import trace_paths, travel_time
 from .masks import paste_masks
 from .overlaps import OverlapCounts, overlap_cost, overlap_counts
 from .regions import RegionProperties, merge_regions, region_properties
@@ -20,6 +21,8 @@ __all__ = [
     "overlap_counts",
     "paste_masks",
     "region_properties",
+    "trace_paths",
+    "travel_time",
     "warmup",
 ]
 
@@ -30,5 +33,5 @@ def warmup() -> None:
     Takes up to a minute the first time and well under a second once the compiled code is on disk
     (unless `VOXKERNELS_CACHE=0`). Other types, such as 64-bit labels, still compile at their first call.
     """
-    for operation in (components, contacts, masks, overlaps, regions):
+    for operation in (components, contacts, eikonal, masks, overlaps, regions):
         operation._warmup()

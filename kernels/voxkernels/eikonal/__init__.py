@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -15,15 +16,28 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import UNIT, Spacing, as_array, as_labels, as_mask, as_spacing, choice, describe, narrow_labels, same_shape
-from voxkernels.eikonal import cpu
+from voxkernels._arrays import (
+    UNIT,
+    Spacing,
+    as_array,
+    as_image,
+    as_labels,
+    as_mask,
+    as_spacing,
+    choice,
+    describe,
+    narrow_labels,
+    same_shape,
+)
+from voxkernels.eikonal import cpu, cpu_paths
 
 BAND = 2.5
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
 
 TUBE = 0.9
-"""How far beside a straight line, in voxels, the voxels may lie that count as in its way: it may graze a wall, not pass it."""
+"""How far beside a straight line, in voxels, the ways along it may run: a line may graze a wall, not pass it."""
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float32]
 
@@ -48,10 +62,10 @@ def travel_time(
         surface that it shares with the domain.
     spacing : (dz, dy, dx), any unit of length.
     order : 1 or 2, the order of the upwind differences.
-    start : how the front leaves. "surface": from the smooth surface behind the voxel faces; "faces": from the voxel faces
-        as they are; both with exact straight-line times close to the sources, inside ones too. "centres": half a voxel
-        at every voxel that touches, and nothing else but the difference equation. All three give exactly half a voxel
-        before a flat face, at its rim too, and for a source one voxel thick.
+    start : how the front leaves. "surface": from the smooth surface behind the voxel faces; "faces": from the voxel
+        faces as they are; both with straight-line times close to the sources, inside ones too. "centres": half a
+        voxel at every voxel that touches, and nothing else but the difference equation. All three give exactly half a
+        voxel before a flat face, at its rim too, and for a source one voxel thick.
     speed : None for 1, a positive number, or a positive (Z, Y, X) array (read as float32).
     max_time : later arrivals become inf, and are not computed.
     out : (Z, Y, X) float32, C order, writable: filled and returned.
@@ -65,37 +79,184 @@ def travel_time(
     ------
     TypeError, ValueError : wrong type, shape, or value of any argument.
     """
+    task = check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
+    times = task.times
+    if not times.size:
+        return times
+    ids = times.view(np.int32)
+    boxes = cpu.split_components(task.labels, times, ids)
+    workers = numba.get_num_threads()
+    largest_first = np.argsort(-boxes[:, 6], kind="stable")
+    owner = np.empty(len(boxes), np.int64)
+    cpu.deal(boxes, largest_first, workers, owner)
+    shortest = min(task.steps)
+    band = 0.0 if start == "centres" else BAND * shortest
+    width = cpu.BUCKET * shortest / float(task.speed.max(initial=0.0) or 1.0)
+    cpu.solve(
+        boxes,
+        largest_first,
+        owner,
+        workers,
+        task.source.reshape(-1).view(np.uint8),
+        task.speed.reshape(-1),
+        np.array(task.steps),
+        start == "surface",
+        band,
+        straight_lines(task.steps, band),
+        order,
+        task.max_time,
+        width,
+        np.array(times.shape),
+        times.reshape(-1),
+        ids.reshape(-1),
+    )
+    return times
+
+
+def trace_paths(
+    T: npt.NDArray[Any],
+    starts: npt.NDArray[Any] | Sequence[Sequence[float]],
+    *,
+    spacing: Sequence[float] = UNIT,
+    domain: npt.NDArray[Any] | None = None,
+    step: float = 0.5,
+    max_steps: int = 100_000,
+) -> list[Floats]:
+    """Follow the fastest way from each start back to where the front came from: steepest descent on T.
+
+    Parameters
+    ----------
+    T : (Z, Y, X) arrival times, as from `travel_time`: nan outside the domain, inf where nothing arrived.
+    starts : (N, 3) index coordinates (z, y, x), each in a voxel with a finite time.
+    spacing : (dz, dy, dx), as for T.
+    domain : the labels that T was computed with, where different labels touch: a path stays in the label of its start.
+    step : length of a step in the smallest spacing, up to 1.
+    max_steps : a path longer than that raises ValueError.
+
+    Returns
+    -------
+    A list of N arrays (n, 3) float64, index coordinates, the start first and the contact last. With speed 1 a path is
+    as long as T at its start: 19 of 20 within 3 % and half a voxel. No point leaves the domain.
+
+    Raises
+    ------
+    TypeError, ValueError : wrong argument, or a start outside the volume, outside the domain, or where nothing arrived.
+    """
+    task = check_trace_paths(T, starts, spacing, domain, step, max_steps)
+    first = np.zeros(len(task.starts) + 1, np.int64)
+    count = np.zeros(len(task.starts), np.int64)
+    room = np.empty((0, 3))
+    for _ in range(2):  # count, then write
+        cpu_paths.trace_all(
+            task.times, task.labels, task.starts, np.array(task.h), task.stride, task.max_steps, first, room, count
+        )
+        if (count < 0).any():
+            raise ValueError(too_long(task.max_steps, task.starts[np.argmin(count)]))
+        np.cumsum(count, out=first[1:])
+        room = room if len(room) else np.empty((int(first[-1]), 3))
+    return np.split(room, first[1:-1]) if len(task.starts) else []
+
+
+# ---- checks, shared with the reference -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TravelTime:
+    """A checked call of `travel_time`: `steps` is the spacing over a uniform speed (`speed` is empty then)."""
+
+    labels: npt.NDArray[Any]
+    source: npt.NDArray[np.bool_]
+    steps: Spacing
+    speed: Times
+    max_time: float
+    times: Times
+
+
+def check_travel_time(
+    domain: Any, sources: Any, spacing: Any, order: Any, start: Any, speed: Any, max_time: Any, out: Any
+) -> TravelTime:
+    """Check the arguments of `travel_time`."""
     labels = as_labels("domain", domain)
     if labels.dtype != np.uint8:
         labels = narrow_labels(labels)
-    source = as_mask("sources", sources)
+    source = np.require(as_mask("sources", sources), requirements=("W",))  # Numba compiles anew for read-only arrays
     same_shape("sources", source, "domain", labels)
-    h = as_spacing(spacing)
+    dz, dy, dx = as_spacing(spacing)
     choice("order", order, (1, 2))
     choice("start", start, ("surface", "faces", "centres"))
     pace, field = as_speed(speed, labels)
     latest = as_max_time(max_time)
     times = as_out(out, labels.shape)
-    if not labels.size:
-        return times
-    if field.size and np.shares_memory(field, times):
-        field = field.copy()
+    for name, given in (("domain", labels), ("sources", source), ("speed", field)):
+        if np.may_share_memory(times, given):
+            raise ValueError(f"out: must not share memory with {name}; got a view of it. No input is written to.")
+    return TravelTime(labels, source, (dz / pace, dy / pace, dx / pace), field, latest, times)
 
-    ids = times.view(np.int32)
-    boxes = cpu.split_components(labels, times, ids)
-    workers = numba.get_num_threads()
-    largest_first = np.argsort(-boxes[:, 6], kind="stable")
-    owner = np.empty(len(boxes), np.int64)
-    cpu.deal(boxes, largest_first, workers, owner)
-    steps = np.array(h) / pace
-    band = 0.0 if start == "centres" else BAND * steps.min()
-    width = cpu.BUCKET * steps.min() / (field.max() if field.size else 1.0)
-    cpu.solve(
-        boxes, largest_first, owner, workers, source.reshape(-1).view(np.uint8), field.reshape(-1), steps, start == "surface", band,
-        straight_lines((steps[0], steps[1], steps[2]), band), order, latest, width,
-        np.array(times.shape), times.reshape(-1), ids.reshape(-1),
-    )
-    return times
+
+@dataclass(frozen=True)
+class Paths:
+    """A checked call of `trace_paths`: `labels` is empty without a domain; `stride` is the step as a length."""
+
+    times: Times
+    starts: Floats
+    labels: npt.NDArray[Any]
+    h: Spacing
+    stride: float
+    max_steps: int
+
+
+def check_trace_paths(T: Any, starts: Any, spacing: Any, domain: Any, step: Any, max_steps: Any) -> Paths:
+    """Check the arguments of `trace_paths`."""
+    times = np.require(as_image("T", T), np.float32, ("C", "W"))
+    h = as_spacing(spacing)
+    labels: npt.NDArray[Any] = np.empty((0, 0, 0), np.int32)
+    if domain is not None:
+        labels = narrow_labels(as_labels("domain", domain))
+        same_shape("domain", labels, "T", times)
+    points = as_starts(starts, times)
+    if not (isinstance(step, (int, float)) and 0 < step <= 1):
+        raise ValueError(
+            f"step: must be above 0 and at most 1; got {describe(step)}. Its unit is the smallest spacing."
+        )
+    if isinstance(max_steps, bool) or not (isinstance(max_steps, (int, np.integer)) and max_steps > 0):
+        raise ValueError(f"max_steps: must be a positive whole number; got {describe(max_steps)}.")
+    return Paths(times, points, labels, h, float(step) * min(h), int(max_steps))
+
+
+def too_long(max_steps: int, start: Floats) -> str:
+    """The message for a path that does not end."""
+    return f"max_steps: must be enough for every path; got {max_steps}, too few from {start.tolist()}. Give more."
+
+
+def as_starts(starts: Any, times: npt.NDArray[Any]) -> Floats:
+    """Check `starts`: points in voxels that the front reached."""
+    try:
+        points = np.array(starts, np.float64)
+    except (TypeError, ValueError):
+        points = np.array(math.nan)
+    if points.size == 0:
+        return np.empty((0, 3))
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        raise ValueError(f"starts: must be (N, 3) numbers; got {describe(starts)}. Each row is z, y, x in voxels.")
+    voxel = np.floor(points + 0.5)
+    outside = ~((voxel >= 0) & (voxel < times.shape)).all(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"starts: must lie inside the volume of shape {times.shape}; got {points[outside][0].tolist()}. "
+            "Give index coordinates, not lengths."
+        )
+    arrival = times[tuple(voxel.astype(np.int64).T)]
+    if np.isnan(arrival).any():
+        raise ValueError(
+            f"starts: must lie inside the domain; got {points[np.isnan(arrival)][0].tolist()}, where T is nan. "
+            "Take voxels with a finite T."
+        )
+    if np.isinf(arrival).any():
+        raise ValueError(
+            f"starts: must be reached by the front; got {points[np.isinf(arrival)][0].tolist()}, where T is inf. "
+            "Take voxels with a finite T."
+        )
+    return points
 
 
 def as_speed(speed: Any, domain: npt.NDArray[Any]) -> tuple[float, Times]:
@@ -109,11 +270,12 @@ def as_speed(speed: Any, domain: npt.NDArray[Any]) -> tuple[float, Times]:
         if array.dtype.kind not in "iuf":
             raise TypeError(f"speed: must be real numbers; got {describe(speed)}.")
         with np.errstate(over="ignore"):
-            field = np.ascontiguousarray(array, np.float32)
+            field = np.require(array, np.float32, ("C", "W"))
         inside = field[domain != 0]
         if not (np.isfinite(inside) & (inside > 0)).all():
             raise ValueError(
-                "speed: must be positive and finite inside the domain; got other values. Set the domain to 0 where nothing passes."
+                "speed: must be positive and finite inside the domain; got other values. "
+                "Set the domain to 0 where nothing passes."
             )
         return 1.0, field
     try:
@@ -169,7 +331,7 @@ def straight_lines(h: Spacing, band: float) -> tuple[Ints, Ints, Ints, Ints]:
 
 
 def close_ways(end: Ints) -> list[list[Ints]]:
-    """Every shortest 6-connected way from voxel (0, 0, 0) to `end` whose voxels lie within TUBE of the line, the straightest first."""
+    """Every shortest 6-connected way from (0, 0, 0) to `end` within TUBE of the line, the straightest first."""
     found: list[tuple[float, list[Ints]]] = []
 
     def extend(way: list[Ints], widest: float) -> None:
@@ -192,4 +354,5 @@ def _warmup() -> None:
     """Compile what the pipeline uses."""
     for kind in (np.bool_, np.int32):
         domain = np.ones((2, 2, 2), kind)
-        travel_time(domain, domain > 0)
+        T = travel_time(domain, domain == 1)
+        trace_paths(T, [(1, 1, 1)])

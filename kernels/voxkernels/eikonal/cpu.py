@@ -1,25 +1,26 @@
 """Travel time on the CPU: |grad T| = 1 / speed inside a masked or labelled volume, one connected piece after the other.
 
-The domain is split into 6-connected components of equal label. No front passes between them, so each is copied into a box
-of its own, padded and small enough for the cache, and solved there; the boxes are dealt over the threads, the largest first.
-In a box:
+The domain is split into 6-connected components of equal label. No front passes between them, so each is copied into a
+padded box of its own, small enough for the cache, and solved there; the boxes are dealt over the threads, the largest
+first. In a box:
 
-1. Start. A plane is fitted to the contact faces around each contact face (their heights by least squares, as in the
-   height-function method of free surfaces), and cut off where the source ends. Every voxel close by gets the distance to
-   the nearest such patch that a straight line reaches. Voxels around a source inside the domain get theirs to its centre.
-2. Order 1. Upwind differences of Rouy & Tourin (1992), solved by correcting labels in a two-level bucket queue (Dial 1969,
-   Kim 2001): entries below a threshold are worked off until none is left, then the threshold moves on. Nothing stops
-   before no value changes any more, so the result is the fixed point that fast marching (Sethian 1996) has.
+1. Start. A plane is fitted to the contact faces around each contact face (least squares on their heights, as in the
+   height-function method for free surfaces) and cut off where the source ends. Every voxel close by gets the distance
+   to the nearest such patch that a straight line reaches, or to the centre of a source inside.
+2. Order 1. The upwind differences of Rouy & Tourin (1992), solved by correcting labels in a two-level bucket queue
+   (Dial 1969, Kim 2001): entries below a threshold are worked off until none is left, then the threshold moves on.
+   It ends when nothing changes any more, at the fixed point that fast marching (Sethian 1996) finds.
 3. Order 2. When a bucket is final, its voxels are taken in the order of their order-1 arrival. The stencil uses only
-   neighbours that arrive earlier by a thousandth of a step, second differences where two arrive one after the other
-   (Sethian 1999, section 8.3). So neither the order of the work nor a tie can change the answer. A voxel at a wall also tries straight
-   lines from voxels in sight: its upwind neighbours may be walls themselves, and corners are new point sources.
+   neighbours that arrive earlier by a thousandth of a step, with second differences where two arrive one after the
+   other (Sethian 1999), so that neither the order of work nor a tie changes the answer. A voxel at a wall also tries
+   straight lines from voxels in sight: the neighbour that it needs may be wall, and a corner is a new point source.
 
-Cost: O(N) updates, about four for each voxel, and the sorting of buckets. Memory beside input and output: 5 bytes for each
-voxel of the boxes that are being solved, one a thread (9 with a speed array), and the queue (8 bytes for each voxel of the front).
-Component numbers live in `out` until the times replace them. They are stored negative, so that no time, inf or nan looks like one.
+Cost: O(N), about four updates a voxel, and the sorting of the buckets. Memory beside input and output: 5 bytes for each
+voxel of the boxes in work, one a thread (9 with a speed array), and 8 bytes for each entry of the queue, about the
+front. The numbers of the components live in `out` until the times replace them, negative, unlike any time, inf or nan.
 
-Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^31 components, and fewer than 2^32 voxels in one box.
+Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^31 components, fewer than
+2^32 voxels in a box.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from voxkernels._compile import jit
 
 PAD = 3  # rim of a box: how far fits and straight lines reach, so that nothing has to be checked against its ends
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
-OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: where its neighbour is neither in the component nor a source
-INDEX = 0xFFFFFFFF  # lower half of a queue entry: index in the box; upper half: the bits of the time, which sort as the time
+OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: neighbours neither in the component nor sources
+INDEX = 0xFFFFFFFF  # lower half of a queue entry: the voxel; upper half: the bits of its time, which sort as the time
 
 NEAR = 6  # squared radius of the window of a fit, in columns
 REACH = 3  # how far up and down a column of that window the surface may be
 STEEP = 2.0  # squared slope above which another axis sees the surface better
-PATCH = 0.35  # half width of a fitted patch: between the face (0.5, its corners stick out of an oblique rim) and its centre
+PATCH = 0.35  # half width of a fitted patch; at 0.5, corners would stick out of an oblique rim
 BUCKET = 0.5  # width of a bucket, in the shortest steps
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
@@ -140,9 +141,19 @@ def deal(boxes: Any, largest_first: Any, workers: int, owner: Any) -> None:
 
 @jit
 def fill_box(
-    times: Any, ids: Any, source: Any, speed: Any, volume: Any, me: int, low: Any, shape: Any, T: Any, mark: Any, pace: Any
+    times: Any,
+    ids: Any,
+    source: Any,
+    speed: Any,
+    volume: Any,
+    me: int,
+    low: Any,
+    shape: Any,
+    T: Any,
+    mark: Any,
+    pace: Any,
 ) -> bool:
-    """Copy one component: T = inf inside, nan outside, marks, speeds; `times` becomes inf. False if no source touches it.
+    """Copy one component: T = inf inside, nan outside; marks; speeds; `times` = inf. False if no source touches it.
 
     `times`, `ids` (its bits), `source` and `speed` are flat.
     """
@@ -197,9 +208,9 @@ def write_times(T: Any, volume: Any, low: Any, shape: Any, max_time: float, time
 
 @jit
 def fit_heights(mark: Any, shape: Any, at: Any, face: int) -> tuple[float, float, float]:
-    """Least-squares plane through the heights of equal contact faces in the columns around one: height c, slopes a and b.
+    """Plane through the heights of equal contact faces in the columns around one: height c, slopes a and b.
 
-    In voxels, outwards from the face; a and b along the two other axes. Exactly 0 where the faces lie in one plane.
+    Least squares in voxels, outwards from the face; a, b along the two other axes. All 0 if the faces lie in one plane.
     """
     axis, sign = face // 2, 2 * (face % 2) - 1
     one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
@@ -234,9 +245,9 @@ def fit_heights(mark: Any, shape: Any, at: Any, face: int) -> tuple[float, float
 
 @jit
 def fit_rim(mark: Any, shape: Any, at: Any, face: int, rim: Any) -> bool:
-    """Where the source around a contact face ends: the plane rim[:3] . (x - at) = rim[3], x in voxels. False if nowhere.
+    """Where the source around a contact face ends: the plane rim[:3] . (x - at) = rim[3]. False if nowhere.
 
-    Its normal is the sum of the faces between outside source voxels and other voxels outside the domain, and it passes their middle.
+    In voxels. Its normal is the sum of the faces of outside source voxels to other voxels; it passes their middle.
     """
     axis, sign = face // 2, 2 * (face % 2) - 1
     middle = np.array([at[0], at[1], at[2]])
@@ -292,7 +303,7 @@ def make_patch(mark: Any, shape: Any, at: Any, face: int, h: Any, fit: bool, rim
     patch[6] = rim[axis] * sign * patch[0] - rim[3]
     patch[7] = rim[axis] * sign * a + rim[one]
     patch[8] = rim[axis] * sign * b + rim[two]
-    return clip_square(patch)
+    return bool(clip_square(patch))
 
 
 @jit
@@ -419,7 +430,9 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
                             continue
                         if pace.size > 1:
                             t /= pace[w]
-                        if t < T[w] and in_sight(T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]):
+                        if t < T[w] and in_sight(
+                            T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]
+                        ):
                             T[w] = t
     for v in range(T.size):
         if T[v] == np.inf and mark[v]:  # touches, but no patch is in sight
@@ -433,7 +446,7 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
 
 @jit
 def upwind_root(a1: float, b1: float, a2: float, b2: float, a3: float, b3: float, rhs: float) -> float:
-    """The only t with a1 (t-b1)+^2 + a2 (t-b2)+^2 + a3 (t-b3)+^2 = rhs, where (.)+ is the positive part; inf if all b are."""
+    """The t with a1 (t-b1)+^2 + a2 (t-b2)+^2 + a3 (t-b3)+^2 = rhs, (.)+ the positive part; inf if all b are inf."""
     if b2 < b1:
         a1, b1, a2, b2 = a2, b2, a1, b1
     if b3 < b2:
@@ -452,7 +465,7 @@ def upwind_root(a1: float, b1: float, a2: float, b2: float, a3: float, b3: float
 
 
 @jit
-def earlier(T: Any, v: int, step: int) -> float:
+def earlier(T: Any, v: int, step: int) -> Any:
     """The earlier of two opposite neighbours; inf where neither is in the component (nan)."""
     first = np.float32(np.inf)
     if T[v - step] < first:
@@ -481,10 +494,20 @@ def second_difference(
 
 @jit
 def second_order(
-    T: Any, mark: Any, pace: Any, shape: Any, low: Any, h: Any, max_time: float, lines: Any, table: Any, entries: Any,
-    times: Any, volume: Any,
+    T: Any,
+    mark: Any,
+    pace: Any,
+    shape: Any,
+    low: Any,
+    h: Any,
+    max_time: float,
+    lines: Any,
+    table: Any,
+    entries: Any,
+    times: Any,
+    volume: Any,
 ) -> None:
-    """Set `times`, the flat output, at the voxels of one bucket in the order of arrival; they hold straight-line times or inf."""
+    """Set `times`, which hold the straight-line times or inf, at the voxels of one bucket, in the order of arrival."""
     offsets, first_line, first_way, _ = lines
     step, length, way = table
     sz, sy = shape[1] * shape[2], shape[2]
@@ -507,15 +530,27 @@ def second_order(
                 w = v + step[o]
                 if T[w] < T[v] - EARLIER * length[o] * slowness:
                     straight = times[g + offsets[o, 0] * gz + offsets[o, 1] * gy + offsets[o, 2]] + length[o] * slowness
-                    if straight < t and in_sight(T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]):
+                    if straight < t and in_sight(
+                        T, mark, pace, v, w, way, first_way[first_line[o] : first_line[o + 1] + 1]
+                    ):
                         t = straight
         times[g] = t if t <= max_time else np.inf
 
 
 @jit
 def march(
-    T: Any, mark: Any, pace: Any, shape: Any, low: Any, h: Any, order: int, max_time: float, width: float, lines: Any,
-    times: Any, volume: Any,
+    T: Any,
+    mark: Any,
+    pace: Any,
+    shape: Any,
+    low: Any,
+    h: Any,
+    order: int,
+    max_time: float,
+    width: float,
+    lines: Any,
+    times: Any,
+    volume: Any,
 ) -> None:
     """Solve one box from its starting times: order 1 in T and, if asked for, order 2 in `times`."""
     bits = T.view(np.int32)
@@ -523,7 +558,7 @@ def march(
     sz, sy = shape[1] * shape[2], shape[2]
     steps = np.array([-sz, sz, -sy, sy, -1, 1])
     az, ay, ax = h[0] ** -2, h[1] ** -2, h[2] ** -2
-    limit = 1.5 * max_time if order == 2 else max_time  # order 1 is at most 3/2 of order 2: so are the roots, step by step
+    limit = 1.5 * max_time if order == 2 else max_time  # order 1 is at most 3/2 of order 2, as each root is
     now, later, done = np.empty(1024, np.int64), np.empty(1024, np.int64), np.empty(1024, np.int64)
     n_later = 0
     first = np.float32(np.inf)
@@ -571,9 +606,7 @@ def march(
                     continue
                 if pace.size > 1:
                     rhs = 1.0 / (float(pace[w]) * pace[w])
-                t = np.float32(
-                    upwind_root(az, earlier(T, w, sz), ay, earlier(T, w, sy), ax, earlier(T, w, 1), rhs)
-                )
+                t = np.float32(upwind_root(az, earlier(T, w, sz), ay, earlier(T, w, sy), ax, earlier(T, w, 1), rhs))
                 if t < T[w]:
                     T[w] = t
                     entry = np.int64(bits[w]) << 32 | w
@@ -599,8 +632,22 @@ def march(
 
 @jit(parallel=True)
 def solve(
-    boxes: Any, largest_first: Any, owner: Any, workers: int, source: Any, speed: Any, h: Any, fit: bool, band: float,
-    lines: Any, order: int, max_time: float, width: float, volume: Any, times: Any, ids: Any,
+    boxes: Any,
+    largest_first: Any,
+    owner: Any,
+    workers: int,
+    source: Any,
+    speed: Any,
+    h: Any,
+    fit: bool,
+    band: float,
+    lines: Any,
+    order: int,
+    max_time: float,
+    width: float,
+    volume: Any,
+    times: Any,
+    ids: Any,
 ) -> None:
     """Solve every component, each worker its own ones. `source`, `speed`, `times` and `ids`, its bits, are flat."""
     for worker in numba.prange(workers):

@@ -1,0 +1,395 @@
+"""Travel time and paths, slowly and obviously: the oracle of the tests, with Python loops over voxels.
+
+Order 1 is fast marching with a heap (Sethian 1996) instead of corrected labels, a patch of surface is a polygon in
+space instead of a closed form, and a path goes from voxel to voxel by dynamic programming, not down a gradient.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxkernels import eikonal
+from voxkernels._arrays import UNIT
+
+Voxel = tuple[int, int, int]
+Floats = npt.NDArray[np.float64]
+Face = tuple[Voxel, int, int]  # a voxel inside, the axis and the side of its contact face
+Polygon = list[Floats]
+
+STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
+PATCH, STEEP, EARLIER, KEEP = 0.35, 2.0, 1e-3, 0.07
+
+
+def grid(shape: tuple[int, ...]) -> Iterator[Voxel]:
+    """Every voxel, in C order."""
+    return product(range(shape[0]), range(shape[1]), range(shape[2]))
+
+
+def nearest(p: Floats) -> Voxel:
+    """The voxel around a point."""
+    z, y, x = (int(c) for c in np.floor(p + 0.5))
+    return z, y, x
+
+
+def plus(v: Voxel, d: Sequence[int], times: int = 1) -> Voxel:
+    """The voxel `times` steps d away from v."""
+    return v[0] + times * d[0], v[1] + times * d[1], v[2] + times * d[2]
+
+
+class Scene:
+    """One problem: labels, sources, spacing and speed, with questions about single voxels."""
+
+    def __init__(
+        self, labels: npt.NDArray[Any], source: npt.NDArray[np.bool_], h: Floats, speed: npt.NDArray[Any]
+    ) -> None:
+        self.shape = labels.shape
+        self.label = {v: int(labels[v]) for v in grid(self.shape) if labels[v]}
+        self.inside = {v for v in self.label if source[v]}
+        self.outside = {v for v in grid(self.shape) if source[v] and v not in self.label}
+        self.h = h
+        self.speed = {v: float(speed[v]) for v in self.label}
+
+    def faces(self) -> list[Face]:
+        """Every contact face with a source outside."""
+        steps = ((axis, side) for axis in range(3) for side in (-1, 1))
+        return [(v, a, s) for a, s in steps for v in self.label if plus(v, unit(a), s) in self.outside]
+
+    def in_sight(self, v: Voxel, w: Voxel) -> bool:
+        """Whether a shortest 6-connected way close to the line from v to w is free."""
+        line = np.subtract(w, v)
+
+        def reaches(u: Voxel) -> bool:
+            if u == w:
+                return True
+            if u != v:
+                off = np.linalg.norm(np.cross(np.subtract(u, v), line)) / np.linalg.norm(line)
+                same = self.label.get(u) == self.label[v] and self.speed.get(u) == self.speed[w]
+                if off > eikonal.TUBE or not (same or u in self.outside):
+                    return False
+            ahead = [d for d in STEPS if np.dot(d, np.subtract(w, u)) > 0]
+            return any(reaches(plus(u, d)) for d in ahead)
+
+        return self.label.get(w) == self.label[v] and self.speed[v] == self.speed[w] and reaches(v)
+
+
+def unit(axis: int) -> Voxel:
+    """One step up an axis."""
+    return int(axis == 0), int(axis == 1), int(axis == 2)
+
+
+def piece_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Number the 6-connected pieces of equal label."""
+    pieces = np.zeros(labels.shape, np.int64)
+    n = 0
+    for v in grid(labels.shape):
+        if labels[v] and not pieces[v]:
+            n += 1
+            pieces[v] = n
+            todo = [v]
+            while todo:
+                u = todo.pop()
+                for w in (plus(u, d) for d in STEPS):
+                    within = all(0 <= a < b for a, b in zip(w, labels.shape, strict=True))
+                    if within and labels[w] == labels[v] and not pieces[w]:
+                        pieces[w] = n
+                        todo.append(w)
+    return pieces
+
+
+def fitted_patch(scene: Scene, face: Face, faces: set[Face]) -> Polygon | None:
+    """The polygon behind a contact face, seen from the voxel's centre; None if another face serves better."""
+    v, axis, side = face
+    one, two = (d for d in range(3) if d != axis)
+    rows, heights = [], []
+    for p, q in product(range(-2, 3), repeat=2):
+        if p * p + q * q <= 6:
+            column = plus(plus(v, unit(one), p), unit(two), q)
+            for height in (0, 1, -1, 2, -2, 3, -3):
+                w = plus(column, unit(axis), side * height)
+                if (w, axis, side) in faces and scene.label[w] == scene.label[v]:
+                    rows.append((1.0, float(p), float(q)))
+                    heights.append(float(height))
+                    break
+    fit = np.array(rows)
+    normal = fit.T @ fit + np.diag([0.0, 1e-6, 1e-6])
+    c, a, b = np.linalg.solve(normal, fit.T @ np.array(heights))
+    flat = not any(heights)
+    if flat:
+        c = a = b = 0.0
+    c = min(max(c, -0.5), 0.5)
+    if abs(a) < 1e-12 and abs(b) < 1e-12:
+        return square(scene, face, 0.5 + c, 0.0, 0.0, 0.0, 0.0, PATCH, None)
+    if a * a + b * b > STEEP:
+        return None
+    ra, rb = (scene.h[axis] / scene.h[one]) ** 2, (scene.h[axis] / scene.h[two]) ** 2
+    foot = (0.5 - c) / (1 + ra * a * a + rb * b * b)
+    return square(scene, face, 0.5 + c, a, b, foot * a * ra, foot * b * rb, PATCH, rim(scene, face))
+
+
+def rim(scene: Scene, face: Face) -> tuple[Floats, float] | None:
+    """The plane where the source around a contact face ends, through its faces to other voxels: normal, offset."""
+    v, axis, side = face
+    ends = [
+        (np.array(d, float), np.subtract(w, v) + np.array(d) / 2)
+        for w in (plus(plus(v, unit(axis), side), o) for o in product(range(-2, 3), repeat=3))
+        if w in scene.outside
+        for d in STEPS
+        if plus(w, d) not in scene.outside and scene.label.get(plus(w, d)) != scene.label[v]
+    ]
+    if not ends:
+        return None
+    normal = np.sum([d for d, _ in ends], axis=0)
+    return normal, float(normal @ np.mean([m for _, m in ends], axis=0))
+
+
+def square(
+    scene: Scene,
+    face: Face,
+    k: float,
+    a: float,
+    b: float,
+    u0: float,
+    v0: float,
+    half: float,
+    cut: tuple[Floats, float] | None,
+) -> Polygon | None:
+    """The part of height = k + a u + b v over a square that the cut leaves."""
+    _, axis, side = face
+    one, two = (d for d in range(3) if d != axis)
+    corners = []
+    for p, q in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
+        u, v = u0 + p * half, v0 + q * half
+        x = np.zeros(3)
+        x[axis], x[one], x[two] = side * (k + a * u + b * v), u, v
+        corners.append(x)
+    if cut is not None:
+        beyond = [float(cut[0] @ x - cut[1]) for x in corners]
+        kept = []
+        for i in range(4):
+            n = (i + 1) % 4
+            if beyond[i] <= 0:
+                kept.append(corners[i])
+            if (beyond[i] <= 0) != (beyond[n] <= 0):
+                kept.append(corners[i] + beyond[i] / (beyond[i] - beyond[n]) * (corners[n] - corners[i]))
+        corners = kept
+    return [x * scene.h for x in corners] or None
+
+
+def distance_to_polygon(x: Floats, polygon: Polygon) -> float:
+    """Distance from a point to a convex polygon in space."""
+    edges = list(zip(polygon, polygon[1:] + polygon[:1], strict=True))
+    around = [np.cross(p - polygon[0], q - polygon[0]) for p, q in edges]
+    normal = np.sum(around, axis=0)
+    size = float(np.linalg.norm(normal))
+    if size > 1e-14:
+        normal /= size
+        if all(float(normal @ np.cross(q - p, x - p)) >= 0 for p, q in edges):
+            return abs(float(normal @ (x - polygon[0])))
+    best = math.inf
+    for p, q in edges:
+        d = q - p
+        t = min(max(float((x - p) @ d) / max(float(d @ d), 1e-300), 0.0), 1.0)
+        best = min(best, float(np.linalg.norm(x - p - t * d)))
+    return best
+
+
+def starting_times(scene: Scene, start: str) -> dict[Voxel, float]:
+    """The straight-line times of all voxels close to a source."""
+    faces = scene.faces()
+    known = set(faces)
+    band = 0.0 if start == "centres" else eikonal.BAND * float(scene.h.min())
+    radius = band + 0.5 * float(scene.h.min()) if band else 0.0
+    offsets = [o for o in product(range(-3, 4), repeat=3) if sum((np.array(o) * scene.h) ** 2) <= radius**2]
+    patches: list[tuple[Voxel, Polygon]] = [(v, [np.zeros(3)]) for v in scene.inside]
+    for face in faces:
+        flat = square(scene, face, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5, None)
+        patch = fitted_patch(scene, face, known) if start == "surface" else flat
+        if patch is not None:
+            patches.append((face[0], patch))
+    times: dict[Voxel, float] = {}
+    for v, patch in patches:
+        for o in offsets:
+            w = plus(v, o)
+            distance = distance_to_polygon(np.array(o) * scene.h, patch)
+            if w in scene.label and (distance <= band or w == v):
+                t = distance / scene.speed[w]
+                if t < times.get(w, math.inf) and scene.in_sight(v, w):
+                    times[w] = t
+    for v, _, _ in faces:  # touches, but no patch is in sight
+        if start == "surface" and v not in times:
+            times[v] = min(0.5 * scene.h[a] / scene.speed[v] for u, a, _ in faces if u == v)
+    return {v: float(np.float32(t)) for v, t in times.items()}
+
+
+def root(terms: list[tuple[float, float]], rhs: float) -> float:
+    """The t with sum of weight * max(t - base, 0)^2 = rhs, over (base, weight)."""
+    terms = sorted(terms)
+    t = math.inf
+    for n in range(1, len(terms) + 1):
+        first = terms[0][0]
+        s = sum(w for _, w in terms[:n])
+        m = sum(w * (b - first) for b, w in terms[:n])
+        r = sum(w * (b - first) ** 2 for b, w in terms[:n]) - rhs
+        t = first + (m + math.sqrt(max(m * m - s * r, 0.0))) / s
+        if n == len(terms) or t <= terms[n][0]:
+            break
+    return t
+
+
+def fast_marching(scene: Scene, starts: dict[Voxel, float]) -> dict[Voxel, float]:
+    """Order 1: accept the earliest voxel, update its neighbours, repeat."""
+    times = dict(starts)
+    heap = [(t, v) for v, t in times.items()]
+    heapq.heapify(heap)
+    accepted: set[Voxel] = set()
+    while heap:
+        _, v = heapq.heappop(heap)
+        if v in accepted:
+            continue
+        accepted.add(v)
+        for w in (plus(v, d) for d in STEPS):
+            if scene.label.get(w) != scene.label[v] or w in accepted:
+                continue
+            terms = []
+            for axis in range(3):
+                around = [plus(w, unit(axis), side) for side in (-1, 1)]
+                known = [times[u] for u in around if u in accepted and scene.label[u] == scene.label[w]]
+                if known:
+                    terms.append((min(known), scene.h[axis] ** -2))
+            t = float(np.float32(root(terms, scene.speed[w] ** -2)))
+            if t < times.get(w, math.inf):
+                times[w] = t
+                heapq.heappush(heap, (t, w))
+    return times
+
+
+def second_order(
+    scene: Scene, starts: dict[Voxel, float], first: dict[Voxel, float], lines: bool
+) -> dict[Voxel, float]:
+    """Order 2 in the order of the order-1 arrival."""
+    times: dict[Voxel, float] = {}
+    radius = (eikonal.BAND + 0.5) * float(scene.h.min())
+    offsets = [o for o in product(range(-3, 4), repeat=3) if 0 < sum((np.array(o) * scene.h) ** 2) <= radius**2]
+
+    def before(u: Voxel, w: Voxel, margin: float) -> bool:
+        return u in first and scene.label[u] == scene.label[w] and first[u] < float(np.float32(first[w])) - margin
+
+    for v in sorted(first, key=first.__getitem__):
+        slowness = 1.0 / scene.speed[v]
+        if first[v] >= starts.get(v, math.inf) - KEEP * float(scene.h.min()) * slowness:
+            times[v] = starts[v]
+            continue
+        terms = []
+        for axis in range(3):
+            margin = EARLIER * scene.h[axis] * slowness
+            weight = scene.h[axis] ** -2
+            sides = [s for s in (-1, 1) if before(plus(v, unit(axis), s), v, margin)]
+            if not sides:
+                continue
+            side = min(sides, key=lambda s: times[plus(v, unit(axis), s)])
+            near, far = plus(v, unit(axis), side), plus(v, unit(axis), 2 * side)
+            if before(far, near, margin) and times[far] < times[near]:
+                terms.append((times[near] + (times[near] - times[far]) / 3, 2.25 * weight))
+            else:
+                terms.append((times[near], weight))
+        t = root(terms, slowness**2) if terms else first[v]
+        if lines and any(scene.label.get(plus(v, d)) != scene.label[v] for d in STEPS):
+            for o in offsets:
+                w, length = plus(v, o), math.sqrt(sum((np.array(o) * scene.h) ** 2))
+                if scene.label.get(w) == scene.label[v] and before(w, v, EARLIER * length * slowness):
+                    straight = times[w] + length * slowness
+                    if straight < t and scene.in_sight(v, w):
+                        t = straight
+        times[v] = float(np.float32(t))
+    return times
+
+
+def travel_time(
+    domain: npt.NDArray[Any],
+    sources: npt.NDArray[Any],
+    *,
+    spacing: Sequence[float] = UNIT,
+    order: int = 2,
+    start: str = "surface",
+    speed: float | npt.NDArray[Any] | None = None,
+    max_time: float = math.inf,
+    out: eikonal.Times | None = None,
+) -> eikonal.Times:
+    """As `voxkernels.travel_time`."""
+    task = eikonal.check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
+    field = task.speed if task.speed.size else np.ones(task.labels.shape)
+    scene = Scene(piece_labels(task.labels), task.source, np.array(task.steps), field)
+    starts = starting_times(scene, start)
+    times = fast_marching(scene, starts)
+    if order == 2:
+        times = second_order(scene, starts, times, start != "centres")
+    task.times[...] = np.where(task.labels > 0, np.inf, np.nan)
+    for v, t in times.items():
+        task.times[v] = t if t <= task.max_time else np.inf
+    return task.times
+
+
+def trace_paths(
+    T: npt.NDArray[Any],
+    starts: npt.NDArray[Any] | Sequence[Sequence[float]],
+    *,
+    spacing: Sequence[float] = UNIT,
+    domain: npt.NDArray[Any] | None = None,
+    step: float = 0.5,
+    max_steps: int = 100_000,
+) -> list[Floats]:
+    """As `voxkernels.trace_paths`, but from voxel centre to voxel centre; `step` changes nothing."""
+    task = eikonal.check_trace_paths(T, starts, spacing, domain, step, max_steps)
+    return [one_path(task, p) for p in task.starts]
+
+
+def one_path(task: eikonal.Paths, start: Floats) -> Floats:
+    """Go to the voxel in sight where time and way add up to least, until none is earlier; then to the surface."""
+    h = np.array(task.h)
+    v = nearest(start)
+    mine = task.labels[v] if task.labels.size else 0
+
+    def usable(w: Any) -> bool:
+        within = all(0 <= a < b for a, b in zip(w, task.times.shape, strict=True))
+        return within and bool(task.times[w] < np.inf) and (not task.labels.size or bool(task.labels[w] == mine))
+
+    def time(w: Any) -> float:
+        return float(task.times[w])
+
+    def free(a: Floats, b: Floats) -> bool:
+        return all(usable(nearest(a + (b - a) * i / 24)) for i in range(25))
+
+    path = [np.array(start)]
+    for _ in range(task.max_steps):
+        p = path[-1]
+        v = nearest(p)
+        around = [plus(v, o) for o in product(range(-3, 4), repeat=3)]
+        lower = [w for w in around if usable(w) and time(w) < time(v) and free(p, np.array(w, float))]
+        if not lower:
+            if (p != v).any() and any(usable(plus(v, d)) and time(plus(v, d)) < time(v) for d in STEPS):
+                path.append(np.array(v, float))
+                continue
+            gradient = np.zeros(3)
+            for axis in range(3):
+                beside = [s for s in (-1, 1) if usable(plus(v, unit(axis), s))]
+                slopes = [s * (time(plus(v, unit(axis), s)) - time(v)) / h[axis] for s in beside]
+                gradient[axis] = np.mean(slopes) if slopes else 0.0
+            size = float(np.linalg.norm(gradient))
+            for part in (0.999, 0.75, 0.5, 0.25) if size and time(v) else ():
+                end = p - part * time(v) * gradient / size**2 / h
+                if free(p, end):
+                    path.append(end)
+                    break
+            return np.array(path)
+        rate = max((time(v) - time(w)) / float(np.linalg.norm((np.array(w) - p) * h)) for w in lower)
+        path.append(
+            np.array(min(lower, key=lambda w: time(w) + rate * float(np.linalg.norm((np.array(w) - p) * h))), float)
+        )
+    raise ValueError(eikonal.too_long(task.max_steps, start))
