@@ -27,6 +27,7 @@ reverse).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -178,7 +179,7 @@ def link(
     ]
     return Links(
         n=int(particle.max(initial=0)),
-        global_id=np.split(particle, start[1:-1]),
+        global_id=[particle[i:j] for i, j in itertools.pairwise(start)],
         kind=np.concatenate([np.full(len(e[1]), e[0]) for e in events]),
         level=np.concatenate([e[1] for e in events]).astype(np.int64),
         particle=np.concatenate([e[2] for e in events]).astype(np.int64),
