@@ -50,6 +50,22 @@ def survey_stage(job: Job) -> dict[str, Any]:
     """One pass over every input: histogram, hash and edge width of the grey volume; values of what else was given."""
     result: dict[str, Any] = {"sha256": {}}
     warnings: list[str] = []
+    for name, given in (("labels", job.labels), ("phases", job.phases)):
+        if given is not None:
+            digest, values = hashlib.sha256(), np.zeros(0, dtype=np.int64)
+            for z0, z1 in job.in_order("survey"):
+                slab = given[z0:z1]
+                if name == "labels":
+                    segment.check_labels(slab)
+                else:
+                    phases.map_phases(slab, job.settings.input.phase_values or {})
+                digest.update(np.ascontiguousarray(slab).data)
+                values = np.union1d(values, np.unique(slab)).astype(np.int64)
+            result["sha256"][name] = digest.hexdigest()
+            if name == "labels" and not (values > 0).any():
+                raise InputError(f"--labels: {given.name} holds no particle (every voxel is 0); give a label volume.")
+            if name == "phases":
+                _require_active(given, job.settings.input.phase_values or {}, values)
     if job.grey is not None:
         accumulator = SurveyAccumulator(job.voxel_size)
         for z0, z1 in job.in_order("survey"):
@@ -71,22 +87,6 @@ def survey_stage(job: Job) -> dict[str, Any]:
                 cbd_active=wanted.cbd_active,
             )
             result["thresholds"] = thresholds.to_dict()
-    for name, given in (("labels", job.labels), ("phases", job.phases)):
-        if given is not None:
-            digest, values = hashlib.sha256(), np.zeros(0, dtype=np.int64)
-            for z0, z1 in job.in_order("survey"):
-                slab = given[z0:z1]
-                if name == "labels":
-                    segment.check_labels(slab)
-                else:
-                    phases.map_phases(slab, job.settings.input.phase_values or {})
-                digest.update(np.ascontiguousarray(slab).data)
-                values = np.union1d(values, np.unique(slab)).astype(np.int64)
-            result["sha256"][name] = digest.hexdigest()
-            if name == "labels" and not (values > 0).any():
-                raise InputError(f"--labels: {given.name} holds no particle (every voxel is 0); give a label volume.")
-            if name == "phases":
-                _require_active(given, job.settings.input.phase_values or {}, values)
     result["warnings"] = warnings
     return result
 

@@ -76,8 +76,8 @@ def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrit
         return None
     existing = folder.read_record()
     if existing is None:
-        if {p.name for p in path.iterdir()} <= {"run.lock", "run.log"}:
-            return None
+        if all(p.name in ("run.lock", "run.log") or ".part" in p.name for p in path.iterdir()):
+            return None  # killed before its record was written
         raise InputError(f"-o/--out: {path} is not empty and holds no run; choose a new or empty folder.")
     if overwrite:
         return None

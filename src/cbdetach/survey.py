@@ -32,6 +32,7 @@ BINS = 65536
 BLOCK = 48
 PER_LAYER = 3  # blocks along y and along x
 LAYERS = 8
+RAYS = 36_000  # that are looked along, shared by the blocks
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 
@@ -257,10 +258,11 @@ def measure_edge(
     Where fewer than 30 rays cross from active to void, the width is one voxel and the profile empty.
     """
     side = math.prod(spacing) ** (1 / 3)
+    most = RAYS // max(1, len(blocks))
     width, distance, profile, count = side, np.empty(0), np.empty(0), 0
     for reach in (6.0 * side, 10.0 * side):  # longer rays leave fewer places in a block: only for wider edges
         along = np.linspace(-reach, reach, round(16 * reach / side) + 1)
-        rays = np.concatenate([np.empty((0, along.size))] + [_rays(b, levels, spacing, along) for b in blocks])
+        rays = np.concatenate([np.empty((0, along.size))] + [_rays(b, levels, spacing, along, most) for b in blocks])
         found, mean, n = _fit_edge(along, rays, side if not count else width / FWHM_PER_SIGMA)
         if n:
             width, distance, profile, count = found, along, mean, n
@@ -269,8 +271,10 @@ def measure_edge(
     return width, distance, profile, count
 
 
-def _rays(block: Array, levels: tuple[float, float], spacing: tuple[float, float, float], distance: Array) -> Array:
-    """Grey (0 void .. 1 active) along the outward normals of a block's active surface, (rays, samples)."""
+def _rays(
+    block: Array, levels: tuple[float, float], spacing: tuple[float, float, float], distance: Array, most: int
+) -> Array:
+    """Grey (0 void .. 1 active) along about `most` outward normals of a block's active surface, (rays, samples)."""
     from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
     none = np.empty((0, distance.size))
@@ -286,7 +290,7 @@ def _rays(block: Array, levels: tuple[float, float], spacing: tuple[float, float
     at = np.argwhere((np.abs(off) < 0.5 * h.min()) & (steep > 0.05 / h.min()))
     margin = np.abs(distance[[0, -1]]).max() / h
     inside = ((at >= margin) & (at <= np.array(block.shape) - 1 - margin)).all(1)
-    at = at[inside][:: max(1, int(inside.sum() // 500))]
+    at = at[inside][:: max(1, int(inside.sum() // most))]
     if not len(at):
         return none
     index = tuple(at.T)
@@ -353,10 +357,18 @@ def _mode(values: Array) -> float:
 
 
 def _erf_width(distance: Array, profile: Array) -> float:
-    """Sigma of the error function that fits the profile from 8 to 92 percent: a line through its normal scores."""
+    """Sigma of the error function that fits the profile from 8 to 92 percent: a line through its normal scores.
+
+    Only the step itself counts, not what the profile does after it has left that range.
+    """
     from scipy.special import ndtri
 
     level = (profile > 0.08) & (profile < 0.92)
+    middle = int(np.argmin(np.abs(distance)))
+    left = np.flatnonzero(~level[:middle])
+    right = np.flatnonzero(~level[middle:])
+    level[: left[-1] + 1 if left.size else 0] = False
+    level[middle + right[0] if right.size else level.size :] = False
     if level.sum() < 3:
         return float(distance[1] - distance[0])
     slope = np.polyfit(distance[level], ndtri(profile[level]), 1)[0]

@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 
 from cbdetach.errors import InputError
+from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.survey import BLOCK, Survey, SurveyAccumulator
 
 Array = np.ndarray[Any, Any]
@@ -163,3 +164,13 @@ def test_wrong_slabs() -> None:
     accumulator.add(np.zeros((2, 3, 3), np.uint8))
     with pytest.raises(ValueError, match="slab: must be uint8 of"):
         accumulator.add(np.zeros((2, 3, 4), np.uint8))
+
+
+def test_edge_width_of_a_small_phantom() -> None:
+    """One block of rays, and mean profiles that rise again behind the step where other particles are."""
+    phantom = Phantom(PhantomSettings(shape=(72, 72, 72), seed=3))
+    accumulator = SurveyAccumulator(phantom.settings.voxel_size_um)
+    accumulator.add(phantom.volume().grey)
+    survey = accumulator.finish()
+    assert survey.edge_width_um == pytest.approx(phantom.settings.blur_fwhm_um, rel=0.1)
+    assert survey.edge_rays > 100
