@@ -367,8 +367,10 @@ def _opening(
     along, across = end - start, centre - start
     normal = np.cross(along, across)
     if np.linalg.norm(normal) < 0.05 * np.linalg.norm(along) * np.linalg.norm(across) + 1e-9:
-        normal = np.linalg.svd(physical - centre, full_matrices=False)[2][2]  # the particle's flattest direction
-        normal = normal - along * (normal @ along) / max(float(along @ along), 1e-12)
+        # The path runs through the centre: cut across the particle's flattest direction that the path does not take.
+        axes = np.linalg.svd(physical - centre, full_matrices=False)[2][::-1]
+        axes = axes - np.outer(axes @ along, along) / max(float(along @ along), 1e-12)
+        normal = axes[np.argmax(np.linalg.norm(axes, axis=1) > 0.5)]
     normal /= np.linalg.norm(normal)
     if ((physical - start) @ normal > 0).mean() > 0.5:
         normal = -normal
