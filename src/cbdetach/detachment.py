@@ -51,7 +51,7 @@ def moved_particles(
     result = np.where(before & ~after, 0, labels)
     grown = after & (labels == 0) & ~before
     if grown.any():
-        near = expand_labels(labels, distance=reach_um, spacing=spacing)
+        near = expand_labels(labels, distance=reach_um, spacing=spacing)  # type: ignore[no-untyped-call]
         result = np.where(grown, near, result)
     return result.astype(labels.dtype, copy=False)
 
