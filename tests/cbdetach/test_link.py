@@ -148,14 +148,14 @@ def test_fragments_of_windows_join_the_object_that_contains_them() -> None:
 
 def test_two_particles_one_above_the_other_are_cut_at_the_neck() -> None:
     area = [max(14.0**2 - (z - 14) ** 2, 12.0**2 - (z - 38) ** 2) for z in range(1, 50)]
-    slices = scene(*[[(0, max(1, int(10 * a)))] for a in area], width=2000)
-    result, links = link_slices(slices)
+    given = tables(scene(*[[(0, max(1, int(10 * a)))] for a in area], width=2000))
+    links = link(*given, neck_depth=0.25)
     assert links.n == 2
     assert len(events(links, "neck")) == 1
-    lowest = int(np.argmin(area[10:40])) + 10
-    assert abs(int(np.argmax(result[:, 0, 0] == 2)) - lowest) <= 2
-    assert link_slices(slices, neck_depth=None)[1].n == 1
-    assert link_slices(slices, neck_depth=0.9)[1].n == 1
+    cut = ids(links).index([2])
+    assert abs(cut - (int(np.argmin(area[10:40])) + 10)) <= 2
+    assert link(*given, neck_depth=None).n == 1
+    assert link(*given, neck_depth=0.9).n == 1
 
 
 def test_one_badly_cut_slice_is_no_neck() -> None:
@@ -171,6 +171,14 @@ def test_a_particle_merged_with_its_neighbour_for_some_slices_is_found_again() -
     assert result[0, 0, 70] == result[8, 0, 70] != result[0, 0, 10]
     assert events(links, "detour") == [(6, 2, 0)]
     assert link(*tables(slices)).n == 3  # without tables farther than two slices
+
+
+def test_a_particle_cut_in_two_that_goes_on_as_its_other_piece_is_one() -> None:
+    whole = [(0, 60)]
+    slices = scene(whole, whole, [(0, 40), (41, 60)], [(0, 28), (29, 60)], [(0, 15), (16, 60)], whole, whole)
+    _, links = link_slices(slices)
+    assert links.n == 1
+    assert len(events(links, "detour")) == 1
 
 
 def test_what_ends_in_void_makes_no_detour() -> None:

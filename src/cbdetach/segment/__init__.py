@@ -17,7 +17,7 @@ from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 from .given import check_labels
 from .watershed import Labels, ball, split_particles
 
-__all__ = ["check_labels", "segment_slice", "segment_volume", "smallest_voxels"]
+__all__ = ["MARKER_DEPTH_LINKED", "check_labels", "segment_slice", "segment_volume", "smallest_voxels"]
 
 MIN_DIAMETER_UM = 2.0
 MIN_DIAMETER_VOXELS = 5.0
@@ -25,6 +25,8 @@ CLOSE_UM = 0.5
 CLOSE_UM_SLICE = 0.3
 """Less than in 3-D: a slice shows many gaps between particles that are as narrow as a crack."""
 MARKER_DEPTH = 0.25
+MARKER_DEPTH_LINKED = 0.15
+"""For slices that will be linked: linking mends a particle that was cut, but cannot cut two that were merged."""
 
 
 def segment_volume(
@@ -81,7 +83,8 @@ def segment_slice(
         No use for a mask.
     min_diameter_um : smallest diameter of a particle, default as for `segment_volume`. Sections, which
         may pass near its pole, are kept down to half of it.
-    marker_depth, close_um : as for `segment_volume`; default of the width: 0.3 um.
+    marker_depth, close_um : as for `segment_volume`; default of the width: 0.3 um. For slices that will be linked, give
+        `MARKER_DEPTH_LINKED`.
 
     Returns
     -------
