@@ -15,7 +15,7 @@ its neighbour, so the distance to the surface has one summit per particle and a 
    reaches, and so do the holes whose wall is (to 90 %) one particle's. Carbon, binder and void in the cusps between
    neighbours stay outside, though the closing of the whole mask in step 1 did cover them.
 
-In 3-D the space between particles is connected, so that a void that is enclosed is a pore. In a slice it may lie between
+In 3-D the space between particles is connected, so that an enclosed void is a pore. In a slice it may lie between
 three particles; so a first, coarser split without any filling tells to whom a void belongs.
 
 Cost: three or four distance transforms and one flood (a slice: two), about 1 us per voxel; memory 40 bytes per voxel.
