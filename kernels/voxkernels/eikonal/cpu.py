@@ -17,9 +17,10 @@ first. In a box:
 
 Cost: O(N), about four updates a voxel, and the sorting of the buckets. Memory beside input and output: 5 bytes for each
 voxel of the boxes in work, one a thread (9 with a speed array), and 8 bytes for each entry of the queue, about the
-front. The numbers of the components live in `out` until the times replace them, negative, unlike any time, inf or nan.
+front. The numbers of the components live in `out` until the times replace them, as tiny negative floats, unlike any
+time, inf or nan.
 
-Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^31 components, fewer than
+Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^30 components, fewer than
 2^32 voxels in a box.
 """
 
@@ -28,12 +29,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from voxkernels._compile import jit
 
 PAD = 3  # rim of a box: how far fits and straight lines reach, so that nothing has to be checked against its ends
+NUMBERED = -(1 << 31)  # the sign bit: marks the number of a component among times
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
 OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: neighbours neither in the component nor sources
 INDEX = 0xFFFFFFFF  # lower half of a queue entry: the voxel; upper half: the bits of its time, which sort as the time
@@ -69,7 +70,7 @@ def root_of(parent: Any, i: int) -> int:
 
 @jit
 def split_components(domain: Any, out: Any, ids: Any) -> Any:
-    """Number the components: `out` becomes nan outside, and its bits `ids` minus the number inside.
+    """Number the components: `out` becomes nan outside, and its bits `ids` NUMBERED + the number inside.
 
     Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open) and the count of voxels.
     """
@@ -84,11 +85,11 @@ def split_components(domain: Any, out: Any, ids: Any) -> Any:
                     continue
                 mine = 0
                 if x > 0 and domain[z, y, x - 1] == value:
-                    mine = -ids[z, y, x - 1]
+                    mine = ids[z, y, x - 1] - NUMBERED
                 for axis in range(2):
                     behind, above = z - 1 + axis, y - axis
                     if behind >= 0 and above >= 0 and domain[behind, above, x] == value:
-                        other = -ids[behind, above, x]
+                        other = ids[behind, above, x] - NUMBERED
                         if mine == 0:
                             mine = other
                         elif mine != other:
@@ -101,7 +102,7 @@ def split_components(domain: Any, out: Any, ids: Any) -> Any:
                         parent = grown(parent)
                     parent[n] = n
                     mine = n
-                ids[z, y, x] = -mine
+                ids[z, y, x] = NUMBERED + mine
     count = 0
     for i in range(1, n + 1):
         if parent[i] == i:
@@ -117,8 +118,8 @@ def split_components(domain: Any, out: Any, ids: Any) -> Any:
         for y in range(domain.shape[1]):
             for x in range(domain.shape[2]):
                 if domain[z, y, x] != 0:
-                    mine = parent[-ids[z, y, x]]
-                    ids[z, y, x] = -mine
+                    mine = parent[ids[z, y, x] - NUMBERED]
+                    ids[z, y, x] = NUMBERED + mine
                     box = boxes[mine - 1]
                     box[0], box[1] = min(box[0], z), max(box[1], z + 1)
                     box[2], box[3] = min(box[2], y), max(box[3], y + 1)
@@ -146,6 +147,7 @@ def fill_box(
     source: Any,
     speed: Any,
     volume: Any,
+    interfaces: bool,
     me: int,
     low: Any,
     shape: Any,
@@ -155,7 +157,8 @@ def fill_box(
 ) -> bool:
     """Copy one component: T = inf inside, nan outside; marks; speeds; `times` = inf. False if no source touches it.
 
-    `times`, `ids` (its bits), `source` and `speed` are flat.
+    `times`, `ids` (its bits), `source` and `speed` are flat. With `interfaces`, the voxels of other components, too, are
+    sources outside.
     """
     sz, sy = shape[1] * shape[2], shape[2]
     started = False
@@ -166,7 +169,7 @@ def fill_box(
             row = ((low[0] + i) * volume[1] + low[1] + j) * volume[2] + low[2]
             for k in range(max(-low[2], 0), min(volume[2] - low[2], shape[2])):
                 v, g = i * sz + j * sy + k, row + k
-                if ids[g] == -me:
+                if ids[g] == NUMBERED + me:
                     T[v] = np.inf
                     times[g] = np.inf
                     if source[g]:
@@ -174,7 +177,7 @@ def fill_box(
                         started = True
                     if pace.size > 1:
                         pace[v] = speed[g]
-                elif source[g] and math.isnan(times[g]):
+                elif source[g] if math.isnan(times[g]) else interfaces:
                     mark[v] = OUTSIDE
     for i in range(1, shape[0] - 1):
         for j in range(1, shape[1] - 1):
@@ -518,6 +521,8 @@ def second_order(
         g = (low[0] + i) * gz + (low[1] + j) * gy + low[2] + k
         slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
         if T[v] >= times[g] - KEEP * min(h[0], h[1], h[2]) * slowness:
+            if times[g] > max_time:
+                times[g] = np.inf
             continue
         az, bz = second_difference(T, times, v, g, sz, gz, h[0] ** -2, EARLIER * h[0] * slowness)
         ay, by = second_difference(T, times, v, g, sy, gy, h[1] ** -2, EARLIER * h[1] * slowness)
@@ -546,6 +551,7 @@ def march(
     low: Any,
     h: Any,
     order: int,
+    limit: float,
     max_time: float,
     width: float,
     lines: Any,
@@ -558,7 +564,6 @@ def march(
     sz, sy = shape[1] * shape[2], shape[2]
     steps = np.array([-sz, sz, -sy, sy, -1, 1])
     az, ay, ax = h[0] ** -2, h[1] ** -2, h[2] ** -2
-    limit = 1.5 * max_time if order == 2 else max_time  # order 1 is at most 3/2 of order 2, as each root is
     now, later, done = np.empty(1024, np.int64), np.empty(1024, np.int64), np.empty(1024, np.int64)
     n_later = 0
     first = np.float32(np.inf)
@@ -630,46 +635,34 @@ def march(
             second_order(T, mark, pace, shape, low, h, max_time, lines, table, done[:kept], times, volume)
 
 
-@jit(parallel=True)
-def solve(
-    boxes: Any,
-    largest_first: Any,
-    owner: Any,
-    workers: int,
-    source: Any,
-    speed: Any,
-    h: Any,
-    fit: bool,
-    band: float,
-    lines: Any,
-    order: int,
-    max_time: float,
-    width: float,
-    volume: Any,
-    times: Any,
-    ids: Any,
-) -> None:
-    """Solve every component, each worker its own ones. `source`, `speed`, `times` and `ids`, its bits, are flat."""
-    for worker in numba.prange(workers):
-        room = 0
-        for c in range(boxes.shape[0]):
-            if owner[c] == worker:
-                b = boxes[c]
-                room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
-        T_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8)
-        pace_room = np.empty(room if speed.size else 1, np.float32)
-        for c in largest_first:
-            if owner[c] != worker:
-                continue
-            low = boxes[c, 0:6:2] - PAD
-            shape = boxes[c, 1:6:2] + PAD - low
-            size = shape[0] * shape[1] * shape[2]
-            T, mark, pace = T_room[:size], mark_room[:size], pace_room[: size if speed.size else 1]
-            if not fill_box(times, ids, source, speed, volume, c + 1, low, shape, T, mark, pace):
-                continue
-            start_box(T, mark, pace, shape, h, fit, band, lines)
-            if order == 2:
-                write_times(T, volume, low, shape, max_time, times)
-            march(T, mark, pace, shape, low, h, order, max_time, width, lines, times, volume)
-            if order == 1:
-                write_times(T, volume, low, shape, max_time, times)
+@jit
+def solve(boxes: Any, largest_first: Any, owner: Any, lines: Any, task: Any, worker: int) -> None:
+    """Solve the components of one worker, one padded box after the other. Workers run beside one another in threads.
+
+    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, width of a bucket, shape of the volume, times and
+    their bits; source, speed and times flat.
+    """
+    source, speed, h, interfaces, fit, band, order, max_time, width, volume, times, ids = task
+    room = 0
+    for c in range(boxes.shape[0]):
+        if owner[c] == worker:
+            b = boxes[c]
+            room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
+    limit = 1.75 * max_time if order == 2 else max_time  # order 1 is at most sqrt(3) times order 2, as each step is
+    T_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8)
+    pace_room = np.empty(room if speed.size else 1, np.float32)
+    for c in largest_first:
+        if owner[c] != worker:
+            continue
+        low = boxes[c, 0:6:2] - PAD
+        shape = boxes[c, 1:6:2] + PAD - low
+        size = shape[0] * shape[1] * shape[2]
+        T, mark, pace = T_room[:size], mark_room[:size], pace_room[: size if speed.size else 1]
+        if not fill_box(times, ids, source, speed, volume, interfaces, c + 1, low, shape, T, mark, pace):
+            continue
+        start_box(T, mark, pace, shape, h, fit, band, lines)
+        if order == 2:
+            write_times(T, volume, low, shape, limit, times)
+        march(T, mark, pace, shape, low, h, order, limit, max_time, width, lines, times, volume)
+        if order == 1:
+            write_times(T, volume, low, shape, max_time, times)

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from voxkernels._compile import jit
 
 LAST = 1.0  # how many voxels before the end a path goes straight on where it cannot step
+SHORTEST = 0.3  # the least part of a step that counts as one, along a wall
 GAIN = 0.3  # by which part of the promise of the gradient a step has to lower the time
 
 
@@ -149,7 +149,7 @@ def midpoint_step(T: Any, labels: Any, mine: int, p: Any, value: float, h: Any, 
             if not (dropped >> d) & 1:
                 r[d] -= stride * turned[d] / turn / h[d]
                 moved += (stride * turned[d] / turn) ** 2
-        if free_way(T, labels, mine, p, r):
+        if moved > (SHORTEST * stride) ** 2 and free_way(T, labels, mine, p, r):
             there = sample(T, labels, mine, r, h, g)
             if there < min(lowest, value - GAIN * math.sqrt(moved) * rate):
                 lowest = there
@@ -194,10 +194,10 @@ def trace(T: Any, labels: Any, start: Any, h: Any, stride: float, max_steps: int
     return -1
 
 
-@jit(parallel=True)
+@jit
 def trace_all(
     T: Any, labels: Any, starts: Any, h: Any, stride: float, max_steps: int, first: Any, points: Any, count: Any
 ) -> None:
     """Trace every start into its part of `points`, from first[n] on; count[n] is its number of points."""
-    for n in numba.prange(starts.shape[0]):
+    for n in range(starts.shape[0]):
         count[n] = trace(T, labels, starts[n], h, stride, max_steps, points[first[n] : first[n + 1]])
