@@ -1,7 +1,7 @@
 """`travel_time` and `trace_paths` at toy size, beside scikit-fmm, each answer checked before it is timed.
 
-Run as a script, `python -m benchmarks.bench_eikonal [size]`, it writes the accuracy on capped balls and the speed beside
-scikit-fmm in one process to benchmarks/results/eikonal.json.
+Run as a script, `python -m benchmarks.bench_eikonal [size]`, it writes the accuracy on capped balls and the speed
+beside scikit-fmm in one process to benchmarks/results/eikonal.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CROSS = ndimage.generate_binary_structure(3, 1)
 
 
 def cracked_balls(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Balls of radius 10 to 28 that do not touch, with partial planar cracks, and CBD in 45 % of the space between them."""
+    """Balls of radius 10 to 28 that do not touch, with partial planar cracks, and CBD in 45 % of the space between."""
     rng = np.random.default_rng(seed)
     domain = np.zeros((size,) * 3, bool)
     balls: list[tuple[np.ndarray, float]] = []
@@ -138,6 +138,7 @@ def main(size: int = 192) -> dict[str, Any]:
         times = seconds(call, repeats)
         rate = domain.sum() / 1e6
         report["speed"][name] = {**times, "domain_mvox_per_s": round(float(rate / times["wall_s"]), 2)}
+    (Path(__file__).parent / "results").mkdir(exist_ok=True)
     (Path(__file__).parent / "results" / "eikonal.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 

@@ -32,7 +32,7 @@ from voxkernels._arrays import (
 )
 from voxkernels.eikonal import cpu, cpu_paths
 
-BAND = 2.5
+BAND = 2.0
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
 
 TUBE = 0.9

@@ -155,10 +155,10 @@ def fill_box(
     mark: Any,
     pace: Any,
 ) -> bool:
-    """Copy one component: T = inf inside, nan outside; marks; speeds; `times` = inf. False if no source touches it.
+    """Copy one component: T = inf inside, nan outside; marks; speeds; `times` = inf. False if no source is there.
 
-    `times`, `ids` (its bits), `source` and `speed` are flat. With `interfaces`, the voxels of other components, too, are
-    sources outside.
+    `times`, `ids` (its bits), `source` and `speed` are flat. With `interfaces`, the voxels of other components are
+    sources outside, too.
     """
     sz, sy = shape[1] * shape[2], shape[2]
     started = False
@@ -639,8 +639,8 @@ def march(
 def solve(boxes: Any, largest_first: Any, owner: Any, lines: Any, task: Any, worker: int) -> None:
     """Solve the components of one worker, one padded box after the other. Workers run beside one another in threads.
 
-    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, width of a bucket, shape of the volume, times and
-    their bits; source, speed and times flat.
+    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, width of a bucket, shape of the
+    volume, times and their bits; source, speed and times flat.
     """
     source, speed, h, interfaces, fit, band, order, max_time, width, volume, times, ids = task
     room = 0
@@ -648,7 +648,7 @@ def solve(boxes: Any, largest_first: Any, owner: Any, lines: Any, task: Any, wor
         if owner[c] == worker:
             b = boxes[c]
             room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
-    limit = 1.75 * max_time if order == 2 else max_time  # order 1 is at most sqrt(3) times order 2, as each step is
+    limit = 1.75 * max_time if order == 2 else max_time  # order 1 is at most sqrt(3) times order 2, step by step
     T_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8)
     pace_room = np.empty(room if speed.size else 1, np.float32)
     for c in largest_first:
