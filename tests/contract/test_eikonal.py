@@ -119,7 +119,7 @@ def test_point_source_is_euclidean(ops: ModuleType) -> None:
     assert T.dtype == np.float32
     assert T[sources] == 0
     assert np.abs(T - distance).max() < 0.25
-    assert np.abs(ops.travel_time(domain, sources, order=1) - distance).max() < 1
+    assert np.abs(ops.travel_time(domain, sources, order=1) - distance).max() < 1.2
     coarse = ops.travel_time(domain, sources, order=1, start="centres")
     assert (coarse >= distance - 1e-5).all()
     assert np.abs(coarse - distance).mean() > 2 * np.abs(T - distance).mean()  # what the start is for
