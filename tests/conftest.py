@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of measured volumes: environment variable CBDETACH_REAL_DATA, else ../shared/data beside the project."""
+    """The folder of measured volumes: variable CBDETACH_REAL_DATA, else ../shared/data beside the project."""
     folder = Path(os.environ.get("CBDETACH_REAL_DATA", PROJECT.parent / "shared" / "data"))
     if not (folder / "nmc_cathode_3phase.tif").exists():
         pytest.skip(f"the measured volumes are not at {folder}; set CBDETACH_REAL_DATA to their folder")

@@ -106,7 +106,7 @@ def diffusion_lengths(
 
     filled = np.where(np.isin(labels, owned), labels, 0)
     contact = _means(filled, vk.travel_time(filled, sources, **options), owned)
-    attached = _means(filled, vk.travel_time(filled, filled == 0, **options), owned)
+    attached = _means(filled, vk.travel_time(filled, filled == 0, interfaces=True, **options), owned)
     reached, count = real["reached"], real["count"]
     columns: dict[str, Array] = {
         "diffusion_length_mean_um": real["mean"],

@@ -152,7 +152,13 @@ def segment_stage(job: Job) -> dict[str, Any]:
     def slices(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
         active = detachment.is_active(job.codes(z0, z1))
-        labels = np.stack([segment.segment_slice(image, spacing=job.voxel_size[1:], **options) for image in active])
+        depth = segment.MARKER_DEPTH_LINKED
+        labels = np.stack(
+            [
+                segment.segment_slice(image, spacing=job.voxel_size[1:], marker_depth=depth, **options)
+                for image in active
+            ]
+        )
         return {"labels": labels, "table/z0": np.array(z0)}
 
     job.each_slab("segment", window if wanted.segmenter == "watershed" else slices)
@@ -207,8 +213,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
         return [], {}
     wanted = job.settings
     sizes: list[Array] = []
-    overlaps: list[vk.OverlapCounts] = []
-    skips: list[vk.OverlapCounts] = []
+    overlaps: list[list[vk.OverlapCounts]] = [[] for _ in range(link.REACH)]  # with the level 1, 2, ... further on
     by_slice = wanted.segment.segmenter == "watershed2d"
     if not by_slice:
         previous: tuple[Array, int] | None = None
@@ -219,7 +224,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
             if previous is not None:
                 before, b0 = previous
                 end = b0 + len(before)
-                overlaps.append(vk.overlap_counts(before[s0 - b0 :], local[: end - s0]))
+                overlaps[0].append(vk.overlap_counts(before[s0 - b0 :], local[: end - s0]))
             previous = local, s0
         max_gap = 0
     else:
@@ -227,16 +232,15 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
         for index in range(len(job.folder.slabs)):
             for image in _window_labels(job, index)[0]:
                 sizes.append(np.bincount(image.ravel())[1:])
-                window = [*window[-2:], image]
-                if len(window) > 1:
-                    overlaps.append(vk.overlap_counts(window[-2], image))
-                if len(window) > 2:
-                    skips.append(vk.overlap_counts(window[-3], image))
+                for step, earlier in enumerate(reversed(window)):
+                    overlaps[step].append(vk.overlap_counts(earlier, image))
+                window = [*window, image][-link.REACH :]
         max_gap = wanted.link.max_gap
     links = link.link(
         sizes,
-        overlaps,
-        skips,
+        overlaps[0],
+        overlaps[1],
+        overlaps[2:],
         min_iou=wanted.link.min_iou,
         min_containment=wanted.link.min_containment,
         max_gap=max_gap,

@@ -45,9 +45,7 @@ def test_detached_fraction_of_a_capped_ball(
 ) -> None:
     rng = np.random.default_rng(1)
     detached = []
-    for centre in rng.uniform(
-        -0.5, 0.5, (12, 3)
-    ):  # where the rim falls between voxels is chance
+    for centre in rng.uniform(-0.5, 0.5, (12, 3)):  # where the rim falls between voxels is chance
         labels, phases = capped_ball(20.0, covered, direction, shell, centre=centre)
         columns = detachment.detachment_columns(detachment.surface_classes(labels, phases, spacing=UNIT), np.array([1]))
         detached.append(columns["detachment_fraction"][0])

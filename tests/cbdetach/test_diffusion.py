@@ -499,3 +499,29 @@ def test_a_path_stays_in_its_particle() -> None:
         assert set(labels[tuple(voxels.T)].tolist()) == {label}
         row = int(np.flatnonzero(found.labels == label)[0])
         assert along_path(path, UNIT) == pytest.approx(found.columns["diffusion_length_max_um"][row], rel=0.03)
+
+
+# To be added to tests/cbdetach/test_diffusion.py once `travel_time(..., interfaces=True)` is used for L00.
+
+
+def test_attached_all_round_includes_what_faces_other_particles() -> None:
+    """The neighbour changes nothing in the yardstick, so that the contact ratio is that of the particle alone."""
+    labels, phases = touching()
+    both = solve(labels, phases).columns["contact_ratio"][0]
+    alone = solve(np.where(labels == 3, 3, 0), np.where(labels == 7, VOID, phases)).columns["contact_ratio"][0]
+    assert both == pytest.approx(alone, rel=1e-6)
+
+
+def test_the_contact_ratio_does_not_depend_on_who_is_owned() -> None:
+    labels, phases = many(2)
+    everything = solve(labels, phases)
+    owned = everything.labels[4:6]
+    found = diffusion_lengths(labels, phases, everything.labels, owned, spacing=UNIT)
+    np.testing.assert_array_equal(found.columns["contact_ratio"], everything.columns["contact_ratio"][4:6])
+
+
+def test_a_path_leaves_the_axis_of_symmetry() -> None:
+    labels, r, direction = ball(12.0)
+    found = solve(labels, coated(labels, (r <= 15) & (direction[2] >= 0.7)))
+    (path,), _ = longest_paths(found, spacing=UNIT)
+    assert along_path(path, UNIT) == pytest.approx(found.columns["diffusion_length_max_um"][0], rel=0.03)

@@ -54,7 +54,24 @@ def contents(folder: Path) -> dict[str, str]:
 def start(volume: Path, out: Path) -> subprocess.Popen[bytes]:
     """The command line, as a person runs it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cbdetach", "run", "--phases", str(volume), "--phase-values", "void=0,cbd=1,active=2", "--voxel-size", "0.5", "--slab", "9", "--quiet", "--resume", "-o", str(out)]
+        [
+            sys.executable,
+            "-m",
+            "cbdetach",
+            "run",
+            "--phases",
+            str(volume),
+            "--phase-values",
+            "void=0,cbd=1,active=2",
+            "--voxel-size",
+            "0.5",
+            "--slab",
+            "9",
+            "--quiet",
+            "--resume",
+            "-o",
+            str(out),
+        ]
     )
 
 

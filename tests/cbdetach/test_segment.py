@@ -311,3 +311,16 @@ def test_measured_cathode(real_data: Path) -> None:
     diameter = np.cbrt(6 / np.pi * np.bincount(labels.ravel())[1:]) * 0.398
     assert 6.5 <= np.median(diameter) <= 11
     assert np.count_nonzero(active & (labels == 0)) < 1e-3 * np.count_nonzero(active)
+
+
+def test_a_sliver_at_the_edge_does_not_join_its_neighbour() -> None:
+    """Most of the second ball is outside the window; what is inside is too small to be one, but not part of another."""
+    grid = np.indices((40, 40, 40))
+    first = ((grid - np.array([20, 20, 14])[:, None, None, None]) ** 2).sum(axis=0) <= 10.5**2
+    second = ((grid - np.array([20, 31, 44])[:, None, None, None]) ** 2).sum(axis=0) <= 8**2
+    bridge = np.zeros_like(first)
+    bridge[20, 20:32, 24:38] = True
+    labels = segment_volume(first | second | bridge, spacing=(1.0, 1.0, 1.0), min_diameter_um=12.0, close_um=0.0)
+    body = labels[20, 20, 14]
+    assert body > 0
+    assert (labels[second] != body).mean() > 0.9

@@ -653,3 +653,27 @@ def test_bad_path_input(ops: ModuleType, change: dict, error: type[Exception], m
     T = np.array([[[0.0, 1.0, np.nan, np.inf]]], np.float32)
     with pytest.raises(error, match=message):
         ops.trace_paths(**{"T": T, "starts": [(0, 0, 1)], **change})
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_interfaces_are_sources_of_both_labels(ops: ModuleType, start: str) -> None:
+    """Two touching slabs: with `interfaces`, each is as if the other were a source outside; else nothing arrives."""
+    labels = np.ones((6, 5, 5), np.int32)
+    labels[3:] = 2
+    nothing = np.zeros(labels.shape, bool)
+    assert np.isinf(ops.travel_time(labels, nothing, start=start)).all()
+    found = ops.travel_time(labels, nothing, start=start, interfaces=True)
+    np.testing.assert_allclose(found[:, 2, 2], [2.5, 1.5, 0.5, 0.5, 1.5, 2.5], atol=1e-5)
+    alone = ops.travel_time(labels == 1, labels == 2, start=start)
+    np.testing.assert_array_equal(found[:3], alone[:3])
+
+
+@given(scene=st.integers(0, 2**32 - 1), start=st.sampled_from(STARTS), order=st.sampled_from([1, 2]))
+def test_interfaces_agree_with_one_piece_at_a_time(scene: int, start: str, order: int) -> None:
+    rng = np.random.default_rng(scene)
+    coarse = rng.integers(0, 3, (3, 3, 3)).astype(np.int32)
+    labels = np.repeat(np.repeat(np.repeat(coarse, 3, 0), 2, 1), 3, 2)
+    sources = rng.random(labels.shape) < 0.15
+    options = {"start": start, "order": order, "interfaces": True}
+    found, slow = (module.travel_time(labels, sources, **options) for module in (vk, reference))
+    np.testing.assert_allclose(found, slow, atol=2e-5)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels._arrays import (
+from .._arrays import (
     UNIT,
     Spacing,
     as_array,
@@ -30,7 +30,7 @@ from voxkernels._arrays import (
     narrow_labels,
     same_shape,
 )
-from voxkernels.eikonal import cpu, cpu_paths
+from . import cpu, cpu_paths
 
 BAND = 2.0
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""

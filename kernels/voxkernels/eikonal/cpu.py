@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from voxkernels._compile import jit
+from .._compile import jit
 
-PAD = 3  # rim of a box: how far fits and straight lines reach, so that nothing has to be checked against its ends
+PAD = 4  # rim of a box: how far fits and straight lines reach, and one more
 NUMBERED = -(1 << 31)  # the sign bit: marks the number of a component among times
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
 OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: neighbours neither in the component nor sources

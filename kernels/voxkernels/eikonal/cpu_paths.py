@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from voxkernels._compile import jit
+from .._compile import jit
 
 LAST = 1.0  # how many voxels before the end a path goes straight on where it cannot step
 SHORTEST = 0.3  # the least part of a step that counts as one, along a wall
@@ -55,14 +55,22 @@ def free_way(T: Any, labels: Any, mine: int, p: Any, q: Any) -> bool:
 
 @jit
 def slope(T: Any, labels: Any, mine: int, c: Any, axis: int, h: float) -> float:
-    """Derivative of T at a voxel centre along one axis."""
+    """Derivative of T at a voxel centre along one axis. Where two fronts have met, the way goes to the steeper side."""
     v = T[c[0], c[1], c[2]]
-    total, count = 0.0, 0
+    total, steepest = 0.0, 0.0
+    count, lower = 0, 0
     for side in range(-1, 2, 2):
         z, y, x = c[0] + side * (axis == 0), c[1] + side * (axis == 1), c[2] + side * (axis == 2)
         if usable(T, labels, mine, z, y, x):
-            total += side * (T[z, y, x] - v) / h
+            rate = side * (T[z, y, x] - v) / h
+            total += rate
             count += 1
+            if T[z, y, x] < v:
+                lower += 1
+                if abs(rate) > abs(steepest):
+                    steepest = rate
+    if lower == 2:
+        return steepest
     return total / count if count else 0.0
 
 

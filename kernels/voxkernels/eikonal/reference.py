@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxkernels import eikonal
-from voxkernels._arrays import UNIT
+from .. import eikonal
+from .._arrays import UNIT
 
 Voxel = tuple[int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -325,11 +325,12 @@ def travel_time(
 ) -> eikonal.Times:
     """As `voxkernels.travel_time`."""
     task = eikonal.check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
-    if interfaces:  # one label after the other, with all others as sources outside
+    if interfaces:  # one piece after the other, with all others as sources outside
         task.times[...] = np.nan
-        for value in np.unique(task.labels[task.labels > 0]):
-            own = task.labels == value
-            seen = np.where(own | (task.labels == 0), task.source, True)
+        pieces = piece_labels(task.labels)
+        for number in np.unique(pieces[pieces > 0]):
+            own = pieces == number
+            seen = np.where(own | (pieces == 0), task.source, True)
             options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start, "max_time": max_time}
             task.times[own] = travel_time(own, seen, speed=speed, **options)[own]
         return task.times

@@ -10,7 +10,7 @@ its neighbour, so the distance to the surface has one summit per particle and a 
 3. *Merge* basins by the depth of the saddle between them (`cbdetach.basins`), relative to the height of the lower
    summit: a neck of 3/4 of the smaller particle's radius is an uneven particle for a large and for a small one alike.
    Basins smaller than `min_diameter_um` then join the neighbour behind their highest saddle; one without neighbour is
-   no particle.
+   no particle. Those that the window's edge cuts may be parts of larger ones: they do not join, and are kept.
 4. *Fill* particle by particle: what the closing added stays, unless it is as near to another particle as the closing
    reaches, and so do the holes whose wall is (to 90 %) one particle's. Carbon, binder and void in the cusps between
    neighbours stay outside, though the closing of the whole mask in step 1 did cover them.
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,7 @@ def split_particles(
         basins, peak = flood(height, body, outside, radius)
         size = np.bincount(basins[active], minlength=len(peak)) * math.prod(spacing)
         smallest = ball(min_diameter_um, active.ndim)
+        size[at_the_edge(basins, len(peak))] += smallest  # the rest of it is outside: it may be large enough
         owner = merge_basins(*saddles(basins, height, body), peak, depth, size=size, smallest=smallest)
         total = np.bincount(owner, weights=size)[owner]
         return np.where(total < smallest, 0, owner).astype(np.int32)[basins]
@@ -109,6 +111,15 @@ def split_particles(
     labels[~active & (touching | ~closed)] = 0
     fill_holes(labels)
     return number_by_first_voxel(labels)
+
+
+def at_the_edge(labels: npt.NDArray[np.integer[Any]], n: int) -> Mask:
+    """Which of the labels 0..n-1 reach the window's edge."""
+    edge = np.zeros(n, bool)
+    for axis in range(labels.ndim):
+        for end in (0, -1):
+            edge[np.take(labels, end, axis)] = True
+    return edge
 
 
 def ball(diameter: float, ndim: int) -> float:
@@ -129,11 +140,8 @@ def enclosed(background: Mask) -> tuple[Labels, int]:
     from scipy.ndimage import label
 
     holes, n = label(background)
-    edge = np.zeros(n + 1, bool)
+    edge = at_the_edge(holes, n + 1)
     edge[0] = True
-    for axis in range(holes.ndim):
-        for end in (0, -1):
-            edge[np.take(holes, end, axis)] = True
     number = np.where(edge, 0, np.cumsum(~edge)).astype(np.int32)
     return number[holes], int(number.max())
 
