@@ -239,8 +239,8 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
     links = link.link(
         sizes,
         overlaps[0],
-        overlaps[1],
-        overlaps[2:],
+        overlaps[1] if by_slice else (),
+        overlaps[2:] if by_slice else (),
         min_iou=wanted.link.min_iou,
         min_containment=wanted.link.min_containment,
         max_gap=max_gap,

@@ -26,7 +26,7 @@ from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
 
 SIZE = 72
-SLAB = 24
+SLAB = 12
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +139,7 @@ def test_the_record_says_what_was_done(finished: Run) -> None:
 
 def test_slabs_do_not_show(finished: Run, volume: Path, tmp_path: Path) -> None:
     """Phases, which are decided locally, do not depend on the slabs at all; the table hardly does."""
-    with cbdetach.run(volume, tmp_path / "other", slab=SLAB // 2) as other:
+    with cbdetach.run(volume, tmp_path / "other", slab=2 * SLAB) as other:
         np.testing.assert_array_equal(other.volumes["phases"][()], finished.volumes["phases"][()])
         assert abs(len(other.table) - len(finished.table)) <= 0.05 * len(finished.table)
 
