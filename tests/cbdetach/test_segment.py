@@ -324,3 +324,11 @@ def test_a_sliver_at_the_edge_does_not_join_its_neighbour() -> None:
     body = labels[20, 20, 14]
     assert body > 0
     assert (labels[second] != body).mean() > 0.9
+
+
+def test_a_gap_between_a_particle_and_the_edge_is_not_closed() -> None:
+    grid = np.indices((30, 30, 30))
+    ball = ((grid - np.array([10, 15, 15])[:, None, None, None]) ** 2).sum(axis=0) <= 9**2  # one voxel from the edge
+    labels = segment_volume(ball, spacing=(1.0, 1.0, 1.0), close_um=4.0)
+    assert not labels[0].any()
+    np.testing.assert_array_equal(labels > 0, ball)

@@ -108,6 +108,8 @@ def split_particles(
     touching = contacts(labels)
     if radius >= 2 * min(spacing):
         touching = distance_to(touching, spacing) <= radius - min(spacing)
+    if radius > 0:
+        open_at_the_edge(closed, active, spacing, radius)
     labels[~active & (touching | ~closed)] = 0
     fill_holes(labels)
     return number_by_first_voxel(labels)
@@ -133,6 +135,15 @@ def close(active: Mask, spacing: tuple[float, ...], radius: float) -> tuple[Floa
         return np.where(active, np.float32(0), np.float32(np.inf)), active
     outside = distance_to(active, spacing)
     return outside, active | (distance_to(outside > radius, spacing) > radius)
+
+
+def open_at_the_edge(closed: Mask, active: Mask, spacing: tuple[float, ...], radius: float) -> None:
+    """Take back what the closing has added between a particle and the window's edge, where no background stopped it."""
+    for axis, step in enumerate(spacing):
+        n = int(radius / step)
+        for end in (slice(0, n), slice(max(n, active.shape[axis] - n), None)):
+            at = tuple(end if a == axis else slice(None) for a in range(active.ndim))
+            closed[at] &= active[at]
 
 
 def enclosed(background: Mask) -> tuple[Labels, int]:
