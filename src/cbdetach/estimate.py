@@ -21,7 +21,7 @@ WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion"
 DISK_BYTES = 6.0
 """Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
 
-SECONDS = {"grey": 4.5e-6, "phases": 2.5e-6}
+SECONDS = {"grey": 7e-6, "phases": 4e-6}
 """Seconds for each voxel of the volume, by what is given."""
 
 
