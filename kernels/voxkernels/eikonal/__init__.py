@@ -152,7 +152,7 @@ def trace_paths(
     return np.split(room, first[1:-1]) if len(task.starts) else []
 
 
-# ---- checks, shared with the reference -----------------------------------------------------------------------------
+# ---- checks, shared by the backends --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,21 @@ class Drawing:
 
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
+    """An empty figure of `size` inches, drawn without a window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout=layout)
 
 
 def colour_map(name: str) -> Colormap:
+    """A colour map of matplotlib by name."""
     import matplotlib
 
     return matplotlib.colormaps[name]
 
 
 def colourbar(figure: Figure, colours: Colormap, norm: Any, label: str, **place: Any) -> None:
+    """A thin colour bar for `norm`, with its label, at a place of the figure."""
     from matplotlib.cm import ScalarMappable
 
     bar = figure.colorbar(ScalarMappable(norm, colours), **place)

@@ -90,6 +90,7 @@ def flow(summary: Summary) -> Drawing:
 
 
 def detachment_distribution(run: ReportInput, summary: Summary) -> Drawing | str:
+    """Histogram of the degree of detachment of the particles used, as counted and weighted for the border."""
     import pandas as pd
 
     used = used_rows(run.table)
@@ -309,6 +310,7 @@ def detachment_size(run: ReportInput) -> Drawing | str:
 
 
 def detachment_threshold(run: ReportInput) -> Drawing | str:
+    """Quartiles of detachment while each threshold moves over its band."""
     rows = _sensitivity(run, lambda kind: kind != "tolerance")
     if rows is None:
         return "The phases were given, so there is no threshold to move." if run.thresholds is None else NO_CBD
@@ -336,6 +338,7 @@ def detachment_threshold(run: ReportInput) -> Drawing | str:
 
 
 def detachment_tolerance(run: ReportInput) -> Drawing | str:
+    """Quartiles of detachment while void within a distance of carbon/binder counts as contact."""
     rows = _sensitivity(run, lambda kind: kind == "tolerance")
     if rows is None:
         return NO_CBD if not used_rows(run.table).any() else "The run record holds no other contact tolerance."

@@ -83,6 +83,7 @@ def fraction(value: float) -> str:
 
 
 def count(value: int) -> str:
+    """A whole number, with commas between thousands."""
     return f"{value:,}"
 
 

@@ -70,6 +70,7 @@ def middle_planes(
 
 
 def layout(shape: tuple[int, int, int], voxel_size: tuple[float, float, float]) -> Layout:
+    """Where the three planes lie on one picture: xy upper left, yz to its right, xz below."""
     size = np.multiply(shape, voxel_size)
     pixel = float((size[0] + max(size[1], size[2])) / (CANVAS - GAP))
     z, y, x = (max(1, round(s / pixel)) for s in size)
@@ -119,6 +120,7 @@ def outlined(plane: Plane, fit: Callable[[Array], Array], grey: tuple[float, flo
 
 
 def phase_colours(plane: Plane, fit: Callable[[Array], Array]) -> Floats:
+    """A plane with every voxel in the colour of its phase."""
     palette = np.array([style.rgb(colour) for _, colour in style.PHASES.values()])
     return palette[np.minimum(fit(plane.phases), len(palette) - 1)]
 
