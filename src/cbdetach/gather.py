@@ -28,6 +28,9 @@ Array = npt.NDArray[Any]
 TOLERANCES = (1, 2)
 """Contact tolerances that the report shows beside 0, in voxels."""
 
+AREA_TOLERANCE = 0.02
+"""How far the summed areas of the particles may differ from the area of all of them as one body."""
+
 VOLUMES = {
     "particles": ("link", "particles"),
     "phases": ("phases", "phases"),
@@ -293,6 +296,11 @@ def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
     measured = merged_contacts(job)["measured"]
     by_phase = measured.faces.sum(axis=(0, 1))
     by_phase = np.pad(by_phase, (0, 2 * N_PHASES - by_phase.size)).reshape(2, N_PHASES).sum(axis=0)
+    # All particles as one body: its normals differ from theirs where particles touch.
+    electrode = vk.merge_contacts([unpack(vk.ContactAreas, t) for t in job.tables("detachment", "table/electrode")])
+    for name, code in (("area_void_um2", VOID), ("area_cbd_um2", CBD)):
+        both = [share.area[:, code::N_PHASES].sum() for share in (measured, electrode)]
+        balance(name, float(both[0]), float(both[1]), AREA_TOLERANCE)
     if job.settings.detachment.tolerance_um == 0:
         for name, code in (("faces_void", VOID), ("faces_cbd", CBD)):
             balance(name, float(by_phase[code]), float(faces[code]), 0.0)

@@ -281,6 +281,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
             )
 
         shares = {"measured": areas(labels, codes, wanted.tolerance_um, unresolved)}
+        shares["electrode"] = areas((labels > 0).astype(np.int32), codes, wanted.tolerance_um, unresolved)
         for n in gather.TOLERANCES:
             shares[f"tolerance_{n}"] = areas(labels, codes, n * voxel)
         if variants:

@@ -119,7 +119,13 @@ def test_the_table_belongs_to_the_volumes(finished: Run) -> None:
 
 
 def test_balances_hold_and_are_in_the_record(finished: Run) -> None:
-    assert {b["name"] for b in finished.record["balances"]} >= {"volume_um3", "faces_void", "faces_cbd"}
+    assert {b["name"] for b in finished.record["balances"]} >= {
+        "volume_um3",
+        "faces_void",
+        "faces_cbd",
+        "area_void_um2",
+        "area_cbd_um2",
+    }
     assert all(b["holds"] for b in finished.record["balances"])
 
 
