@@ -182,7 +182,9 @@ def link_stage(job: Job) -> dict[str, Any]:
         z0, z1 = job.slab(index)
         if job.labels is not None:
             labels = job.labels[z0:z1]
-            labels = labels.astype(np.int32 if labels.max(initial=0) < 2**31 else np.int64)
+            labels = labels.astype(
+                np.int32 if np.can_cast(labels.dtype, np.int32) else np.int64
+            )  # one type for all slabs
         else:
             local, s0 = _window_labels(job, index)
             local = local[z0 - s0 : z1 - s0]

@@ -192,6 +192,16 @@ def test_given_labels_are_kept(small: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(run.volumes["particles"][()], labels)
 
 
+def test_given_labels_may_be_large_in_one_slab_only(small: Any, tmp_path: Path) -> None:
+    phases, options = small
+    labels = np.zeros(phases.shape, np.uint32)
+    labels[:18] = np.where(phases[:18] == ACTIVE, 5, 0)
+    labels[20:] = np.where(phases[20:] == ACTIVE, 2**32 - 1, 0)
+    with cbdetach.run(out=tmp_path / "out", phases=phases, labels=labels, **options) as run:
+        assert run.table["label"].tolist() == [5, 2**32 - 1]
+        np.testing.assert_array_equal(run.volumes["particles"][()], labels)
+
+
 def test_slices_are_segmented_and_linked(small: Any, tmp_path: Path) -> None:
     phases, options = small
     with cbdetach.run(out=tmp_path / "out", phases=phases, segmenter="watershed2d", **options) as run:
