@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+Contacts = dict[str, vk.ContactAreas]
+"""Areas of the whole volume by variant: as measured, with tolerances, with moved thresholds."""
+
 TOLERANCES = (1, 2)
 """Contact tolerances that the report shows beside 0, in voxels."""
 
@@ -40,14 +43,14 @@ VOLUMES = {
 """Volumes of `volumes.h5`: the stage that writes each, and its name in the slabs."""
 
 
-def particle_columns(job: Job) -> tuple[dict[str, Array], dict[str, str]]:
+def particle_columns(job: Job, contacts: Contacts) -> tuple[dict[str, Array], dict[str, str]]:
     """Every column that this run can fill, aligned with the particles, and why the others are empty."""
     regions = job.regions
     wanted = job.settings.detachment
     columns = table.geometry_columns(regions, job.shape, job.voxel_size)
     surface = {
         name: detachment.detachment_columns(share, regions.labels, particle_contact=wanted.particle_contact)
-        for name, share in merged_contacts(job).items()
+        for name, share in contacts.items()
     }
     measured = surface.pop("measured")
     columns |= {name: column for name, column in measured.items() if name in table.COLUMNS}
@@ -86,7 +89,7 @@ def particle_columns(job: Job) -> tuple[dict[str, Array], dict[str, str]]:
     return columns, {name: empty[name] for name in table.COLUMNS if name in empty}
 
 
-def merged_contacts(job: Job) -> dict[str, vk.ContactAreas]:
+def merged_contacts(job: Job) -> Contacts:
     """Areas of the whole volume, as measured and for every variant."""
     names = ["measured", *(f"tolerance_{n}" for n in TOLERANCES), *threshold_variants(job)]
     return {
@@ -163,14 +166,14 @@ def depth_profile(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
     return profile
 
 
-def sensitivity(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
+def sensitivity(job: Job, frame: pd.DataFrame, contacts: Contacts) -> pd.DataFrame:
     """Quartiles of detachment over the used particles: by contact tolerance (um), and by shift of each threshold."""
     import pandas as pd
 
     used = (~frame["touches_border"].astype(bool) & frame["detachment_fraction"].notna()).to_numpy()
     now = job.thresholds
     rows = []
-    for name, share in merged_contacts(job).items():
+    for name, share in contacts.items():
         fraction = detachment.detachment_columns(
             share, job.regions.labels, particle_contact=job.settings.detachment.particle_contact
         )["detachment_fraction"][used]
@@ -193,7 +196,12 @@ def sensitivity(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def report_input(
-    job: Job, frame: pd.DataFrame, record: Mapping[str, Any], volumes: Mapping[str, Any]
+    job: Job,
+    frame: pd.DataFrame,
+    profile: pd.DataFrame,
+    contacts: Contacts,
+    record: Mapping[str, Any],
+    volumes: Mapping[str, Any],
 ) -> report.ReportInput:
     """Everything that the report draws; `volumes` are those of `volumes.h5`."""
     import pandas as pd
@@ -213,7 +221,7 @@ def report_input(
         shape=job.shape,
         table=frame,
         boxes=job.regions.bbox,
-        profiles=depth_profile(job, frame),
+        profiles=profile,
         particles=volumes["particles"],
         phases=volumes["phases"],
         grey=job.grey,
@@ -222,7 +230,7 @@ def report_input(
         if survey is None
         else survey.to_dict() | {"edge_profile": {"distance_um": survey.edge_distance_um, "grey": survey.edge_profile}},
         thresholds=None if job.thresholds is None else job.thresholds.to_dict(),
-        sensitivity=sensitivity(job, frame),
+        sensitivity=sensitivity(job, frame, contacts),
         cbd_thickness=None
         if not thickness.any()
         else pd.DataFrame({"thickness_um": (edges[:-1] + edges[1:]) / 2, "share": thickness / thickness.sum()}),
@@ -270,7 +278,7 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
+def balances(job: Job, frame: pd.DataFrame, measured: vk.ContactAreas) -> list[dict[str, Any]]:
     """Sums that must agree, each counted in two ways: by the particles, and by the voxels."""
     voxel = float(np.prod(job.voxel_size))
     links = job.tables("link")
@@ -293,7 +301,6 @@ def balances(job: Job, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
     balance("volume_um3", float(frame["volume_um3"].sum()), labelled, 1e-9)
     faces = np.sum([t["faces"] for t in job.tables("detachment")], axis=0)
-    measured = merged_contacts(job)["measured"]
     by_phase = measured.faces.sum(axis=(0, 1))
     by_phase = np.pad(by_phase, (0, 2 * N_PHASES - by_phase.size)).reshape(2, N_PHASES).sum(axis=0)
     # All particles as one body: its normals differ from theirs where particles touch.
@@ -321,8 +328,10 @@ def report_stage(job: Job) -> dict[str, Any]:
     """The table, the profiles, the volumes' file, the balances, the figures and the report."""
     import h5py
 
-    columns, empty = particle_columns(job)
+    contacts = merged_contacts(job)
+    columns, empty = particle_columns(job, contacts)
     frame = table.assemble(columns)
+    profile = depth_profile(job, frame)
     out = job.folder.path
     with whole_file(out / "particles.csv") as temporary:
         frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
@@ -331,11 +340,11 @@ def report_stage(job: Job) -> dict[str, Any]:
     with whole_file(out / "columns.json") as temporary:
         temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
     with whole_file(out / "profiles.csv") as temporary:
-        depth_profile(job, frame).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        profile.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
     job.folder.write_volumes(VOLUMES, job.shape, job.voxel_size)
     record = {
         "counts": counts(frame),
-        "balances": balances(job, frame),
+        "balances": balances(job, frame, contacts["measured"]),
         "empty_columns": empty,
         "volumes": VOLUMES,
         "sha256": job.result("survey")["sha256"],
@@ -346,7 +355,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         "min_contact_um2": job.result("diffusion")["min_contact_um2"],
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:
-        report.write_report(report_input(job, frame, record, volumes))
+        report.write_report(report_input(job, frame, profile, contacts, record, volumes))
     return {"record": record, "warnings": [b["sentence"] for b in record["balances"] if not b["holds"]]}
 
 
@@ -366,4 +375,7 @@ def rewrite_report(path: str | Path) -> Path:
         folder = RunFolder(found.path, [(z0, z1) for z0, z1 in record["slabs"]])
         z, y, x = record["shape"]
         job = Job(found.settings, folder, grey, None, None, found.voxel_size, (z, y, x))
-        return report.write_report(report_input(job, found.table, record, found.volumes))
+        frame = found.table
+        return report.write_report(
+            report_input(job, frame, depth_profile(job, frame), merged_contacts(job), record, found.volumes)
+        )
