@@ -1,0 +1,1 @@
+"""Training of the slice segmenter, and its export to ONNX. PyTorch lives here and nowhere else (extra `train`)."""
