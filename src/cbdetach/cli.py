@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,13 @@ def one_line_errors(quiet: bool, verbose: bool, interrupted: str = "interrupted.
         raise typer.Exit(130) from None
     finally:
         logger.removeHandler(handler)
+
+
+def _require(*modules: str, extra: str) -> None:
+    """A missing optional library is bad input: one sentence that says which extra to install."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} missing: pip install 'cbdetach[{extra}]'.")
 
 
 def _show_version(wanted: bool) -> None:
@@ -153,6 +161,36 @@ def demo(
         text = _demo.demo(out, size=size, seed=seed, threads=threads, overwrite=overwrite, progress=not quiet)
         if not quiet:
             print(text)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and the log.")] = Path("training"),
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with settings of the training.")] = None,
+    annotations: Annotated[
+        list[str] | None, typer.Option("--annotations", help="Your labels: VIA or COCO JSON, or a folder of pairs.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the slices (default: 150).")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the weights and of the slices.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    threads: Threads = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training in the folder.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the network that finds particles on slices, on synthetic slices or on your own labels."""
+    with one_line_errors(quiet, verbose, "interrupted; continue with --resume."):
+        _require("torch", "torchvision", extra="train")
+        from cbdetach.train import loop, settings
+
+        given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+        wanted = settings.read_settings(config, given, annotations=annotations or ())
+        path = loop.train(
+            wanted, out, resume=resume, overwrite=overwrite, device=device, threads=threads, progress=not quiet
+        )
+        if not quiet:
+            print(path)
 
 
 @app.command()

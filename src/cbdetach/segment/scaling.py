@@ -1,8 +1,8 @@
 """Grey scale and pixel scale of a slice, as the network wants them.
 
 The network sees one grey scale and one size of particle, whatever was measured: grey values in units of the contrast
-between matrix and particles, and particles about `NOMINAL_DIAMETER` pixels across. Both are found on the image by simple
-means and may be wrong by a third: training varies them by more.
+between matrix and particles, and particles about `NOMINAL_DIAMETER` pixels across. Both are found on the image by
+simple means and may be wrong by a third: training varies them by more.
 """
 
 from __future__ import annotations

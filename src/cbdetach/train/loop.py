@@ -1,7 +1,7 @@
 """Training: crops in, a checkpoint after every epoch, a log that a person and a program can read.
 
-An interrupted training continues from its last whole epoch with `resume`, on the same stream of crops. A checkpoint is a
-plain dictionary of tensors, numbers and text, read with `weights_only=True`: nothing in it is executed.
+An interrupted training continues from its last whole epoch with `resume`, on the same stream of crops. A checkpoint is
+a plain dictionary of tensors, numbers and text, read with `weights_only=True`: nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from cbdetach.config import differences
 from cbdetach.errors import InputError
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.store import whole_file
-from cbdetach.train.network import STRIDE, NetworkSettings, build
+from cbdetach.train.network import STRIDE, build
 from cbdetach.train.samples import VALIDATION_SEEDS, Order, Sample, Samples, Scenes, check_seed
 from cbdetach.train.settings import Optimiser, TrainSettings, validate
 
@@ -88,7 +87,9 @@ def train(
     state = None
     if last.exists():
         if not (resume or overwrite):
-            raise InputError(f"--out: {out} holds a training; continue it with --resume or replace it with --overwrite.")
+            raise InputError(
+                f"--out: {out} holds a training; continue it with --resume, or replace it with --overwrite."
+            )
         if resume:
             state = _resumable(last, settings)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection import MaskRCNN
@@ -55,7 +55,7 @@ class NetworkSettings(Section):
     """Particles that a slice (or tile) can hold."""
     train_proposals: int = Field(default=800, ge=10)
     boxes_per_image: int = Field(default=192, ge=8)
-    """Candidates that the box head learns from, per image; a quarter of them particles, from which the mask head learns."""
+    """Candidates that the box head learns from, per image; a quarter are particles, from which the mask head learns."""
     nms: float = Field(default=0.4, gt=0, lt=1)
     """IoU of boxes above which the lower score is dropped: touching round particles overlap by less."""
     score_threshold: float = Field(default=0.05, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""What the network learns from: a stream of augmented crops, the same for the same seed wherever and however it is made.
+"""What the network learns from: a stream of augmented crops, the same for a seed wherever and however it is made.
 
 Crop `i` of epoch `e` is drawn by a generator seeded with (seed, e, i) from a slice that (seed, e) chooses. So a resumed
 training continues the same stream, and worker processes can make its parts. Synthetic slices come in scenes (several
@@ -121,4 +121,6 @@ class Order(Sampler[tuple[int, int]]):
 def check_seed(seed: int) -> None:
     """A seed whose scenes would be those of the tests is refused."""
     if (seed + 1) * SCENES_PER_SEED > TRAINING_SEEDS:
-        raise InputError(f"seed: must be below {TRAINING_SEEDS // SCENES_PER_SEED}; got {seed}. Scenes beyond are tests.")
+        raise InputError(
+            f"seed: must be below {TRAINING_SEEDS // SCENES_PER_SEED}; got {seed}. Scenes beyond are tests."
+        )

@@ -1,9 +1,9 @@
-"""Settings of a training: defaults (the recipe of the paper, Suppl. Note 1), then a TOML file, then the command line."""
+"""Settings of a training: defaults (the paper's recipe, Suppl. Note 1), then a TOML file, then the command line."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ class Data(Section):
     """VGG Image Annotator JSON, COCO JSON, or image + label-image pairs (`cbdetach.annotations`)."""
     training: int = Field(default=155, ge=1)
     validation: int = Field(default=66, ge=1)
-    """Labelled slices are split in this proportion; of synthetic ones, this many are seen in an epoch and validated on."""
+    """Labelled slices are split in this proportion; of synthetic ones, so many are seen in an epoch and validated on."""
     scenes: int | None = Field(default=None, ge=1)
     """Synthetic electrodes that are drawn before they are used again; None: new ones for ever."""
     slices_per_scene: int = Field(default=8, ge=1)
@@ -78,8 +78,12 @@ class TrainSettings(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def read_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainSettings:
-    """Settings from a TOML file, overridden by `overrides` (None: not given).
+def read_settings(
+    file: Path | None = None, overrides: Mapping[str, Any] | None = None, *, annotations: Sequence[str] = ()
+) -> TrainSettings:
+    """Settings from a TOML file, overridden by `overrides` (None: not given) and by the names of annotation files.
+
+    Annotations that are given so replace synthetic slices, unless the file asks for both.
 
     Raises
     ------
@@ -94,6 +98,8 @@ def read_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
     content |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    if annotations:
+        content["data"] = {"synthetic": False, **content.get("data", {}), "annotations": tuple(annotations)}
     return validate(content)
 
 
