@@ -14,10 +14,19 @@ import numpy.typing as npt
 
 from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 
+from .fit import CLOSE_UM_INSTANCE, fit_to_phase
 from .given import check_labels
 from .watershed import Labels, ball, split_particles
 
-__all__ = ["MARKER_DEPTH_LINKED", "check_labels", "segment_slice", "segment_volume", "smallest_voxels"]
+__all__ = [
+    "CLOSE_UM_INSTANCE",
+    "MARKER_DEPTH_LINKED",
+    "check_labels",
+    "fit_to_phase",
+    "segment_slice",
+    "segment_volume",
+    "smallest_voxels",
+]
 
 MIN_DIAMETER_UM = 2.0
 MIN_DIAMETER_VOXELS = 5.0
