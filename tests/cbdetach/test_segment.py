@@ -205,7 +205,7 @@ def test_bad_masks_and_options_are_refused() -> None:
 
 def test_bad_slices_are_refused() -> None:
     image = np.zeros((6, 6), np.float32)
-    with pytest.raises(ValueError, match="segmenter: must be one of 'watershed2d'"):
+    with pytest.raises(ValueError, match="segmenter: must be one of 'watershed2d', 'maskrcnn'"):
         segment_slice(image, segmenter="magic")
     with pytest.raises(ValueError, match="image: must be"):
         segment_slice(image[None])

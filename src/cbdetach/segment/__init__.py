@@ -7,7 +7,8 @@ windows. A particle is the filled object: its cracks and pores belong to it, wha
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,31 @@ from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 
 from .fit import CLOSE_UM_INSTANCE, fit_to_phase
 from .given import check_labels
-from .watershed import Labels, ball, split_particles
+from .slices import mean_scores, network_sections, summed, typical_diameter, watershed_sections
+from .views import fuse_views, fused_scores
+from .watershed import Labels, ball, smallest_diameter, split_particles
+
+if TYPE_CHECKING:
+    from .maskrcnn import Segmenter
 
 __all__ = [
     "CLOSE_UM_INSTANCE",
     "MARKER_DEPTH_LINKED",
     "check_labels",
     "fit_to_phase",
+    "fuse_views",
+    "fused_scores",
+    "mean_scores",
+    "network_sections",
     "segment_slice",
     "segment_volume",
+    "smallest_diameter",
     "smallest_voxels",
+    "summed",
+    "typical_diameter",
+    "watershed_sections",
 ]
 
-MIN_DIAMETER_UM = 2.0
-MIN_DIAMETER_VOXELS = 5.0
 CLOSE_UM = 0.5
 CLOSE_UM_SLICE = 0.3
 """Less than in 3-D: a slice shows many gaps between particles that are as narrow as a crack."""
@@ -80,20 +92,24 @@ def segment_slice(
     min_diameter_um: float | None = None,
     marker_depth: float = MARKER_DEPTH,
     close_um: float | None = None,
+    model: Path | str | Segmenter | None = None,
+    diameter_um: float | None = None,
 ) -> Labels:
     """Particles of one slice.
 
     Parameters
     ----------
     image : (Y, X), a bool mask of active material, or grey values (active material bright).
-    segmenter : "watershed2d".
+    segmenter : "watershed2d", or "maskrcnn", the trained network.
     spacing : pixel size (dy, dx), um.
     threshold : grey value above which the slightly smoothed image is active material. Default: Otsu's.
         No use for a mask.
     min_diameter_um : smallest diameter of a particle, default as for `segment_volume`. Sections, which
         may pass near its pole, are kept down to half of it.
     marker_depth, close_um : as for `segment_volume`; default of the width: 0.3 um. For slices that will be linked, give
-        `MARKER_DEPTH_LINKED`.
+        `MARKER_DEPTH_LINKED`. No use for the network, nor is a threshold.
+    model : for the network: its file, default the shipped one; or a `maskrcnn.Segmenter`.
+    diameter_um : for the network: typical diameter of the sections (area-weighted median). Default: from the image.
 
     Returns
     -------
@@ -101,15 +117,37 @@ def segment_slice(
 
     Raises
     ------
-    TypeError, ValueError : not a 2-D image; NaN or inf; an unknown segmenter; a spacing or an option out of range.
+    TypeError, ValueError : not a 2-D image; NaN or inf; an unknown segmenter; a spacing or an option out of range; a
+        model that cannot be used.
     """
-    choice("segmenter", segmenter, ("watershed2d",))
+    choice("segmenter", segmenter, ("watershed2d", "maskrcnn"))
     grey = as_image("image", image, 2)
     sizes = as_spacing((1.0, *spacing))[1:]
+    if segmenter == "maskrcnn":
+        return _by_network(grey, sizes, min_diameter_um, model, diameter_um)
     mask = image if image.dtype == np.bool_ else active_pixels(grey, threshold)
     options = _options(sizes, min_diameter_um, marker_depth, close_um, CLOSE_UM_SLICE)
     options["min_diameter_um"] /= 2
     return split_particles(mask, **options)
+
+
+def _by_network(
+    grey: npt.NDArray[Any],
+    spacing: tuple[float, float],
+    min_diameter_um: float | None,
+    model: Path | str | Segmenter | None,
+    diameter_um: float | None,
+) -> Labels:
+    from .maskrcnn import Segmenter, loaded, typical_diameter
+
+    if diameter_um is not None and not (math.isfinite(diameter_um) and diameter_um > 0):
+        raise ValueError(f"diameter_um: must be a positive, finite length; got {diameter_um}.")
+    pixel = math.prod(spacing)
+    diameter = typical_diameter(grey) * math.sqrt(pixel) if diameter_um is None else diameter_um
+    network = model if isinstance(model, Segmenter) else loaded(model)
+    least = ball(smallest_diameter(spacing, min_diameter_um) / 2, 2) / pixel
+    labels, _ = network.label(grey, diameter_px=(diameter / spacing[0], diameter / spacing[1]), min_pixels=least)
+    return labels
 
 
 def active_pixels(grey: npt.NDArray[Any], threshold: float | None = None) -> npt.NDArray[np.bool_]:
@@ -129,15 +167,7 @@ def active_pixels(grey: npt.NDArray[Any], threshold: float | None = None) -> npt
 
 def smallest_voxels(spacing: tuple[float, ...], min_diameter_um: float | None = None) -> int:
     """Voxels of the smallest particle: those of the ball (disc) of its diameter."""
-    return math.ceil(ball(_diameter(spacing, min_diameter_um), len(spacing)) / math.prod(spacing))
-
-
-def _diameter(spacing: tuple[float, ...], wanted: float | None) -> float:
-    if wanted is None:
-        return max(MIN_DIAMETER_UM, MIN_DIAMETER_VOXELS * math.prod(spacing) ** (1 / len(spacing)))
-    if not (math.isfinite(wanted) and wanted >= 0):
-        raise ValueError(f"min_diameter_um: must be a finite number of at least 0; got {wanted}.")
-    return wanted
+    return math.ceil(ball(smallest_diameter(spacing, min_diameter_um), len(spacing)) / math.prod(spacing))
 
 
 def _options(
@@ -154,7 +184,7 @@ def _options(
         raise ValueError(f"close_um: must be a finite length of at least 0; got {close}. 0 bridges no crack.")
     return {
         "spacing": spacing,
-        "min_diameter_um": _diameter(spacing, min_diameter_um),
+        "min_diameter_um": smallest_diameter(spacing, min_diameter_um),
         "marker_depth": marker_depth,
         "close_um": close,
     }
