@@ -194,6 +194,34 @@ def train(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="best.pt or last.pt of a training.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")] = Path("particles.onnx"),
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", help="Score that the file recommends to its readers.")
+    ] = 0.5,
+    check: Annotated[
+        list[str] | None, typer.Option("--check", help="Slice to compare with PyTorch on (default: synthetic ones).")
+    ] = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a trained network as an ONNX file, and say how well it agrees with PyTorch."""
+    with one_line_errors(quiet, verbose, "interrupted; nothing is written."):
+        _require("torch", "torchvision", "onnx", extra="train")
+        _require("onnxruntime", extra="cpu")
+        from cbdetach.train import export as _export
+
+        found = _export.export(
+            checkpoint, out, precision=precision, score_threshold=score_threshold, check=check or (), threads=threads
+        )
+        if not quiet:
+            print(_export.describe(out, found))
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")], quiet: Quiet = False
 ) -> None:

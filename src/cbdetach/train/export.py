@@ -1,235 +1,312 @@
-"""A trained network as an ONNX file: the inference half of torchvision's Mask R-CNN, written for whole batches.
+"""A trained network as one ONNX file that says where it comes from, and how well it agrees with PyTorch.
 
-torchvision runs proposals, boxes and masks image by image, which an exporter unrolls. `Detector` computes the same
-with a fixed number of operations for any number of images of any size:
+The graph is `detector.Detector`, traced; the file's metadata hold what a reader must know. Three precisions:
 
-1. backbone, feature pyramid and proposal head once; on each level the `proposals` best anchors. Anchors are computed
-   from their indices, so no table of them exists, and short levels are filled up with anchors of probability 0;
-2. one non-maximum suppression in which levels are the classes, as torchvision suppresses within a level; of what is
-   left the best `proposals` of each image;
-3. boxes in the order of the pyramid level that they are read from, so that RoIAlign of the levels is only concatenated
-   and nothing is scattered back; box head;
-4. one non-maximum suppression in which the *images* are the classes: it also applies the score threshold and the
-   limit of detections to each image;
-5. mask head for what is left, and of its last layer the particle's channel only.
-
-Nothing is pasted, resized or normalised in the graph. Batch normalisation is folded into the convolutions.
-
-Source: He et al., Mask R-CNN (2017); torchvision `models.detection` (rpn.py, roi_heads.py) for the arithmetic.
+- fp32;
+- fp16: weights, convolutions and matrix products in half precision, all that computes with coordinates in single;
+- int8: convolutions in 8 bits (QDQ, one scale for each channel), but for the first one and the predictors. The ranges
+  of the activations are those on synthetic slices.
 """
 
 from __future__ import annotations
 
-import copy
-import io
+import json
+import tempfile
+import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import onnx
 import torch
-from torch import Tensor, nn
-from torch.onnx.operators import shape_as_tensor
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import nms, roi_align
+from torchvision.ops import box_iou
 
+import cbdetach
+from cbdetach.errors import InputError
+from cbdetach.segment.model_file import FORMAT, PLACEHOLDER, with_digest
+from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
+from cbdetach.store import whole_file
+from cbdetach.train.detector import Detector
+from cbdetach.train.loop import Checkpoint, load
+from cbdetach.train.network import STRIDE
+
+Image = npt.NDArray[np.float32]
+Parity = dict[str, float]
+
+PRECISIONS = ("fp32", "fp16", "int8")
 OPSET = 15
 """The last one whose RoiAlign every GPU build of ONNX Runtime has a kernel for; nothing newer is needed."""
 OUTPUTS = ("boxes", "scores", "masks", "index")
+CALIBRATION_SEEDS, CHECK_SEEDS = range(1_900_000, 1_900_003), range(1_900_003, 1_900_005)
+"""Scenes that neither training nor validation nor the tests see."""
 
 
-class Detector(nn.Module):
-    """Mask R-CNN for inference on a batch, exportable with dynamic batch, height and width.
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    score_threshold: float = 0.5,
+    check: Sequence[str | Path] = (),
+    threads: int | None = None,
+) -> Parity:
+    """Write the network of a checkpoint as an ONNX file, and compare it with PyTorch.
 
     Parameters
     ----------
-    model : torchvision's model with one class of objects, in evaluation mode; copied, not changed.
-    half : weights and convolutions in float16. Anchors, boxes, scores and RoIAlign's sampling stay in float32: box
-        coordinates of some thousand pixels do not fit float16.
+    checkpoint : `best.pt` or `last.pt` of a training.
+    out : the file, written whole or not at all. Its folder must exist.
+    precision : "fp32", "fp16" or "int8".
+    score_threshold : 0 to 1: recommended to the reader; the graph itself gives all above the network's own threshold.
+    check : slices to compare on: files that `cbdetach run` reads; of a volume the middle one. Default: synthetic ones.
+    threads : of ONNX Runtime. Default: all.
+
+    Returns
+    -------
+    What `parity` finds.
+
+    Raises
+    ------
+    InputError : no checkpoint, or a foreign one; no such folder, precision or slice; a threshold out of range.
     """
-
-    def __init__(self, model: MaskRCNN, *, half: bool = False) -> None:
-        super().__init__()
-        model = copy.deepcopy(model).eval()
-        self.dtype = torch.float16 if half else torch.float32
-        heads = model.roi_heads
-        self.backbone = model.backbone.to(self.dtype)
-        self.rpn_head = model.rpn.head.to(self.dtype)
-        self.box_head = heads.box_head.to(self.dtype)
-        self.box_predictor = heads.box_predictor.to(self.dtype)
-        self.mask_head = heads.mask_head.to(self.dtype)
-        self.mask_predictor = _particles_only(heads.mask_predictor).to(self.dtype)
-
-        self.proposals = model.rpn._pre_nms_top_n["testing"], model.rpn._post_nms_top_n["testing"]
-        self.rpn_nms = model.rpn.nms_thresh
-        self.rpn_coder, self.box_coder = model.rpn.box_coder, heads.box_coder
-        self.smallest = model.rpn.min_size, 1e-2
-        self.cells = [cell.float() for cell in model.rpn.anchor_generator.cell_anchors]
-        self.detections, self.box_nms, self.threshold = heads.detections_per_img, heads.nms_thresh, heads.score_thresh
-        self.box_pool, self.mask_pool = heads.box_roi_pool, heads.mask_roi_pool
-        with torch.no_grad():  # levels' scales are set up at a pool's first use
-            features = self.backbone(torch.zeros(1, 1, 256, 256, dtype=self.dtype))
-            for pool in (self.box_pool, self.mask_pool):
-                pool({k: v.float() for k, v in features.items()}, [torch.tensor([[0.0, 0, 9, 9]])], [(256, 256)])
-        # which of the candidates (the best of each level, one level after the other) a level has
-        self.register_buffer("of_level", torch.eye(len(self.cells)).repeat_interleave(self.proposals[0], 1))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes (M, 4), scores (M,), masks (M, 28, 28) and index (M,) of the image, for (N, 1, H, W) float32."""
-        features = self.backbone(image.to(self.dtype))
-        proposals, owner = self._propose(image, list(features.values()))
-        pooled, order = self._pool(self.box_pool, features, proposals, owner)
-        boxes, scores, owner = self._detect(image, pooled, proposals[order], owner[order])
-        pooled, order = self._pool(self.mask_pool, features, boxes, owner)
-        masks = self.mask_predictor(self.mask_head(pooled)).float().sigmoid()[:, 0]
-        back = torch.zeros_like(order).scatter(0, order, torch.arange(order.shape[0]))
-        return boxes, scores, masks[back], owner
-
-    def _propose(self, image: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Proposals (R, 4) and the image (R,) of each."""
-        keep, limit = self.proposals
-        boxes, probabilities = [], []
-        for feature, cell, logits, deltas in zip(features, self.cells, *self.rpn_head(features), strict=True):
-            n, (height, width) = logits.shape[0], feature.shape[2:]
-            # as many candidates on every level, so that shapes are fixed; those without an anchor have probability 0
-            filler = torch.full((n, keep), -torch.inf)
-            best, index = torch.cat([logits.float().reshape(n, -1), filler], 1).topk(keep, dim=1)
-            anchors, codes = _anchors_and_codes(index, cell, deltas, height, width, image.shape[2:])
-            boxes.append(_decode(codes, anchors, self.rpn_coder))
-            probabilities.append(best.sigmoid())
-        box = _clip(torch.cat(boxes, 1), image)
-        probability = _without_small(torch.cat(probabilities, 1), box, self.smallest[0])
-
-        per_level = probability[:, None] * self.of_level
-        kept = Suppress.apply(box, per_level, min(limit, keep), self.rpn_nms, 0.0)
-        n, candidates = probability.shape[0], len(boxes) * keep
-        place = kept[:, 0] * candidates + kept[:, 2]
-        left = torch.zeros_like(probability).reshape(-1)
-        left = left.scatter(0, place, probability.reshape(-1)[place]).reshape(n, -1)
-        best, index = left.topk(min(limit, candidates), dim=1)
-        filled = torch.nonzero(best.reshape(-1) > 0)[:, 0]
-        owner = filled // best.shape[1]
-        return box.reshape(-1, 4)[owner * candidates + index.reshape(-1)[filled]], owner
-
-    def _pool(self, pool: Any, features: dict[str, Tensor], boxes: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """What RoIAlign reads for boxes (R, 4), in the order (R,) of the levels that they are read from."""
-        level = pool.map_levels([boxes])
-        rois = torch.cat([owner[:, None].float(), boxes], 1)
-        orders, parts = [], []
-        for i, (name, scale) in enumerate(zip(pool.featmap_names, pool.scales, strict=True)):
-            orders.append(torch.nonzero(level == i)[:, 0])
-            feature = features[name].float()
-            parts.append(roi_align(feature, rois[orders[-1]], pool.output_size, scale, pool.sampling_ratio))
-        return torch.cat(parts).to(self.dtype), torch.cat(orders)
-
-    def _detect(
-        self, image: Tensor, pooled: Tensor, proposals: Tensor, owner: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and images of what is found, best first within each image."""
-        logits, codes = self.box_predictor(self.box_head(pooled))
-        boxes = _clip(_decode(codes.float()[:, 4:], proposals, self.box_coder), image)
-        scores = _without_small(logits.float().softmax(1)[:, 1], boxes, self.smallest[1])
-        own = owner[None] == torch.arange(image.shape[0])[:, None]  # (N, R)
-        kept = Suppress.apply(boxes[None], (scores * own)[None], self.detections, self.box_nms, self.threshold)
-        return boxes[kept[:, 2]], scores[kept[:, 2]], kept[:, 1]
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision: must be one of {', '.join(PRECISIONS)}; got {precision}.")
+    if not 0 <= score_threshold <= 1:
+        raise InputError(f"--score-threshold: must be between 0 and 1; got {score_threshold}.")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out: there is no folder {out.absolute().parent}; make it first.")
+    found = load(checkpoint)
+    images = [_slice(path) for path in check] or list(_synthetic(CHECK_SEEDS))
+    graph = trace(Detector(found.model, half=precision == "fp16"))
+    if precision == "int8":
+        graph = quantised(graph, list(_synthetic(CALIBRATION_SEEDS)))
+    content = stamped(graph, _metadata(found, precision, score_threshold))
+    with whole_file(out) as temporary:
+        temporary.write_bytes(content)
+    return parity(found.model, out, images, score_threshold=score_threshold, threads=threads)
 
 
-class Suppress(torch.autograd.Function):
-    """ONNX's NonMaxSuppression: boxes (B, S, 4), scores (B, C, S) -> (n, 3) int64 of batch, class and box.
-
-    Of each class in each batch the best `limit`, with scores above `threshold`; those come in falling order.
-    """
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, boxes: Tensor, scores: Tensor, limit: int, overlap: float, threshold: float
-    ) -> Tensor:
-        rows = []
-        for batch, of_batch in enumerate(scores):
-            for number, score in enumerate(of_batch):
-                candidates = torch.nonzero(score > threshold)[:, 0]
-                kept = candidates[nms(boxes[batch][candidates], score[candidates], overlap)[:limit]]
-                rows.append(torch.stack([torch.full_like(kept, batch), torch.full_like(kept, number), kept], 1))
-        return torch.cat(rows)
-
-    @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, limit: int, overlap: float, threshold: float) -> Any:  # noqa: D102
-        def constant(value: float, dtype: torch.dtype) -> Any:
-            return g.op("Constant", value_t=torch.tensor([value], dtype=dtype))
-
-        return g.op(
-            "NonMaxSuppression",
-            boxes,
-            scores,
-            constant(limit, torch.int64),
-            constant(overlap, torch.float32),
-            constant(threshold, torch.float32),
-        )
-
-
-def _particles_only(predictor: nn.Module) -> nn.Module:
-    """The mask predictor without its background channel."""
-    last = predictor.mask_fcn_logits
-    one = nn.Conv2d(last.in_channels, 1, 1)
-    one.weight.data, one.bias.data = last.weight.data[1:2].clone(), last.bias.data[1:2].clone()
-    predictor.mask_fcn_logits = one
-    return predictor
-
-
-def _anchors_and_codes(
-    index: Tensor, cell: Tensor, deltas: Tensor, height: Any, width: Any, size: Any
-) -> tuple[Tensor, Tensor]:
-    """Anchors and regression codes (N, K, 4) of candidates (N, K), which count anchor, row, column of a level."""
-    n, pixels = index.shape[0], height * width
-    index = index.clamp(max=len(cell) * pixels - 1)  # those that fill up
-    kind, pixel = index // pixels, index % pixels
-    x = (pixel % width * (size[1] // width)).float()
-    y = (pixel // width * (size[0] // height)).float()
-    anchors = torch.stack([x, y, x, y], 2) + cell[kind]
-    place = (4 * kind * pixels + pixel)[:, :, None] + torch.arange(4) * pixels
-    codes = deltas.reshape(n, -1).gather(1, place.reshape(n, -1))
-    return anchors, codes.reshape(n, -1, 4).float()
-
-
-def _decode(codes: Tensor, boxes: Tensor, coder: Any) -> Tensor:
-    """Boxes (..., 4) moved and scaled by regression codes."""
-    size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + 0.5 * size
-    weights = torch.tensor(coder.weights)
-    centre = codes[..., :2] / weights[:2] * size + centre
-    half = 0.5 * torch.exp((codes[..., 2:] / weights[2:]).clamp(max=coder.bbox_xform_clip)) * size
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def _clip(boxes: Tensor, image: Tensor) -> Tensor:
-    """Boxes inside the image."""
-    size = shape_as_tensor(image)[2:].flip(0).to(boxes.dtype)
-    return torch.minimum(boxes.clamp(min=0), torch.cat([size, size]))
-
-
-def _without_small(scores: Tensor, boxes: Tensor, smallest: float) -> Tensor:
-    """Scores, 0 where a box is thinner than `smallest`."""
-    return scores * ((boxes[..., 2:] - boxes[..., :2]) >= smallest).all(-1)
-
-
-def write_graph(detector: Detector, side: int = 128) -> bytes:
-    """The ONNX file of a detector, without metadata; traced on an image of `side` pixels, a multiple of 32."""
-    stream = io.BytesIO()
-    image = torch.rand(2, 1, side, side)
+def trace(detector: Detector, side: int = 128) -> onnx.ModelProto:
+    """The graph of a detector; traced on two images of `side` pixels, a multiple of 32, but good for any."""
     axes = {"image": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "detections"} for name in OUTPUTS}
-    with warnings.catch_warnings(), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         # the exporter that traces: the newer one cannot follow sizes that depend on the data
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        path = Path(folder) / "traced.onnx"
         torch.onnx.export(
             detector.eval(),
-            (image,),
-            stream,
+            (torch.rand(2, 1, side, side),),
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
             output_names=list(OUTPUTS),
             dynamic_axes=axes,
         )
-    return stream.getvalue()
+        return _without_identities(onnx.load(path))
+
+
+def quantised(graph: onnx.ModelProto, images: Sequence[Image]) -> onnx.ModelProto:
+    """The graph with its convolutions in 8 bits, but for the first one and the predictors."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Slices(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.left, None)
+            return None if image is None else {"image": image[None, None]}
+
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    kept = [node.name for node in convolutions if any(part in node.name for part in ("cls_", "_pred", "logits"))]
+    # the exporter has folded and named what pre-processing would; without this entry a warning recommends it
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = "onnx.quant.pre_process", "onnxruntime.quant"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            graph,
+            path,
+            Slices(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[convolutions[0].name, *kept],
+        )
+        return onnx.load(path)
+
+
+def stamped(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
+    """The file of a graph with these metadata and its own check sum (`segment.model_file`)."""
+    del graph.metadata_props[:]
+    for key, value in {**metadata, "sha256": PLACEHOLDER}.items():
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(graph)
+    return with_digest(graph.SerializeToString())
+
+
+def parity(
+    model: MaskRCNN,
+    path: Path,
+    images: Sequence[Image],
+    *,
+    score_threshold: float = 0.5,
+    threads: int | None = None,
+) -> Parity:
+    """How a model file differs from torchvision's model on normalised images.
+
+    Detections are matched by the IoU of their boxes, not by their order: equal scores may swap.
+
+    Parameters
+    ----------
+    images : (H, W) float32, sizes multiples of 32.
+
+    Returns
+    -------
+    torch, onnx : detections of each; matched : pairs of them with IoU above 0.5.
+    certain_torch, certain_onnx, certain_matched : the same for detections with scores of at least `score_threshold`.
+    box_px, score, mask : the largest difference in a matched pair; box_px_mean, score_mean, mask_mean : the mean one.
+    mask_iou : mean IoU of the masks at 0.5, on the 28 x 28 grid, of certain pairs.
+    torch_s, onnx_s : seconds per image, the first image's first run not counted.
+    """
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    total = dict.fromkeys(("torch", "onnx", "matched", "certain_torch", "certain_onnx", "certain_matched"), 0.0)
+    pairs: dict[str, list[npt.NDArray[Any]]] = {"box_px": [], "score": [], "mask": [], "mask_iou": []}
+    torch_s = onnx_s = 0.0
+    for number, image in enumerate(images):
+        batch = torch.from_numpy(image)[None, None]
+        for again in range(1 if number else 2):
+            began = time.perf_counter()
+            with torch.inference_mode():
+                wanted = model(list(batch))[0]
+            between = time.perf_counter()
+            boxes, scores, masks, _ = (torch.from_numpy(array) for array in session.run(None, {"image": batch.numpy()}))
+            if number or again:
+                torch_s, onnx_s = torch_s + between - began, onnx_s + time.perf_counter() - between
+        iou = box_iou(wanted["boxes"], boxes)
+        a = torch.arange(len(iou)) if boxes.numel() else torch.arange(0)
+        b = iou.argmax(1) if boxes.numel() else a
+        if len(a):  # each is the other's best
+            mutual = (iou.argmax(0)[b] == a) & (iou[a, b] > 0.5)
+            a, b = a[mutual], b[mutual]
+        sure = (wanted["scores"][a] >= score_threshold) & (scores[b] >= score_threshold)
+        counts = (
+            len(iou),
+            len(boxes),
+            len(a),
+            _sure(wanted["scores"], score_threshold),
+            _sure(scores, score_threshold),
+        )
+        for name, n in zip(total, (*counts, int(sure.sum())), strict=True):
+            total[name] += n
+        ours, theirs = masks[b], wanted["masks"][a, 0]
+        pairs["box_px"].append((boxes[b] - wanted["boxes"][a]).abs().amax(1).numpy())
+        pairs["score"].append((scores[b] - wanted["scores"][a]).abs().numpy())
+        pairs["mask"].append((ours - theirs).abs().numpy())
+        union = ((ours >= 0.5) | (theirs >= 0.5)).sum((1, 2))[sure]
+        both = ((ours >= 0.5) & (theirs >= 0.5)).sum((1, 2))[sure]
+        pairs["mask_iou"].append(((both + 1e-9) / (union + 1e-9)).numpy())
+    result = dict(total)
+    for name in ("box_px", "score", "mask"):
+        values = np.concatenate([part.ravel() for part in pairs[name]])
+        result[name] = float(values.max(initial=0))
+        result[f"{name}_mean"] = float(values.mean()) if values.size else 0.0
+    overlaps = np.concatenate(pairs["mask_iou"])
+    result["mask_iou"] = float(overlaps.mean()) if overlaps.size else 1.0
+    return result | {"torch_s": torch_s / len(images), "onnx_s": onnx_s / len(images)}
+
+
+def describe(out: Path, found: Parity) -> str:
+    """What the command prints: the file, and how it agrees with PyTorch."""
+    return (
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB\n"
+        f"against PyTorch: {found['matched']:.0f} of {found['torch']:.0f} detections matched "
+        f"({found['onnx']:.0f} found); of those above the recommended score {found['certain_matched']:.0f} of "
+        f"{found['certain_torch']:.0f} ({found['certain_onnx']:.0f} found)\n"
+        f"largest (mean) difference: box {found['box_px']:.2g} ({found['box_px_mean']:.2g}) px, "
+        f"score {found['score']:.2g} ({found['score_mean']:.2g}), mask {found['mask']:.2g} ({found['mask_mean']:.2g}); "
+        f"mean IoU of masks {found['mask_iou']:.4f}\n"
+        f"one slice: PyTorch {found['torch_s']:.2f} s, ONNX Runtime {found['onnx_s']:.2f} s"
+    )
+
+
+def prepared(image: npt.NDArray[Any], diameter_px: float) -> Image:
+    """A grey slice as the network takes it: normalised, at the nominal diameter, padded to multiples of 32."""
+    zoom = NOMINAL_DIAMETER / diameter_px
+    height, width = (max(round(n * zoom), 1) for n in image.shape)
+    small = zoomed(normalise(image, grey_levels(image)), (height, width))
+    return np.pad(small, [(0, -n % STRIDE) for n in small.shape], mode="edge")
+
+
+def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Equal constants, which the exporter stores once and passes on through Identity, read directly."""
+    ends = {output.name for output in model.graph.output}
+    passed_on = [node for node in model.graph.node if node.op_type == "Identity" and node.output[0] not in ends]
+    source = {node.output[0]: node.input[0] for node in passed_on}
+    kept = [node for node in model.graph.node if node.output[0] not in source]
+    for node in kept:
+        for place, name in enumerate(node.input):
+            while name in source:
+                name = source[name]
+            node.input[place] = name
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+def _metadata(found: Checkpoint, precision: str, score_threshold: float) -> dict[str, str]:
+    record = {
+        "settings": found.settings.to_dict(),
+        "epochs": found.epoch,
+        "seed": found.settings.seed,
+        "hours": round(found.seconds / 3600, 2),
+        "data": found.settings.data.model_dump(mode="json"),
+        "last_epoch": found.history[-1] if found.history else {},
+    }
+    return {
+        "format": FORMAT,
+        "nominal_diameter_px": f"{NOMINAL_DIAMETER:g}",
+        "score_threshold": f"{score_threshold:g}",
+        "training": json.dumps(record, ensure_ascii=False),
+        "version": cbdetach.__version__,
+        "precision": precision,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _synthetic(seeds: Sequence[int]) -> Iterator[Image]:
+    from cbdetach.train.scenes import slices_of_scene
+
+    for seed in seeds:
+        for piece in slices_of_scene(seed, count=2, side=320):
+            yield prepared(piece.image, section_diameter(piece.labels) or NOMINAL_DIAMETER)
+
+
+def _slice(path: str | Path) -> Image:
+    from cbdetach.segment import segment_slice
+    from cbdetach.volume import open_volume
+
+    with open_volume(path, allow_2d=True) as volume:
+        image = np.asarray(volume[volume.shape[0] // 2])
+    try:
+        return prepared(image, section_diameter(segment_slice(image)) or NOMINAL_DIAMETER)
+    except ValueError as error:
+        raise InputError(f"--check: {path}: {error}") from None
+
+
+def _sure(scores: torch.Tensor, threshold: float) -> int:
+    return int((scores >= threshold).sum())
