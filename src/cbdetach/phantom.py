@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from math import ceil, inf, isfinite, log, pi, sqrt
+from math import ceil, exp, inf, isfinite, log, pi, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ FWHM = 2 * sqrt(2 * log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
 _SAMPLES = 2000  # points per particle surface: fractions are good to about 0.002
-_SHAPE_WAVES, _PATCH_WAVES, _PORE_WAVES, _MOTTLE_WAVES = 6, 5, 6, 12
+_SHAPE_WAVES, _PATCH_WAVES, _PORE_WAVES, _MOTTLE_WAVES, _LUMP_WAVES = 6, 5, 6, 12, 8
 _STREAMS = [
     "packing",
     "shape",
@@ -60,6 +60,12 @@ _STREAMS = [
     "rings",
     "samples",
     "mottle",
+    "lumps",
+    "sizes",
+    "shards",
+    "debris",
+    "cloud",
+    "streaks",
 ]
 
 
@@ -75,6 +81,10 @@ class PhantomSettings:
     diameter_median_um: float = 5.2
     diameter_sigma: float = 0.2
     """Standard deviation of the logarithm of the diameter; drawn within 2.5 of it."""
+    small_share: float = 0.0
+    """Share of the particles' volume in a second, smaller kind."""
+    small_size: float = 0.5
+    """Median diameter of the smaller kind, as a part of `diameter_median_um`."""
     active_fraction: float = 0.47
     """Share of the space given to particles before overlaps are cut."""
     overlap: float = 0.04
@@ -83,6 +93,8 @@ class PhantomSettings:
     """Standard deviation of the logarithm of each half axis (drawn within 2 of it)."""
     roughness: float = 0.025
     """Standard deviation of the radius around the ellipsoid, as a part of the radius."""
+    lumps: float = 0.0
+    """The same on the scale of the primary particles, on top of `roughness`: 12 to 40 radians of wave to one of arc."""
 
     coating_thickness_um: float = 1.2
     covered_fraction: float = 0.38
@@ -96,30 +108,56 @@ class PhantomSettings:
     """Share of the particles that the carbon/binder joins, coating to coating, down to the side z = 0."""
     collector_um: float = 0.0
     """Thickness of the aluminium foil at z = 0."""
+    separator_um: float = 0.0
+    """Thickness of the separator at the other end of z: void among the phases, grey of its own, no particle in it."""
 
     crack_share: float = 0.3
     crack_width_um: float = 0.4
+    crack_width_sd: float = 0.0
+    """Standard deviation of the logarithm of the crack width between particles: some gape, some are hairlines."""
+    star_share: float = 0.0
+    """Share of the cracked particles with five to nine jagged cracks that radiate from the centre."""
+    shattered_share: float = 0.0
+    """Share of the particles broken into displaced shards, cracks between them; they keep their outline as a label."""
+    shards: int = 12
+    """Shards of a shattered particle; a few are lost."""
     pore_share: float = 0.4
     pore_size: float = 0.3
     """Radius of the central pore cluster, as a part of the particle's radius."""
+    pore_size_sd: float = 0.0
+    """Standard deviation of the logarithm of the pore size between particles."""
+    pore_raggedness: float = 0.25
+    """Standard deviation of the pores' surface, as a part of the pore cluster's radius."""
+    debris: float = 0.0
+    """Share of the space given to fragments between the particles, a tenth to a third of their size and in clusters:
+    active material without a label. The truth does not know of them."""
 
     grey_void: float = 10000.0
     grey_cbd: float = 21000.0
     grey_active: float = 44000.0
     grey_collector: float = 31000.0
+    grey_separator: float = 15000.0
     density_sd: float = 0.02
     """Standard deviation of the particles' mean grey, as a part of the active material's contrast to void."""
     blur_fwhm_um: float = 0.4
+    blur_z_fwhm_um: float = 0.0
+    """Blur along z where it differs: particles cut near their poles become dim. 0: as in the plane."""
     fringe: float = 0.1
     """Strength of the bright and dark lines at edges (unsharp mask twice as wide as the blur)."""
     texture: float = 0.03
     """Standard deviation of the grain inside solids, after blur, as a part of the contrast."""
     mottle: float = 0.04
     """Standard deviation of the slow variation of density inside the carbon/binder, as a part of the contrast."""
+    cloud: float = 0.0
+    """The same in everything between the particles, on wavelengths of a third to two of their diameters."""
     noise: float = 0.04
     """Standard deviation of the noise, as a part of the contrast."""
     noise_correlation: float = 0.7
     """Standard deviation (voxels) of the Gaussian that the noise went through; a part went through a wider one."""
+    streaks: float = 0.0
+    """Standard deviation of noise drawn out along one direction of the plane, as a part of the contrast."""
+    streak_length: float = 8.0
+    """Standard deviation (voxels) of the streaks along that direction."""
     rings: float = 0.02
     shading: float = 0.0
     """Largest slow change of the grey value over the volume, as a part of the contrast."""
@@ -134,7 +172,7 @@ class PhantomSettings:
             raise InputError(f"voxel_size_um: must be three positive lengths (dz, dy, dx); got {self.voxel_size_um}.")
         if self.dtype not in ("uint8", "uint16", "float32"):
             raise InputError(f"dtype: must be uint8, uint16 or float32; got {self.dtype}.")
-        for name, least in (("seed", 0), ("patches", 1)):
+        for name, least in (("seed", 0), ("patches", 1), ("shards", 2)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name}: must be an integer of at least {least}; got {value}.")
@@ -148,6 +186,11 @@ class PhantomSettings:
             raise InputError(
                 f"covered_fraction_sd: must be below {limit:.3g} for a covered_fraction of {mean:g}; got {sd:g}."
             )
+        if self.collector_um + self.separator_um >= self.shape[0] * self.voxel_size_um[0] and self.separator_um > 0:
+            raise InputError(
+                f"separator_um: must leave room for particles in {self.shape[0] * self.voxel_size_um[0]:g} um; "
+                f"got {self.separator_um:g} beside a collector of {self.collector_um:g}."
+            )
         if self.diameter_median_um < 3 * max(self.voxel_size_um):
             raise InputError(
                 f"diameter_median_um: must be at least 3 voxels ({3 * max(self.voxel_size_um):g} um); "
@@ -158,31 +201,46 @@ class PhantomSettings:
 _RANGES: dict[str, tuple[float, float]] = {
     "diameter_median_um": (1e-6, 1e6),
     "diameter_sigma": (0.0, 1.0),
+    "small_share": (0.0, 1.0),
+    "small_size": (0.1, 1.0),
     "active_fraction": (0.01, 0.6),
     "overlap": (0.0, 0.2),
     "elongation": (0.0, 0.3),
     "roughness": (0.0, 0.1),
+    "lumps": (0.0, 0.05),
     "coating_thickness_um": (0.0, 1e6),
     "covered_fraction": (0.0, 1.0),
     "covered_fraction_sd": (0.0, 0.5),
     "patch_waviness": (0.0, 1.0),
     "network_share": (0.0, 1.0),
     "collector_um": (0.0, 1e6),
+    "separator_um": (0.0, 1e6),
     "crack_share": (0.0, 1.0),
     "crack_width_um": (0.0, 1e6),
+    "crack_width_sd": (0.0, 1.0),
+    "star_share": (0.0, 1.0),
+    "shattered_share": (0.0, 1.0),
     "pore_share": (0.0, 1.0),
     "pore_size": (0.01, 0.7),
+    "pore_size_sd": (0.0, 1.0),
+    "pore_raggedness": (0.0, 1.0),
+    "debris": (0.0, 0.2),
     "grey_void": (0.0, 65535.0),
     "grey_cbd": (0.0, 65535.0),
     "grey_active": (0.0, 65535.0),
     "grey_collector": (0.0, 65535.0),
+    "grey_separator": (0.0, 65535.0),
     "density_sd": (0.0, 0.5),
     "blur_fwhm_um": (0.0, 1e6),
+    "blur_z_fwhm_um": (0.0, 1e6),
     "fringe": (0.0, 2.0),
     "texture": (0.0, 1.0),
     "mottle": (0.0, 1.0),
+    "cloud": (0.0, 1.0),
     "noise": (0.0, 1.0),
     "noise_correlation": (0.0, 10.0),
+    "streaks": (0.0, 1.0),
+    "streak_length": (0.0, 100.0),
     "rings": (0.0, 1.0),
     "shading": (0.0, 1.0),
 }
@@ -222,19 +280,28 @@ class Section:
     """float32: share of carbon/binder."""
     collector: Array
     """float32: share of the collector's foil."""
+    separator: Array
+    """float32: share of the separator."""
+    debris: Array
+    """float32: share of fragments; what they cover is counted in `cbd`, `collector` and `separator` too."""
     level: Array
-    """float32: grey level of the particle's solid, `grey_active` where there is none."""
+    """float32: grey level of the particle's or the fragment's solid, `grey_active` where there is none."""
 
 
 @dataclass(frozen=True)
 class _Shapes:
-    """n bodies by their radius at direction u: radius / sqrt(u' Q u) * (1 + amplitude * sum sin(wave . u + phase))."""
+    """n bodies by their radius at direction u: radius / sqrt(u' Q u) * (1 + amplitude * sum sin(wave . u + phase)), and
+    a second such sum for the lumps (no waves in it where there are none).
+    """
 
     radius: Array  # (n,)
     quadric: Array  # (n, 6): zz, yy, xx, 2zy, 2zx, 2yx of Q
     wave: Array  # (n, K, 3)
     phase: Array  # (n, K)
     amplitude: Array  # (n,)
+    lump_wave: Array  # (n, L, 3)
+    lump_phase: Array  # (n, L)
+    lump_amplitude: Array  # (n,)
 
     def take(self, keep: Array) -> _Shapes:
         return _Shapes(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
@@ -246,6 +313,8 @@ class _Shapes:
         """Radius in the directions u (3, N) of the particle i, or of particle i[k] in direction k."""
         stretch = np.sqrt(_quadratic(self.quadric[i].T, u))
         bump = self.amplitude[i] * _waves(self.wave[i], self.phase[i], u)
+        if self.lump_phase.shape[1]:
+            bump += self.lump_amplitude[i] * _waves(self.lump_wave[i], self.lump_phase[i], u)
         result: Array = self.radius[i] / stretch * (1 + bump)
         return result
 
@@ -255,8 +324,14 @@ class _Shapes:
         matrix = np.array([[q[0], q[3] / 2, q[4] / 2], [q[3] / 2, q[1], q[5] / 2], [q[4] / 2, q[5] / 2, q[2]]])
         gradient = -(matrix @ u) / _quadratic(q, u)
         total = 1 + self.amplitude[i] * _waves(self.wave[i], self.phase[i], u)
-        for wave, phase in zip(self.wave[i], self.phase[i], strict=True):
-            gradient += self.amplitude[i] * wave[:, None] * np.cos(wave @ u + phase) / total
+        if self.lump_phase.shape[1]:
+            total += self.lump_amplitude[i] * _waves(self.lump_wave[i], self.lump_phase[i], u)
+        for amplitude, waves, phases in (
+            (self.amplitude[i], self.wave[i], self.phase[i]),
+            (self.lump_amplitude[i], self.lump_wave[i], self.lump_phase[i]),
+        ):
+            for wave, phase in zip(waves, phases, strict=True):
+                gradient += amplitude * wave[:, None] * np.cos(wave @ u + phase) / total
         result: Array = gradient - u * (gradient * u).sum(axis=0)
         return result
 
@@ -337,10 +412,43 @@ class _Slit:
 
 
 @dataclass(frozen=True)
+class _Shards:
+    """A broken body: cells around seed points, apart by gaps, some sunken below the surface, some lost."""
+
+    seeds: Array  # (k, 3), relative to the particle's centre
+    half_width: Array  # (k,): half the gap on a shard's own side
+    sunken: Array  # (k,): depth of its surface below the particle's
+    lost: Array  # (k,) bool
+    ragged: tuple[float, Array, Array]  # waves of the gaps, as of the pores
+
+    def distance(self, x: Array, depth: Array, radius: Array) -> Array:
+        """Signed distance (negative in the gaps) at the points x (3, N) relative to the centre."""
+        t = x.dtype.type
+        amplitude, wave, phase = self.ragged
+        bend = t(amplitude) * _waves(wave.astype(x.dtype), phase.astype(x.dtype), x)
+        square = np.stack([((x - seed.astype(x.dtype)[:, None]) ** 2).sum(axis=0) for seed in self.seeds])
+        mine = square.argmin(axis=0)
+        apart = np.linalg.norm(self.seeds[:, None] - self.seeds, axis=2)
+        np.fill_diagonal(apart, inf)
+        to_face = square - square.min(axis=0)
+        to_face /= 2 * apart.astype(x.dtype)[:, mine]
+        to_face[mine, np.arange(len(mine))] = inf
+        gap = to_face.min(axis=0) + bend - self.half_width.astype(x.dtype)[mine]
+        sunken = np.where(self.sunken[mine] > 0, (1 - depth) * radius - self.sunken.astype(x.dtype)[mine], t(inf))
+        result: Array = np.where(self.lost[mine], -t(1) * radius, np.minimum(gap, sunken)).astype(x.dtype)
+        return result
+
+
+@dataclass(frozen=True)
 class _Damage:
     slits: list[_Slit]
     pores: list[tuple[Array, float]]  # balls: centre relative to the particle's, radius
     ragged: tuple[float, Array, Array]  # waves of the pores' surface: amplitude, (K, 3) per length, (K,)
+    shards: _Shards | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.slits or self.pores or self.shards)
 
     def at(self, x: Array, depth: Array, radius: Array, width: float) -> tuple[Array, Array]:
         """Code at the points x (3, N), and the share of dark in a voxel of `width` around each."""
@@ -352,6 +460,10 @@ class _Damage:
             # a slit narrower than a voxel darkens it by its width, not by half
             share = np.clip(0.5 - distance / width, 0, 1) - np.clip(0.5 - (distance + 2 * half) / width, 0, 1)
             np.maximum(dark, share, out=dark)
+        if self.shards:
+            distance = self.shards.distance(x, depth, radius)
+            code[distance < 0] = CRACK
+            np.maximum(dark, np.clip(0.5 - distance / width, 0, 1), out=dark)
         if self.pores:
             distance = np.full(x.shape[1], inf, x.dtype)
             for centre, size in self.pores:
@@ -399,7 +511,10 @@ class Phantom:
         self._low = -0.5 * self._size
         self._high = (np.array(s.shape) - 0.5) * self._size
         self._foil = self._low[0] + s.collector_um
+        self._top = self._high[0] - s.separator_um
         self._sigma = s.blur_fwhm_um / FWHM / self._size
+        if s.blur_z_fwhm_um > 0:
+            self._sigma[0] = s.blur_z_fwhm_um / FWHM / self._size[0]
         self._reach = int(max(_kernel(v).size // 2 for v in self._sigma))
         self._halo = self._reach + int(max(_kernel(2 * v).size // 2 for v in self._sigma) if s.fringe else 0)
         self._contact_gap = 0.5 * float(self._size.max())
@@ -413,6 +528,7 @@ class Phantom:
         self._keep_visible()
         self._draw_coats()
         self._draw_damage()
+        self._draw_debris()
         contrast = s.grey_active - s.grey_void
         self._level = s.grey_active + contrast * s.density_sd * self._rng("density").standard_normal(self._total)
         self._shapes32 = self._shapes.as_float32()
@@ -436,9 +552,10 @@ class Phantom:
         z_um = (np.arange(first, z1 + self._halo) * self._size[0])[:, None, None]
         width = np.float32(self._size.mean())
         active = np.clip(np.float32(0.5) - gap / width, 0, 1)
-        foil = np.clip(0.5 - (z_um - self._foil) / self._size[0], 0, 1).astype(np.float32) * (s.collector_um > 0)
-        cbd = np.clip(np.float32(0.5) - coat / width, 0, 1) * (1 - foil) * (1 - active)
-        foil = foil * (1 - active)
+        foil, separator = self._ends(z_um)
+        cbd = np.clip(np.float32(0.5) - coat / width, 0, 1) * (1 - foil) * (1 - separator) * (1 - active)
+        foil, separator = foil * (1 - active), separator * (1 - active)
+        between = 1 - active
         active *= 1 - dark
         level = np.append(self._level, s.grey_active).astype(np.float32)[owner]
         grey = np.float32(s.grey_void) + active * (level - np.float32(s.grey_void))
@@ -446,9 +563,28 @@ class Phantom:
         if s.mottle > 0:
             self._add_mottle(grey, cbd, first)
         grey += foil * np.float32(s.grey_collector - s.grey_void)
+        solid = active + cbd + foil
+        if s.separator_um > 0:
+            grey += separator * np.float32(s.grey_separator - s.grey_void)
+        crumbs = None
+        if s.debris > 0:
+            crumbs, bright = self._render_debris((first, 0, 0), (z1 + self._halo, *s.shape[1:]))
+            share = np.clip(np.float32(0.5) - crumbs / width, 0, 1) * between
+            grey += share * (bright - grey)
+            solid += share * (1 - solid)
+            crumbs = crumbs[inner]
+        if s.cloud > 0:
+            self._add_cloud(grey, between, first)
 
-        codes = self._codes(gap[inner], owner[inner], coat[inner], damage[inner], z_um[inner])
-        return Slab(z0, z1, self._image(grey, active + cbd + foil, z0, z1), *codes)
+        codes = self._codes(gap[inner], owner[inner], coat[inner], damage[inner], crumbs, z_um[inner])
+        return Slab(z0, z1, self._image(grey, solid, z0, z1), *codes)
+
+    def _ends(self, z_um: Array) -> tuple[Array, Array]:
+        """Share of collector and of separator in voxels at the given heights."""
+        s, step = self.settings, self._size[0]
+        foil = np.clip(0.5 - (z_um - self._foil) / step, 0, 1).astype(np.float32) * (s.collector_um > 0)
+        separator = np.clip(0.5 + (z_um - self._top) / step, 0, 1).astype(np.float32) * (s.separator_um > 0)
+        return foil, separator
 
     def section(self, axis: int, index: int, *, through_um: float = 0.0) -> Section:
         """One plane of voxels: slice `index` along `axis` (0 z, 1 y, 2 x), ideal and noise-free, for the cost of one.
@@ -478,14 +614,21 @@ class Phantom:
         soft = np.sqrt(width**2 + 12 * (sigma * slope) ** 2).astype(np.float32)
         particle = np.clip(np.float32(0.5) - gap / soft, 0, 1)
         z_um = axes[0].reshape(-1, 1) if axis != 0 else axes[0]
-        foil = np.clip(0.5 - (z_um - self._foil) / self._size[0], 0, 1) * (s.collector_um > 0)
-        foil = (np.broadcast_to(foil, gap.shape) * (1 - particle)).astype(np.float32)
-        cbd = np.clip(np.float32(0.5) - coat / width, 0, 1) * (1 - foil) * (1 - particle)
+        foil, separator = (np.broadcast_to(part, gap.shape) for part in self._ends(z_um))
+        cbd = np.clip(np.float32(0.5) - coat / width, 0, 1) * (1 - foil) * (1 - separator) * (1 - particle)
         level = np.append(self._level, s.grey_active).astype(np.float32)[owner]
-        labels, phases, damage = self._codes(gap, owner, coat, damage, z_um)
-        return Section(labels, phases, damage, particle, dark, cbd, foil, level)
+        debris, crumbs = np.zeros_like(particle), None
+        if s.debris > 0:
+            crumbs, bright = (part.take(0, axis) for part in self._render_debris(tuple(start), tuple(stop)))
+            debris = np.clip(np.float32(0.5) - crumbs / width, 0, 1) * (1 - particle)
+            level = np.where(particle > 0, level, np.where(debris > 0, bright, level))
+        labels, phases, damage = self._codes(gap, owner, coat, damage, crumbs, z_um)
+        rest = 1 - particle
+        return Section(labels, phases, damage, particle, dark, cbd, foil * rest, separator * rest, debris, level)
 
-    def _codes(self, gap: Array, owner: Array, coat: Array, damage: Array, z_um: Array) -> tuple[Array, Array, Array]:
+    def _codes(
+        self, gap: Array, owner: Array, coat: Array, damage: Array, crumbs: Array | None, z_um: Array
+    ) -> tuple[Array, Array, Array]:
         """Labels, phases and damage of voxels at the heights `z_um` (broadcast), from what `_render` found there."""
         inside = gap < 0
         labels = np.where(inside, np.append(self._label, 0)[owner], 0).astype(np.int32)
@@ -493,6 +636,10 @@ class Phantom:
         phases = np.where(coat < 0, CBD, VOID).astype(np.uint8)
         if self.settings.collector_um > 0:
             phases[np.broadcast_to(z_um < self._foil, phases.shape)] = COLLECTOR
+        if self.settings.separator_um > 0:
+            phases[np.broadcast_to(z_um > self._top, phases.shape)] = VOID
+        if crumbs is not None:
+            phases[crumbs < 0] = ACTIVE
         phases[inside] = ACTIVE
         phases[damage != NO_DAMAGE] = VOID
         return labels, phases, damage
@@ -542,6 +689,10 @@ class Phantom:
         inside = gap < 0
         phase = np.where(coat < 0, CBD, VOID).astype(np.uint8)
         phase[(points[:, 0] < self._foil) & (self.settings.collector_um > 0)] = COLLECTOR
+        phase[(points[:, 0] > self._top) & (self.settings.separator_um > 0)] = VOID
+        for i, centre in enumerate(self._crumb_centre):
+            close = np.array(tree.query_ball_point(centre, 1.8 * self._crumbs.radius[i]), int)
+            phase[close[_gap(self._crumbs, i, (points[close] - centre).T)[0] < 0]] = ACTIVE
         phase[inside] = np.where(damage[inside] == NO_DAMAGE, ACTIVE, VOID)
         return phase, np.where(inside, np.append(self._label, 0)[owner], 0).astype(np.int32)
 
@@ -553,8 +704,8 @@ class Phantom:
     def _pack(self) -> None:
         """Random particles in a box larger than the volume, pushed apart along their centre lines until they touch.
 
-        The box is periodic (along z not, if there is a collector) and larger than the volume by a particle's radius on
-        each side, so that no particle enters the volume twice.
+        The box is periodic (along z not, if there is a collector or a separator) and larger than the volume by a
+        particle's radius on each side, so that no particle enters the volume twice.
         """
         s = self.settings
         spread = 2.5 * s.diameter_sigma
@@ -562,17 +713,24 @@ class Phantom:
         low, high = self._low - largest, self._high + largest
         if s.collector_um > 0:
             low[0] = self._foil
+        if s.separator_um > 0:
+            high[0] = self._high[0] - s.separator_um
         rng = self._rng("packing")
         box = high - low
         space = s.active_fraction * float(np.prod(box))
-        smallest = pi / 6 * (s.diameter_median_um * np.exp(-spread)) ** 3
+        least = s.small_size if s.small_share > 0 else 1.0
+        smallest = pi / 6 * (s.diameter_median_um * least * np.exp(-spread)) ** 3
         normal = np.clip(rng.standard_normal(ceil(space / smallest) + 1), -2.5, 2.5)
         radius = 0.5 * s.diameter_median_um * np.exp(s.diameter_sigma * normal)
+        if s.small_share > 0:
+            number = s.small_share / s.small_size**3  # of the small for each of the large
+            small = self._rng("sizes").random(len(radius)) < number / (number + 1 - s.small_share)
+            radius = np.where(small, s.small_size * radius, radius)
         filled = np.cumsum(4 / 3 * pi * radius**3)
         radius = radius[: max(1, int(np.searchsorted(filled, space)))]
         shapes = self._draw_shapes(radius)
         place = rng.random((len(radius), 3)) * box
-        closed = s.collector_um > 0
+        closed = s.collector_um > 0 or s.separator_um > 0
         centre = low + _relax(place, box, shapes, overlap=s.overlap, closed=closed)
         shifts = np.array([(z, y, x) for z in ((0,) if closed else (0, -1, 1)) for y in (0, -1, 1) for x in (0, -1, 1)])
         images = (centre + (shifts * box)[:, None]).reshape(-1, 3)
@@ -600,7 +758,7 @@ class Phantom:
         wave = _directions(rng, (n, _SHAPE_WAVES)) * rng.uniform(3, 10, (n, _SHAPE_WAVES, 1))
         phase = rng.uniform(0, 2 * pi, (n, _SHAPE_WAVES))
         amplitude = np.full(n, s.roughness * sqrt(2 / _SHAPE_WAVES))
-        shapes = _Shapes(radius.copy(), quadric, wave, phase, amplitude)
+        shapes = _Shapes(radius.copy(), quadric, wave, phase, amplitude, *_draw_lumps(self._rng("lumps"), n, s.lumps))
         u = _even_directions(400)
         for i in range(n):
             shapes.radius[i] *= radius[i] / np.cbrt((shapes.at(i, u) ** 3).mean())
@@ -711,11 +869,64 @@ class Phantom:
             rng = self._rng("damage", i)
             cracked, porous = rng.random() < s.crack_share, rng.random() < s.pore_share
             radius = float(self._shapes.radius[i])
-            pores = _draw_pores(self._rng("damage", i, 1), radius, s.pore_size) if porous else []
-            slits = _draw_slits(self._rng("damage", i, 2), radius, s.crack_width_um) if cracked else []
+            more = self._rng("shards", i)
+            broken, star = more.random() < s.shattered_share, more.random() < s.star_share
+            width, size = (
+                value * exp(sd * min(max(more.standard_normal(), -2), 2))
+                for value, sd in ((s.crack_width_um, s.crack_width_sd), (s.pore_size, s.pore_size_sd))
+            )
+            size = min(size, 0.7)
+            pores = _draw_pores(self._rng("damage", i, 1), radius, size) if porous else []
+            slits = _draw_slits(self._rng("damage", i, 2), radius, width, star=star) if cracked else []
+            shards = _draw_shards(more, radius, s.shards, width) if broken else None
             wave = _directions(rng, (_PORE_WAVES,)) * rng.uniform(5, 15, (_PORE_WAVES, 1)) / radius
-            ragged = 0.25 * s.pore_size * radius * sqrt(2 / _PORE_WAVES), wave, rng.uniform(0, 2 * pi, _PORE_WAVES)
-            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores, ragged))
+            amplitude = s.pore_raggedness * size * radius * sqrt(2 / _PORE_WAVES)
+            ragged = amplitude, wave, rng.uniform(0, 2 * pi, _PORE_WAVES)
+            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores, ragged, shards))
+
+    def _draw_debris(self) -> None:
+        """Fragments in clusters, anywhere in and just around the volume; where a particle lies, the particle wins."""
+        s, rng = self.settings, self._rng("debris")
+        low, high = self._low.copy(), self._high.copy()
+        low[0], high[0] = max(low[0], self._foil), high[0] - s.separator_um
+        typical = 0.5 * s.diameter_median_um
+        space = s.debris * float(np.prod(high - low))
+        radius = typical * np.exp(rng.uniform(log(0.1), log(0.33), ceil(space / (4 / 3 * pi * (0.1 * typical) ** 3))))
+        radius = radius[: int(np.searchsorted(np.cumsum(4 / 3 * pi * radius**3), space))]
+        n = len(radius)
+        cluster = rng.integers(0, max(1, n // 5), n)
+        centre = (low + rng.random((n, 3)) * (high - low))[cluster] if n else np.zeros((0, 3))
+        self._crumb_centre = centre + typical * 0.35 * rng.standard_normal((n, 3))
+        self._crumb_level = s.grey_active - 0.25 * (s.grey_active - s.grey_void) * rng.random(n)
+        axes, _ = np.linalg.qr(rng.standard_normal((n, 3, 3)))
+        q = np.einsum("nij,nj,nkj->nik", axes, np.exp(0.7 * rng.uniform(-1, 1, (n, 3))), axes)
+        quadric = np.stack([q[:, 0, 0], q[:, 1, 1], q[:, 2, 2], 2 * q[:, 0, 1], 2 * q[:, 0, 2], 2 * q[:, 1, 2]], axis=1)
+        wave = _directions(rng, (n, 3)) * rng.uniform(2, 5, (n, 3, 1))
+        phase = rng.uniform(0, 2 * pi, (n, 3))
+        self._crumbs = _Shapes(radius, quadric, wave, phase, np.full(n, 0.12), *_draw_lumps(rng, n, 0))
+
+    def _render_debris(self, start: tuple[int, ...], stop: tuple[int, ...]) -> tuple[Array, Array]:
+        """At the voxel centres from `start` up to `stop`: gap to the nearest fragment, its grey level."""
+        shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+        gap, level = np.full(shape, inf, np.float32), np.zeros(shape, np.float32)
+        first = np.array(start)
+        for i in range(len(self._crumb_centre)):
+            reach = 1.8 * self._crumbs.radius[i] + float(self._size.max())
+            low = np.maximum(np.ceil((self._crumb_centre[i] - reach) / self._size).astype(int) - first, 0)
+            high = np.minimum(np.floor((self._crumb_centre[i] + reach) / self._size).astype(int) + 1 - first, shape)
+            if (low >= high).any():
+                continue
+            box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            axes = (
+                (np.arange(a, b) + f) * d - c
+                for a, b, f, d, c in zip(low, high, first, self._size, self._crumb_centre[i], strict=True)
+            )
+            points = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+            own = _gap(self._crumbs, i, points)[0].reshape(gap[box].shape)
+            nearer = own < gap[box]
+            gap[box][nearer] = own[nearer]
+            level[box][nearer] = self._crumb_level[i]
+        return gap, level
 
     # The truth
 
@@ -789,7 +1000,7 @@ class Phantom:
         border = ((place < self._low[:, None]) | (place > self._high[:, None])).any(axis=0)
         particle = other < self._contact_gap
         foil = (place[0] < self._foil) & (s.collector_um > 0)
-        cbd = coat < 0
+        cbd = (coat < 0) & ((place[0] <= self._top) | (s.separator_um == 0))
         classes = np.select([border, particle, mouth, foil, cbd], [0, 1, 2, 3, 4], 5)
         border_area, particle_area, mouth_area, foil_area, cbd_area, void_area = np.bincount(
             classes, weights=area, minlength=6
@@ -827,7 +1038,7 @@ class Phantom:
         centroid = self._centre[i] + solid_angle * (u * (stop**4 - start**4)).sum(axis=1) / 4 / volume
 
         fractions = {CRACK: 0.0, PORE: 0.0}
-        if self._damage[i].slits or self._damage[i].pores:
+        if self._damage[i].any:
             layers = 12
             place = (np.arange(layers)[:, None] + rng.random((layers, u.shape[1]))) / layers
             rho = np.cbrt(start**3 + place * (stop**3 - start**3))
@@ -887,7 +1098,7 @@ class Phantom:
 
             mine = own_gap < gap[box][near]
             code, share = np.zeros(len(own_gap), np.uint8), np.zeros(len(own_gap), np.float32)
-            if self._damage[i].slits or self._damage[i].pores:
+            if self._damage[i].any:
                 inner = own_gap < width
                 code[inner], share[inner] = self._damage[i].at(
                     points[:, inner], (rho / radius)[inner], radius[inner], width
@@ -914,6 +1125,11 @@ class Phantom:
             image = image + np.float32(s.fringe) * (image - wide)
         if s.noise > 0:
             image += np.float32(s.noise * contrast) * self._noise(z0, z1)
+        if s.streaks > 0:
+            angle = self._rng("streaks").uniform(0, pi)
+            for z, plane in zip(range(z0, z1), image, strict=True):
+                field = streaks(self._rng("streaks", 1, z), plane.shape, s.streak_length, angle)
+                plane += np.float32(s.streaks * contrast) * field
         if s.rings > 0:
             image += np.float32(s.rings * contrast) * np.stack([self._rings(z) for z in range(z0, z1)])
         if s.shading > 0:
@@ -928,17 +1144,27 @@ class Phantom:
 
     def _add_mottle(self, grey: Array, cbd: Array, first: int) -> None:
         """Slow waves of density in the carbon/binder: wavelengths of half to three times the coating's thickness."""
-        s, rng = self.settings, self._rng("mottle")
-        place = cbd.nonzero()
+        typical = max(self.settings.coating_thickness_um, 2 * float(self._size.max()))
+        self._add_waves("mottle", self.settings.mottle, (0.5 * typical, 3 * typical), grey, cbd, first)
+
+    def _add_cloud(self, grey: Array, between: Array, first: int) -> None:
+        typical = max(self.settings.diameter_median_um, 6 * float(self._size.max()))
+        self._add_waves("cloud", self.settings.cloud, (typical / 3, 2 * typical), grey, between, first)
+
+    def _add_waves(
+        self, stream: str, strength: float, lengths: tuple[float, float], grey: Array, share: Array, first: int
+    ) -> None:
+        """Waves of the given range of lengths (um) and standard deviation, where there is a share of their material."""
+        s, rng = self.settings, self._rng(stream)
+        place = share.nonzero()
         points = np.stack(place).astype(np.float32)
         points[0] += np.float32(first)
         points *= self._size.astype(np.float32)[:, None]
-        typical = max(s.coating_thickness_um, 2 * float(self._size.max()))
-        length = typical * np.exp(rng.uniform(log(0.5), log(3), _MOTTLE_WAVES))
+        length = lengths[0] * np.exp(rng.uniform(0, log(lengths[1] / lengths[0]), _MOTTLE_WAVES))
         wave = (_directions(rng, (_MOTTLE_WAVES,)) * 2 * pi / length[:, None]).astype(np.float32)
         phase = rng.uniform(0, 2 * pi, _MOTTLE_WAVES).astype(np.float32)
-        gain = np.float32(s.mottle * (s.grey_active - s.grey_void) * sqrt(2 / _MOTTLE_WAVES))
-        grey[place] += gain * cbd[place] * _waves(wave, phase, points)
+        gain = np.float32(strength * (s.grey_active - s.grey_void) * sqrt(2 / _MOTTLE_WAVES))
+        grey[place] += gain * share[place] * _waves(wave, phase, points)
 
     def _noise(self, z0: int, z1: int) -> Array:
         """Correlated noise of unit variance: one white field seen through a fine and a three times wider Gaussian."""
@@ -1107,6 +1333,26 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed
     return centre
 
 
+def _draw_lumps(rng: np.random.Generator, n: int, lumps: float) -> tuple[Array, Array, Array]:
+    """Waves, phases and amplitudes of n bodies' lumps: none of them where `lumps` is 0."""
+    count = _LUMP_WAVES if lumps > 0 else 0
+    wave = _directions(rng, (n, count)) * np.exp(rng.uniform(log(12), log(40), (n, count, 1)))
+    return wave, rng.uniform(0, 2 * pi, (n, count)), np.full(n, lumps * sqrt(2 / _LUMP_WAVES))
+
+
+def _draw_shards(rng: np.random.Generator, radius: float, count: int, width: float) -> _Shards:
+    """Cells around points spread over the body; narrow to wide gaps, sunken and lost shards."""
+    seeds = _directions(rng, (count,)) * radius * np.cbrt(rng.uniform(0.03, 1, (count, 1)))
+    wave = _directions(rng, (_PORE_WAVES,)) * rng.uniform(4, 14, (_PORE_WAVES, 1)) / radius
+    return _Shards(
+        seeds,
+        half_width=0.5 * width * rng.uniform(0.2, 1.8, count),
+        sunken=radius * np.where(rng.random(count) < 0.5, rng.uniform(0, 0.12, count), 0),
+        lost=rng.random(count) < 0.1,
+        ragged=(0.03 * radius * sqrt(2 / _PORE_WAVES), wave, rng.uniform(0, 2 * pi, _PORE_WAVES)),
+    )
+
+
 def _draw_pores(rng: np.random.Generator, radius: float, size: float) -> list[tuple[Array, float]]:
     """A cluster of balls, drawn out along one axis: a large one at the centre, smaller ones around it."""
     main = radius * size * rng.uniform(0.5, 0.9)
@@ -1118,17 +1364,19 @@ def _draw_pores(rng: np.random.Generator, radius: float, size: float) -> list[tu
     return pores
 
 
-def _draw_slits(rng: np.random.Generator, radius: float, width: float) -> list[_Slit]:
-    """Two to four cracks around one axis: from the centre outwards, sometimes forked, or from the surface inwards."""
+def _draw_slits(rng: np.random.Generator, radius: float, width: float, *, star: bool = False) -> list[_Slit]:
+    """Two to four cracks around one axis: from the centre outwards, sometimes forked, or from the surface inwards; of a
+    star, five to nine jagged ones, all from the centre.
+    """
     across = _directions(rng, ())
     first = _unit(np.cross(across, _directions(rng, ())))
     second = np.cross(across, first)
     slits = []
     turn = rng.uniform(0, 2 * pi)
-    count = int(rng.integers(2, 5))
+    count = int(rng.integers(5, 10)) if star else int(rng.integers(2, 5))
     for k in range(count):
         angle = turn + 2 * pi * k / count + rng.uniform(-0.4, 0.4)
-        from_surface = rng.random() < 0.35
+        from_surface = rng.random() < 0.35 and not star
         start, stop = (rng.uniform(0.35, 0.6), 1.05) if from_surface else (0.0, rng.choice([0.7, 0.85, 1.05]))
         half = 0.5 * width * rng.uniform(0.7, 1.3)
         branch = not from_surface and rng.random() < 0.5
@@ -1149,8 +1397,8 @@ def _draw_slits(rng: np.random.Generator, radius: float, width: float) -> list[_
                     opens_outwards=from_surface,
                     half_length=radius * rng.uniform(0.4, 0.8),
                     meander=(
-                        0.025 * radius,
-                        rng.uniform(5, 10) / radius,
+                        (0.05 if star else 0.025) * radius,
+                        rng.uniform(5, 10) * (2 if star else 1) / radius,
                         rng.uniform(4, 8) / radius,
                         rng.uniform(0, 2 * pi),
                         rng.uniform(0, 2 * pi),
@@ -1161,6 +1409,34 @@ def _draw_slits(rng: np.random.Generator, radius: float, width: float) -> list[_
 
 
 # Imaging
+
+
+def noise_field(rng: np.random.Generator, transfer: Array, width: int) -> Array:
+    """White noise through a transfer function (Y, width // 2 + 1) of the real Fourier transform.
+
+    (Y, width) float32 of mean 0 and standard deviation 1; opposite edges join.
+    """
+    from scipy.fft import irfft2, rfft2
+
+    shape = (len(transfer), width)
+    result: Array = irfft2(rfft2(rng.standard_normal(shape, np.float32)) * transfer, shape)
+    result -= result.mean()
+    return result / np.float32(max(float(result.std()), 1e-6))
+
+
+def frequencies(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Radians per pixel of the real Fourier transform of a (Y, X) image: (Y, 1) and (1, X // 2 + 1), float32."""
+    along = 2 * pi * np.fft.rfftfreq(shape[1])[None]
+    return (2 * pi * np.fft.fftfreq(shape[0])[:, None]).astype(np.float32), along.astype(np.float32)
+
+
+def streaks(rng: np.random.Generator, shape: tuple[int, ...], length: float, angle: float) -> Array:
+    """Noise drawn out along the direction (sin angle, cos angle) by `length` pixels; as `noise_field`."""
+    y, x = frequencies(shape)
+    sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+    along, across = y * sine + x * cosine, x * sine - y * cosine
+    square = np.float32(length**2) * along**2 + np.float32(0.7**2) * across**2
+    return noise_field(rng, np.exp(np.float32(-0.5) * square), shape[1])
 
 
 def _kernel(sigma: float) -> Array:

@@ -279,10 +279,13 @@ CHANGES: dict[str, Any] = {
     "seed": 1,
     "diameter_median_um": 3.0,
     "diameter_sigma": 0.1,
+    "small_share": 0.5,
+    "small_size": 0.7,
     "active_fraction": 0.4,
     "overlap": 0.1,
     "elongation": 0.0,
     "roughness": 0.0,
+    "lumps": 0.02,
     "coating_thickness_um": 0.4,
     "covered_fraction": 0.5,
     "covered_fraction_sd": 0.1,
@@ -290,24 +293,43 @@ CHANGES: dict[str, Any] = {
     "patch_waviness": 0.0,
     "network_share": 0.0,
     "collector_um": 0.8,
+    "separator_um": 4.2,
     "crack_share": 0.8,
     "crack_width_um": 0.2,
+    "crack_width_sd": 0.5,
+    "star_share": 0.9,
+    "shattered_share": 0.7,
+    "shards": 20,
     "pore_share": 0.9,
     "pore_size": 0.4,
+    "pore_size_sd": 0.4,
+    "pore_raggedness": 0.6,
+    "debris": 0.02,
     "grey_void": 9000.0,
     "grey_cbd": 20000.0,
     "grey_active": 45000.0,
     "grey_collector": 25000.0,
+    "grey_separator": 20000.0,
     "density_sd": 0.0,
     "blur_fwhm_um": 0.0,
+    "blur_z_fwhm_um": 0.8,
     "fringe": 0.0,
     "texture": 0.0,
     "mottle": 0.0,
+    "cloud": 0.1,
     "noise": 0.0,
     "noise_correlation": 0.0,
+    "streaks": 0.1,
+    "streak_length": 20.0,
     "rings": 0.0,
     "shading": 0.1,
     "dtype": "uint8",
+}
+ONLY_WITH: dict[str, dict[str, Any]] = {
+    "small_size": {"small_share": 0.5},
+    "shards": {"shattered_share": 1.0},
+    "grey_separator": {"separator_um": 4.0},
+    "streak_length": {"streaks": 0.1},
 }
 ONLY_IMAGING = tuple(list(CHANGES)[list(CHANGES).index("grey_void") :])
 
@@ -320,7 +342,11 @@ def base() -> tuple[Phantom, Slab]:
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(PhantomSettings)])
 def test_every_setting_changes_the_output(name: str, base: tuple[Phantom, Slab]) -> None:
-    changed = Phantom(**{**SMALL, "collector_um": 1.0, name: CHANGES[name]})
+    also = ONLY_WITH.get(name, {})
+    if also:
+        other = Phantom(**SMALL, collector_um=1.0, **also)
+        base = other, other.slab(0, 12)
+    changed = Phantom(**{**SMALL, "collector_um": 1.0, **also, name: CHANGES[name]})
     slab = changed.slab(0, 12)
     assert slab.grey.shape != base[1].grey.shape or (slab.grey != base[1].grey).any()
     if name in ONLY_IMAGING:
@@ -347,6 +373,87 @@ def test_blur_has_the_width_asked_for() -> None:
     assert high - low == pytest.approx(2 * 0.8 / 2.355, rel=0.06)
 
 
+# What breaks, lies about and closes the electrode
+
+
+def test_shattered_particle_keeps_its_outline() -> None:
+    whole, broken = (one_ball(shattered_share=share, crack_width_um=0.3).volume() for share in (0.0, 1.0))
+    np.testing.assert_array_equal(broken.labels, whole.labels)
+    dark = np.count_nonzero(broken.damage == CRACK) / np.count_nonzero(broken.labels)
+    assert 0.1 < dark < 0.6
+    shards, n = ndimage.label(broken.phases == ACTIVE)
+    assert np.count_nonzero(np.bincount(shards.ravel())[1:] > 20) >= 4, n
+    row = one_ball(shattered_share=1.0, crack_width_um=0.3).truth.iloc[0]
+    assert row.crack_fraction == pytest.approx(dark, rel=0.05)
+
+
+def test_debris_is_bright_and_has_no_label() -> None:
+    clean, strewn = (Phantom(**SMALL, debris=share) for share in (0.0, 0.02))
+    a, b = clean.volume(), strewn.volume()
+    np.testing.assert_array_equal(a.labels, b.labels)
+    fragment = (b.phases == ACTIVE) & (b.labels == 0)
+    assert not ((a.phases == ACTIVE) & (a.labels == 0)).any()
+    assert 0.004 < fragment.mean() < 0.03
+    assert b.grey[fragment].mean() > a.grey[fragment].mean() + 10000
+    assert strewn.truth.equals(clean.truth)
+    index = np.random.default_rng(0).integers(0, b.labels.shape, (5000, 3))
+    phases, _ = strewn.phase_at(index * 0.2)
+    assert np.count_nonzero(phases != b.phases[tuple(index.T)]) <= 2
+
+
+def test_no_particle_in_the_separator() -> None:
+    phantom = Phantom(shape=(60, 50, 50), separator_um=2.0, collector_um=1.0, seed=2)
+    volume = phantom.volume()
+    assert (volume.phases[51:] == VOID).all()
+    assert (volume.phases[:4] == COLLECTOR).all()
+    assert (volume.labels[40:49] > 0).any()
+    assert volume.grey[54:].mean() == pytest.approx(phantom.settings.grey_separator, rel=0.02)
+    index = np.random.default_rng(0).integers(0, volume.labels.shape, (5000, 3))
+    assert np.count_nonzero(phantom.phase_at(index * 0.2)[0] != volume.phases[tuple(index.T)]) <= 2
+
+
+def test_two_kinds_of_particles() -> None:
+    phantom = Phantom(shape=(60, 60, 60), diameter_median_um=4.0, diameter_sigma=0.0, small_share=0.4, small_size=0.5)
+    radius = phantom._shapes.radius
+    small = radius < 1.5
+    assert 0 < small.sum() < len(radius)
+    assert np.ptp(radius[small]) < 0.3
+    assert (radius[small] ** 3).sum() / (radius**3).sum() == pytest.approx(0.4, abs=0.12)
+
+
+@pytest.mark.parametrize(("axis", "index"), [(0, 7), (1, 12), (2, 9)])
+def test_section_is_a_plane_of_the_volume(axis: int, index: int) -> None:
+    phantom = Phantom(**SMALL, collector_um=1.0, separator_um=1.0, debris=0.02, shattered_share=0.5, lumps=0.02)
+    volume, section = phantom.volume(), phantom.section(axis, index)
+    for name in ("labels", "phases", "damage"):
+        np.testing.assert_array_equal(getattr(section, name), getattr(volume, name).take(index, axis))
+    blurred = phantom.section(axis, index, through_um=1.0)
+    np.testing.assert_array_equal(blurred.labels, section.labels)
+    assert (section.particle[section.labels > 0] >= 0.5).all()
+    assert blurred.particle[section.labels == 0].sum() > section.particle[section.labels == 0].sum()
+    with pytest.raises(InputError, match=r"axis, index: must lie in the volume \(30, 36, 40\); got 3, 0"):
+        phantom.section(3, 0)
+    with pytest.raises(InputError, match="through_um: must be at least 0; got -1"):
+        phantom.section(0, 0, through_um=-1)
+
+
+def test_slabs_are_the_whole_volume_with_everything_on() -> None:
+    phantom = Phantom(
+        **SMALL,
+        separator_um=1.0,
+        debris=0.02,
+        shattered_share=0.5,
+        lumps=0.02,
+        streaks=0.1,
+        cloud=0.1,
+        blur_z_fwhm_um=0.9,
+    )
+    whole = phantom.volume()
+    for z0, z1 in pairwise((0, 7, 8, 30)):
+        for name in PARTS:
+            np.testing.assert_array_equal(getattr(phantom.slab(z0, z1), name), getattr(whole, name)[z0:z1])
+
+
 # Bad input
 
 
@@ -365,6 +472,11 @@ def test_blur_has_the_width_asked_for() -> None:
         ({"blur_fwhm_um": float("nan")}, "blur_fwhm_um: must be between 0 and"),
         ({"covered_fraction": 0.05}, r"covered_fraction_sd: must be below 0\.218 for a covered_fraction of 0\.05"),
         ({"diameter_median_um": 0.5}, r"diameter_median_um: must be at least 3 voxels \(0\.6 um\); got 0\.5"),
+        ({"shards": 1}, "shards: must be an integer of at least 2; got 1"),
+        ({"lumps": 0.2}, r"lumps: must be between 0 and 0\.05; got 0\.2"),
+        ({"debris": 0.5}, r"debris: must be between 0 and 0\.2; got 0\.5"),
+        ({"separator_um": 4.0}, "separator_um: must leave room for particles in 4 um; got 4 beside a collector of 0"),
+        ({"samples": 10}, "samples: must be an integer of at least 50; got 10"),
         ({"colour": 1}, "colour: must be a setting of the phantom"),
         ({"centres_um": np.zeros((1, 3))}, "centres_um, diameters_um: must be given together"),
         ({"centres_um": np.zeros((2, 3)), "diameters_um": np.ones(1)}, r"must be \(n, 3\) and \(n,\)"),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from cbdetach.annotations import LabelledSlice
 from cbdetach.codes import ACTIVE
 from cbdetach.errors import InputError
-from cbdetach.phantom import FWHM, Phantom, Section
+from cbdetach.phantom import FWHM, Phantom, Section, frequencies, noise_field, streaks
 
 Array = npt.NDArray[Any]
 
@@ -75,41 +75,55 @@ def _some(rng: np.random.Generator, share: float, low: float, high: float) -> fl
 def _electrode(rng: np.random.Generator, count: int, side: int) -> tuple[int, float, dict[str, Any]]:
     """Axis of the slices, distance between them, settings of the phantom."""
     typical = _between(rng, *DIAMETERS)
-    sigma = rng.uniform(0.1, 0.4)
+    mixed = rng.random() < 0.2
+    sigma = rng.uniform(0.1, 0.2 if mixed else 0.4)
+    small_share, small_size = (rng.uniform(0.2, 0.7), rng.uniform(0.35, 0.6)) if mixed else (0.0, 0.5)
     # the median of section diameters, weighted by area, of balls: 0.938 of the diameter, and large ones weigh more
-    median = max(typical / (0.938 * exp(3 * sigma**2)), 9.0)
+    median = max(typical / (0.938 * exp(3 * sigma**2)), 9.0) * (1 + 0.6 * small_share)
+    crossed = rng.random() < 0.25
+    covered = rng.uniform(0.1, 0.95)
     step = 0.4 * typical
     depth = max(8, round(count * step))
-    crossed = rng.random() < 0.25
-    axis = 1 if crossed else 0
-    shape = (side, depth, side) if crossed else (depth, side, side)
-    covered = rng.uniform(0.1, 0.95)
+    height = side * rng.uniform(0.5, 0.9)  # of the electrode, where it is seen with its ends
+    bottom = rng.uniform(0.2, 0.8)
     settings: dict[str, Any] = {
-        "shape": shape,
+        "shape": (side, depth, side) if crossed else (depth, side, side),
         "voxel_size_um": (1.0, 1.0, 1.0),
         "diameter_median_um": median,
         "diameter_sigma": sigma,
+        "small_share": small_share,
+        "small_size": small_size,
         "active_fraction": rng.uniform(0.25, 0.6),
-        "overlap": rng.uniform(0.0, 0.06),
-        "elongation": rng.uniform(0.0, 0.16),
+        "overlap": rng.uniform(0.0, 0.08),
+        "elongation": rng.uniform(0.0, 0.18),
         "roughness": rng.uniform(0.0, 0.05),
-        "coating_thickness_um": typical * rng.uniform(0.05, 0.35),
+        "lumps": _some(rng, 0.6, 0.0, 0.025),
+        "coating_thickness_um": typical * rng.uniform(0.05, 0.4),
         "covered_fraction": covered,
         "covered_fraction_sd": 0.8 * (covered * (1 - covered)) ** 0.5 * rng.uniform(0.1, 0.9),
         "patches": int(rng.integers(1, 6)),
         "network_share": 0.0,
-        "collector_um": _some(rng, 0.8, 0.03 * side, 0.2 * side) if crossed else 0.0,
-        "crack_share": rng.choice([0.0, rng.uniform(0.1, 1.0)], p=[0.15, 0.85]),
-        "crack_width_um": typical * _between(rng, 0.02, 0.1),
-        "pore_share": rng.choice([0.0, rng.uniform(0.1, 1.0)], p=[0.2, 0.8]),
-        "pore_size": rng.uniform(0.15, 0.45),
+        "collector_um": (side - height) * bottom if crossed else 0.0,
+        "separator_um": (side - height) * (1 - bottom) if crossed else 0.0,
+        "crack_share": _some(rng, 0.85, 0.1, 1.0),
+        "crack_width_um": typical * _between(rng, 0.025, 0.08),
+        "crack_width_sd": rng.uniform(0.0, 0.7),
+        "star_share": rng.uniform(0.0, 1.0),
+        "shattered_share": _some(rng, 0.6, 0.02, 0.35),
+        "shards": int(rng.integers(6, 22)),
+        "pore_share": _some(rng, 0.8, 0.1, 1.0),
+        "pore_size": rng.uniform(0.12, 0.4),
+        "pore_size_sd": rng.uniform(0.0, 0.5),
+        "pore_raggedness": rng.uniform(0.2, 0.8),
+        "debris": _some(rng, 0.6, 0.002, 0.02),
         "grey_void": 0.0,
         "grey_cbd": 65535 * rng.uniform(0.0, 0.4),
         "grey_active": 65535.0,
         "grey_collector": 65535 * rng.uniform(0.0, 0.6),
+        "grey_separator": 65535 * rng.uniform(0.0, 0.4),
         "density_sd": rng.uniform(0.0, 0.1),
     }
-    return axis, depth / count, settings
+    return (1 if crossed else 0), depth / count, settings
 
 
 # The microscope
@@ -144,10 +158,10 @@ class _Look:
 
 def _look(rng: np.random.Generator, phantom: Phantom) -> _Look:
     typical = phantom.settings.diameter_median_um
-    blur = _between(rng, 0.4, 0.06 * typical + 0.8)
+    blur = _between(rng, 0.5, 0.03 * typical + 0.8)
     contrast = rng.uniform(0.12, 0.75)
     return _Look(
-        through=FWHM * blur * rng.uniform(0.8, 2.0),
+        through=FWHM * blur * rng.uniform(0.7, 1.5),
         blur=blur,
         fringe=_some(rng, 0.7, 0.0, 0.6),
         fringe_width=rng.uniform(1.5, 4.0),
@@ -178,12 +192,13 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     s = phantom.settings
     scale = np.float32(1 / s.grey_active)
     shape = section.labels.shape
-    dark = look.hole * section.dark
-    solid = section.particle * (1 - dark)
-    outside = 1 - section.particle
+    solid = section.particle * (1 - look.hole * section.dark)
+    outside = (1 - section.particle) * (1 - section.debris)
     texture = _field(rng, shape, look.texture_length) + 0.7 * _field(rng, shape, 3 * look.texture_length)
     mottle = _field(rng, shape, look.mottle_length) + 0.7 * _field(rng, shape, 4 * look.mottle_length)
-    ideal = section.level * scale * solid + (section.cbd * s.grey_cbd + section.collector * s.grey_collector) * scale
+    parts = section.cbd * s.grey_cbd + section.collector * s.grey_collector + section.separator * s.grey_separator
+    solid += section.debris
+    ideal = (section.level * solid + parts * (1 - section.debris)) * scale
     ideal += look.texture / 1.22 * texture * solid + look.mottle / 1.22 * mottle * (outside - section.collector)
 
     image = gaussian_filter(ideal, look.blur)
@@ -194,7 +209,7 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     fine, wide = _field(rng, shape, look.noise_length), _field(rng, shape, 3 * look.noise_length + 1)
     image += look.noise * (fine + look.noise_wide * wide) / np.sqrt(1 + look.noise_wide**2)
     if look.streaks > 0:
-        image += look.streaks * _streaks(rng, shape, look)
+        image += look.streaks * streaks(rng, shape, look.streak_length, look.streak_angle)
     if look.rings > 0:
         image += look.rings * _rings(rng, shape)
     if look.shading > 0:
@@ -209,37 +224,10 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     return grey, clear, off
 
 
-def _frequencies(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Angular frequencies of a real Fourier transform, (Y, 1) and (1, X // 2 + 1), float32."""
-    y, x = shape
-    along = 2 * pi * np.fft.rfftfreq(x)[None]
-    return (2 * pi * np.fft.fftfreq(y)[:, None]).astype(np.float32), along.astype(np.float32)
-
-
-def _shaped(rng: np.random.Generator, transfer: Array, width: int) -> Array:
-    """White noise through a transfer function (Y, X // 2 + 1), (Y, X) float32, mean 0 and standard deviation 1."""
-    from scipy.fft import irfft2, rfft2
-
-    shape = (len(transfer), width)
-    field = irfft2(rfft2(rng.standard_normal(shape, np.float32)) * transfer, shape)
-    field -= field.mean()
-    result: Array = field / max(float(field.std()), 1e-6)
-    return result
-
-
 def _field(rng: np.random.Generator, shape: tuple[int, ...], length: float) -> Array:
     """Noise as wide as a Gaussian of standard deviation `length`."""
-    y, x = _frequencies(shape)
-    return _shaped(rng, np.exp(np.float32(-0.5 * length**2) * (y * y + x * x)), shape[1])
-
-
-def _streaks(rng: np.random.Generator, shape: tuple[int, ...], look: _Look) -> Array:
-    """Noise drawn out along one direction."""
-    y, x = _frequencies(shape)
-    sine, cosine = np.float32(np.sin(look.streak_angle)), np.float32(np.cos(look.streak_angle))
-    along, across = y * sine + x * cosine, x * sine - y * cosine
-    square = look.streak_length**2 * along**2 + 0.7**2 * across**2
-    return _shaped(rng, np.exp(np.float32(-0.5) * square.astype(np.float32)), shape[1])
+    y, x = frequencies(shape)
+    return noise_field(rng, np.exp(np.float32(-0.5 * length**2) * (y * y + x * x)), shape[1])
 
 
 def _rings(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
