@@ -11,8 +11,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
 import voxkernels as vk
-from cbdetach.annotations import LabelledSlice, read_annotations, split
+from cbdetach import annotations
+from cbdetach.annotations import LabelledSlice
 from cbdetach.config import differences
 from cbdetach.errors import InputError
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
@@ -99,6 +101,8 @@ def train(
     samples, held_out = _sources(settings, out)
     _seed_everything(settings.seed, 0)
     model = build(settings.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if _mixed(settings.amp, target):
+        _multiply_in_bfloat16(model, target)
     optimiser = _optimiser(model, settings.optimiser)
     steps = samples.per_epoch // settings.batch
     schedule = LambdaLR(optimiser, _rate(settings.optimiser, steps * settings.epochs))
@@ -229,17 +233,14 @@ def _epoch(
 ) -> dict[str, float]:
     """One epoch: the mean of each loss, and the learning rate at its end."""
     totals: dict[str, float] = {}
-    amp = _mixed(settings.amp, device)
-    kind = torch.bfloat16
     model.train()
     title = f"epoch {epoch + 1}/{settings.epochs}"
     for _ in tqdm(range(steps), desc=title, disable=not progress, leave=False, mininterval=2):
         batch = next(batches)
         images = [image.to(device) for image, _ in batch]
         targets = [{name: t[name].to(device) for name in ("boxes", "labels", "masks")} for _, t in batch]
-        with torch.autocast(device.type, kind, enabled=amp):
-            losses: dict[str, Tensor] = model(images, targets)
-            loss = torch.stack(list(losses.values())).sum()
+        losses: dict[str, Tensor] = model(images, targets)
+        loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(float(loss.detach())):
             raise InputError(
                 f"the loss is {float(loss.detach())} in epoch {epoch + 1}: the training has diverged. "
@@ -262,8 +263,8 @@ def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[Labelled
     labelled: list[LabelledSlice] = []
     held_out: list[LabelledSlice] = []
     if data.annotations:
-        every = [piece for path in data.annotations for piece in read_annotations(Path(path))]
-        labelled, held_out = split(every, training=data.training, validation=data.validation, seed=settings.seed)
+        every = [piece for path in data.annotations for piece in annotations.read_annotations(Path(path))]
+        labelled, held_out = annotations.split(every, training=data.training, validation=data.validation, seed=settings.seed)
     elif not data.synthetic:
         raise InputError("data.annotations: must name labelled slices where data.synthetic is false; got none.")
     scenes = Scenes(out, count=data.slices_per_scene, side=data.side) if data.synthetic else None
@@ -317,6 +318,25 @@ def _mixed(wanted: bool | None, device: torch.device) -> bool:
     if wanted is None:
         return device.type == "cuda" or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return wanted
+
+
+def _multiply_in_bfloat16(model: MaskRCNN, device: torch.device) -> None:
+    """Convolutions and matrix products in bfloat16; boxes, which eight bits would move by pixels, stay float32."""
+    for part in (model.backbone, model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head):
+        part.forward = partial(_in_bfloat16, part.forward, device.type)
+
+
+def _in_bfloat16(forward: Callable[..., Any], device: str, *inputs: Any) -> Any:
+    with torch.autocast(device, torch.bfloat16):
+        return _as_float32(forward(*inputs))
+
+
+def _as_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return type(value)((name, _as_float32(one)) for name, one in value.items())
+    return type(value)(_as_float32(one) for one in value)
 
 
 def _resumable(path: Path, settings: TrainSettings) -> dict[str, Any]:

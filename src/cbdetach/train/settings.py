@@ -23,7 +23,7 @@ class Data(Section):
     """VGG Image Annotator JSON, COCO JSON, or image + label-image pairs (`cbdetach.annotations`)."""
     training: int = Field(default=155, ge=1)
     validation: int = Field(default=66, ge=1)
-    """Labelled slices are split in this proportion; of synthetic ones, so many are seen in an epoch and validated on."""
+    """Labelled slices are split in this proportion; of synthetic ones, so many are seen an epoch and validated on."""
     scenes: int | None = Field(default=None, ge=1)
     """Synthetic electrodes that are drawn before they are used again; None: new ones for ever."""
     slices_per_scene: int = Field(default=8, ge=1)
