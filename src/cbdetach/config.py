@@ -45,9 +45,20 @@ class Phases(Section):
 
 
 class Segment(Section):
-    """Active phase to particles (DEFINITIONS: Particles)."""
+    """Active phase to particles (DEFINITIONS: Particles).
 
-    segmenter: Literal["watershed", "watershed2d"] = "watershed"
+    `segmenter`: None is the network where its model, ONNX Runtime and a grey volume are there, else the watershed.
+    `model`, `diameter_um` (typical diameter of a section), `score` (least of a detection) and `add_missed` (active
+    material that the network has left becomes particles) are the network's; None is the model that comes with cbdetach,
+    measured on the volume, and as the model says. `views`: slices along z, or along z, y and x, fused.
+    """
+
+    segmenter: Literal["watershed", "watershed2d", "maskrcnn"] | None = None
+    model: str | None = None
+    diameter_um: float | None = Field(default=None, gt=0)
+    score: float | None = Field(default=None, ge=0, le=1)
+    add_missed: bool = True
+    views: Literal["z", "zyx"] = "z"
     min_diameter_um: float | None = Field(default=None, gt=0)
     close_um: float | None = Field(default=None, ge=0)
     halo: int = Field(default=32, ge=1)

@@ -171,8 +171,12 @@ def demo(
     threads: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    **how: Any,
 ) -> str:
-    """Make the electrode, measure it, and say what was found, what is true, and where the report lies."""
+    """Make the electrode, measure it, and say what was found, what is true, and where the report lies.
+
+    `how` : `segmenter`, `model` and `views`, as for `cbdetach.run`.
+    """
     from cbdetach.pipeline import run
 
     if not overwrite and RunFolder(out / "run").read_record() is not None:
@@ -189,7 +193,7 @@ def demo(
         raise InputError(
             f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another folder."
         ) from None
-    with run(volume, out / "run", threads=threads, overwrite=overwrite, progress=progress) as found:
+    with run(volume, out / "run", threads=threads, overwrite=overwrite, progress=progress, **how) as found:
         import h5py
 
         with h5py.File(volume, "r") as file:

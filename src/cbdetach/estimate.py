@@ -18,11 +18,20 @@ BASE_BYTES = 450e6
 WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion": 45.0, "damage": 60.0}
 """Bytes that each stage holds for each voxel of its window."""
 
+SLICES_BYTES = 20.0
+"""The segment stage's, where it works slice by slice on a slab,"""
+
+NETWORK_BYTES = 0.7e9
+"""and what the network takes beside that: weights, ONNX Runtime, a few slices and one tile."""
+
 DISK_BYTES = 6.0
 """Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
 
 SECONDS = {"grey": 7e-6, "phases": 4e-6}
 """Seconds for each voxel of the volume, by what is given."""
+
+NETWORK_SECONDS = 3e-6
+"""Seconds for each voxel that goes through the network, where particles are as large as it wants them."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +50,35 @@ class Estimate:
         )
 
 
-def estimate(shape: tuple[int, int, int], slab: int, halos: dict[str, int], *, grey: bool) -> Estimate:
-    """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices."""
+def estimate(
+    shape: tuple[int, int, int],
+    slab: int,
+    halos: dict[str, int],
+    *,
+    grey: bool,
+    views: int = 0,
+    network: bool = False,
+    zoom: float = 1.0,
+) -> Estimate:
+    """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices.
+
+    `views` : slicings that are segmented slice by slice, 0 where windows are; one works on slabs, three on windows.
+    `network` : whether by the network; `zoom` : by how much it enlarges the slices.
+    """
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
-    window = {stage: min(shape[0], slab + 2 * halos.get(stage, 0)) * plane * b for stage, b in WINDOW_BYTES.items()}
+    halos = halos | {"segment": 0} if views == 1 else halos
+    thickness = {stage: min(shape[0], slab + 2 * halos.get(stage, 0)) for stage in WINDOW_BYTES}
+    window = {stage: thickness[stage] * plane * b for stage, b in WINDOW_BYTES.items()}
+    if views == 1:
+        window["segment"] = thickness["segment"] * plane * SLICES_BYTES
+    window["segment"] += NETWORK_BYTES * network
     stage = max(window, key=lambda name: window[name])
+    seen = voxels * views * thickness["segment"] / min(shape[0], slab)
     return Estimate(
         memory=BASE_BYTES + window[stage],
         disk=voxels * DISK_BYTES,
-        seconds=15 + voxels * SECONDS["grey" if grey else "phases"],
+        seconds=15 + voxels * SECONDS["grey" if grey else "phases"] + network * seen * zoom**2 * NETWORK_SECONDS,
         stage=stage,
     )
 

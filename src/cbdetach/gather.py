@@ -57,8 +57,11 @@ def particle_columns(job: Job, contacts: Contacts) -> tuple[dict[str, Array], di
     columns["sphericity"] = table.sphericity(
         columns["volume_um3"], measured["surface_area_um2"], columns["touches_border"]
     )
-    empty = {
-        "score": "the segmenter gives no scores",
+    scores = _scores(job)
+    if scores is not None:
+        columns["score"] = scores
+    empty = {} if scores is not None else {"score": "the segmenter gives no scores"}
+    empty |= {
         "detachment_fraction_connected": "this version does not follow carbon/binder to an anchor",
         "detachment_fraction_connected26": "this version does not follow carbon/binder to an anchor",
     }
@@ -118,6 +121,19 @@ def _diffusion_columns(job: Job) -> dict[str, Array]:
     )
     columns["diffusion_status"] = np.array(diffusion.STATUS)[columns.pop("status").astype(np.int64)]
     return columns
+
+
+def _scores(job: Job) -> Array | None:
+    """Mean score of each particle's sections, nan for one that the network has not found; None without a network."""
+    shares = [share for share in job.tables("link", "table/scored") if share]
+    if not shares or not any(share["labels"].size for share in shares):
+        return None
+    row = np.searchsorted(job.regions.labels, np.concatenate([share["labels"] for share in shares]))
+    total, count = (
+        np.bincount(row, weights=np.concatenate([share[name] for share in shares]), minlength=job.regions.labels.size)
+        for name in ("sum", "count")
+    )
+    return np.asarray(np.divide(total, count, out=np.full(total.size, np.nan), where=count > 0))
 
 
 def _damage_share(job: Job) -> damage.DamageShare:
@@ -351,6 +367,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         "edge_width_um": job.edge_width_um,
         "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
         "phases": job.result("phases")["voxels"],
+        "segment": {k: v for k, v in job.result("segment").items() if k != "warnings"},
         "links": job.result("link")["links"],
         "min_contact_um2": job.result("diffusion")["min_contact_um2"],
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import voxkernels as vk
 from cbdetach.config import Settings, resolve
 from cbdetach.errors import InputError
 from cbdetach.phases import Thresholds
+from cbdetach.segment import maskrcnn
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
@@ -28,6 +30,9 @@ SLAB_VOXELS = 2**23
 
 SLAB_SLICES = (32, 64)
 """in no fewer and no more slices than these."""
+
+SEGMENT_FLAGS = ("segmenter", "model", "views")
+"""Settings of [segment] that the command line has as well."""
 
 
 @dataclass
@@ -108,6 +113,17 @@ class Job:
         return self.settings.phases.edge_width_um or (self.survey.edge_width_um if self.survey else 0.0)
 
     @cached_property
+    def model(self) -> Path | None:
+        """The file of the network; None where none is used."""
+        wanted = self.settings.segment
+        return model_file(wanted.model) if wanted.segmenter == "maskrcnn" and self.labels is None else None
+
+    @cached_property
+    def network(self) -> maskrcnn.Segmenter:
+        """The network, loaded, on as many threads as the kernels use."""
+        return maskrcnn.Segmenter(self.model)
+
+    @cached_property
     def regions(self) -> vk.RegionProperties:
         """Position and extent of every particle, merged from the slabs."""
         return vk.merge_regions([unpack(vk.RegionProperties, t) for t in self.tables("link", "table/regions")])
@@ -138,9 +154,45 @@ def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progres
                     f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
                     "Give both from the same reconstruction."
                 )
+        settings = _with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
         yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress)
+
+
+def default_segmenter(*, grey: bool) -> str:
+    """The network where there is what it needs: a grey volume, its model and ONNX Runtime. Else the watershed."""
+    ready = grey and maskrcnn.shipped_model().is_file() and find_spec("onnxruntime") is not None
+    return "maskrcnn" if ready else "watershed"
+
+
+def model_file(given: str | None) -> Path:
+    """The model that is given, or the one that comes with cbdetach."""
+    path = maskrcnn.shipped_model() if given is None else Path(given)
+    if not path.is_file():
+        hint = "this copy of cbdetach came without one; give one with --model" if given is None else "give an ONNX file"
+        raise InputError(f"--model: there is no file {path}; {hint}, or use --segmenter watershed.")
+    return path
+
+
+def _with_segmenter(settings: Settings, *, grey: bool, labels: bool) -> Settings:
+    """The settings with the segmenter that will work, checked against what else is asked for."""
+    wanted = settings.segment
+    chosen = wanted.segmenter or ("maskrcnn" if wanted.model else default_segmenter(grey=grey))
+    if labels:
+        return settings
+    if wanted.model is not None and chosen != "maskrcnn":
+        raise InputError(f"--model: only goes with --segmenter maskrcnn; got {chosen}. Leave one of them out.")
+    if wanted.views != "z" and chosen == "watershed":
+        raise InputError(
+            f"--views: {wanted.views} only goes with a segmenter that works slice by slice; got watershed. "
+            "Give --segmenter maskrcnn or watershed2d."
+        )
+    if chosen == "maskrcnn":
+        if not grey:
+            raise InputError("--segmenter: maskrcnn needs the grey VOLUME; give it, or use --segmenter watershed.")
+        model_file(wanted.model)
+    return settings.model_copy(update={"segment": wanted.model_copy(update={"segmenter": chosen})})
 
 
 def parse_phase_values(text: str | None) -> dict[str, int] | None:
@@ -176,7 +228,7 @@ def resolved_settings(
             "crop": flags.get("crop"),
             "bin": flags.get("bin"),
         },
-        "segment": {"segmenter": flags.get("segmenter")},
+        "segment": {name: None if flags.get(name) is None else str(flags[name]) for name in SEGMENT_FLAGS},
     }
     if isinstance(config, Mapping):
         return resolve(None, overrides, base=config)

@@ -39,6 +39,9 @@ from cbdetach.volume import Volume, check_finite
 Array = npt.NDArray[Any]
 log = logging.getLogger("cbdetach")
 
+SAMPLED = 5
+"""Slices on which the typical diameter is measured."""
+
 SHARED = 8
 """Slices on each side of a slab's end that two neighbouring windows both segment, and are matched by."""
 
@@ -136,33 +139,133 @@ def phases_stage(job: Job) -> dict[str, Any]:
 
 
 def segment_stage(job: Job) -> dict[str, Any]:
-    """Particles of each window on its own: 3D windows (watershed), or single slices; given labels need none."""
+    """Particles of each 3D window, or of each slice, on its own; given labels need none.
+
+    The watershed splits windows. The network, and the watershed in 2D, work slice by slice: along z, slab by slab; or
+    along z, y and x of every window, each linked to particles of the window, and the three fused.
+    """
     wanted = job.settings.segment
     if job.labels is not None:
         return {"segmenter": "given", "warnings": []}
-    options: dict[str, Any] = {"min_diameter_um": wanted.min_diameter_um, "close_um": wanted.close_um}
+    sections, used = slice_segmenter(job)
 
     def window(index: int) -> dict[str, Array]:
         w0, w1 = job.slab(index, wanted.halo)
         s0, s1 = job.slab(index, min(SHARED, wanted.halo))
         active = detachment.is_active(job.codes(w0, w1))
-        labels = segment.segment_volume(active, spacing=job.voxel_size, **options)[s0 - w0 : s1 - w0]
-        return {"labels": labels, "table/z0": np.array(s0)}
+        labels = segment.segment_volume(
+            active, spacing=job.voxel_size, min_diameter_um=wanted.min_diameter_um, close_um=wanted.close_um
+        )
+        return {"labels": labels[s0 - w0 : s1 - w0], "table/z0": np.array(s0)}
 
     def slices(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
-        active = detachment.is_active(job.codes(z0, z1))
-        depth = segment.MARKER_DEPTH_LINKED
-        labels = np.stack(
-            [
-                segment.segment_slice(image, spacing=job.voxel_size[1:], marker_depth=depth, **options)
-                for image in active
-            ]
-        )
-        return {"labels": labels, "table/z0": np.array(z0)}
+        found = list(sections(z0, z1, 0))
+        return {
+            "labels": np.stack([f.labels for f in found]),
+            "table/z0": np.array(z0),
+            "table/score": np.concatenate([f.scores for f in found]),
+            **{f"table/counts/{name}": np.array(n) for name, n in segment.summed(f.counts for f in found).items()},
+        }
 
-    job.each_slab("segment", window if wanted.segmenter == "watershed" else slices)
-    return {"segmenter": wanted.segmenter, "warnings": []}
+    def views(index: int) -> dict[str, Array]:
+        w0, w1 = job.slab(index, wanted.halo)
+        s0, s1 = job.slab(index, min(SHARED, wanted.halo))
+        volumes, scores, counts = [], [], []
+        for axis in range(3):
+            found = list(sections(w0, w1, axis))
+            labels, links = link.link_slices(np.stack([f.labels for f in found]), **_link_options(job))
+            volumes.append(np.moveaxis(labels, 0, axis))
+            scores.append(segment.mean_scores(links.global_id, [f.scores for f in found]))
+            counts.append(segment.summed(f.counts for f in found))
+        labels = segment.fuse_views(*volumes)[s0 - w0 : s1 - w0]
+        return {
+            "labels": labels,
+            "table/z0": np.array(s0),
+            "table/score": segment.fused_scores(labels, [v[s0 - w0 : s1 - w0] for v in volumes], scores),
+            **{f"table/counts/{name}": np.array(n) for name, n in segment.summed(counts).items()},
+        }
+
+    work = window if wanted.segmenter == "watershed" else slices if wanted.views == "z" else views
+    job.each_slab("segment", work)
+    shares = job.tables("segment", "table/counts")
+    counts = {name: sum(int(share[name]) for share in shares) for name in shares[0]}
+    return {"segmenter": wanted.segmenter, "views": wanted.views, **used, "counts": counts, "warnings": []}
+
+
+def slice_segmenter(job: Job) -> tuple[Callable[[int, int, int], Iterator[segment.Sections]], dict[str, Any]]:
+    """How the slices of z0 to z1 along an axis are segmented, and what the record is to say about it."""
+    wanted = job.settings.segment
+
+    def across(volume: Array, axis: int) -> Array:
+        return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
+
+    def pixel(axis: int) -> tuple[float, float]:
+        a, b = (size for n, size in enumerate(job.voxel_size) if n != axis)
+        return a, b
+
+    def split(active: Array, axis: int) -> Array:
+        return segment.segment_slice(
+            active,
+            spacing=pixel(axis),
+            marker_depth=segment.MARKER_DEPTH_LINKED,
+            min_diameter_um=wanted.min_diameter_um,
+            close_um=wanted.close_um,
+        )
+
+    def watershed(z0: int, z1: int, axis: int) -> Iterator[segment.Sections]:
+        active = across(detachment.is_active(job.codes(z0, z1)), axis)
+        return segment.watershed_sections(active, lambda image: split(image, axis))
+
+    if wanted.segmenter != "maskrcnn":
+        return watershed, {}
+    grey, survey, network = job.grey, job.survey, job.network
+    assert grey is not None
+    assert survey is not None
+    levels = segment.histogram_levels(survey.counts, survey.edges)
+    diameter = wanted.diameter_um
+    if diameter is None:
+        places = np.unique(np.linspace(0, job.shape[0] - 1, SAMPLED + 2).round().astype(int)[1:-1])
+        sampled = (split(detachment.is_active(job.codes(z, z + 1))[0], 0) for z in places.tolist())
+        diameter = segment.typical_diameter(sampled) * float(np.sqrt(np.prod(pixel(0))))
+    diameter = max(diameter, segment.smallest_diameter(job.voxel_size, wanted.min_diameter_um))
+    score = network.model.threshold if wanted.score is None else wanted.score
+    close_um = segment.CLOSE_UM_INSTANCE if wanted.close_um is None else wanted.close_um
+
+    def instances(z0: int, z1: int, axis: int) -> Iterator[segment.Sections]:
+        return segment.network_sections(
+            network,
+            across(grey[z0:z1], axis),
+            across(detachment.is_active(job.codes(z0, z1)), axis),
+            spacing=pixel(axis),
+            levels=levels,
+            diameter_um=diameter,
+            score=score,
+            close_um=close_um,
+            min_diameter_um=wanted.min_diameter_um,
+            marker_depth=segment.MARKER_DEPTH_LINKED,
+            add=wanted.add_missed,
+        )
+
+    return instances, {"grey_levels": levels, "diameter_um": diameter, "score": score}
+
+
+def _link_options(job: Job) -> dict[str, Any]:
+    """How slices are linked."""
+    wanted = job.settings.link
+    return {
+        "min_iou": wanted.min_iou,
+        "min_containment": wanted.min_containment,
+        "max_gap": wanted.max_gap,
+        "fragments": "sandwiched",
+        "neck_depth": wanted.neck_depth,
+    }
+
+
+def _by_slice(job: Job) -> bool:
+    """Whether slices are linked along the volume; else windows are."""
+    wanted = job.settings.segment
+    return wanted.segmenter != "watershed" and wanted.views == "z"
 
 
 def _window_labels(job: Job, index: int) -> tuple[Array, int]:
@@ -177,9 +280,11 @@ def _window_labels(job: Job, index: int) -> tuple[Array, int]:
 def link_stage(job: Job) -> dict[str, Any]:
     """One label for each particle through all slices, and its position and extent."""
     ids, report = _links(job)
+    by_slice = _by_slice(job)
 
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
+        shares: dict[str, Array] = {}
         if job.labels is not None:
             labels = job.labels[z0:z1]
             labels = labels.astype(
@@ -188,13 +293,23 @@ def link_stage(job: Job) -> dict[str, Any]:
         else:
             local, s0 = _window_labels(job, index)
             local = local[z0 - s0 : z1 - s0]
-            if job.settings.segment.segmenter == "watershed":
-                labels = ids[index][local]
-            else:
+            if by_slice:
                 labels = np.stack([ids[z][image] for z, image in zip(range(z0, z1), local, strict=True)])
+            else:
+                labels = ids[index][local]
+            score = job.folder.read_table("segment", index).get("score")
+            if score is not None:
+                owner = np.concatenate([i[1:] for i in (ids[z0:z1] if by_slice else ids[index : index + 1])])
+                known = np.isfinite(score) & (owner > 0)
+                scored, row = np.unique(owner[known], return_inverse=True)
+                shares = {
+                    "table/scored/labels": scored,
+                    "table/scored/sum": np.bincount(row, weights=score[known], minlength=scored.size),
+                    "table/scored/count": np.bincount(row, minlength=scored.size),
+                }
         regions = vk.region_properties(labels, spacing=job.voxel_size, origin=(z0, 0, 0))
         active = detachment.is_active(job.codes(z0, z1))
-        return {
+        return shares | {
             "particles": labels,
             "table/labelled": np.array(np.count_nonzero(labels)),
             "table/labelled_active": np.array(np.count_nonzero(active & (labels > 0))),
@@ -216,7 +331,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
     wanted = job.settings
     sizes: list[Array] = []
     overlaps: list[list[vk.OverlapCounts]] = [[] for _ in range(link.REACH)]  # with the level 1, 2, ... further on
-    by_slice = wanted.segment.segmenter == "watershed2d"
+    by_slice = _by_slice(job)
     if not by_slice:
         previous: tuple[Array, int] | None = None
         for index, (z0, z1) in enumerate(job.folder.slabs):
@@ -228,7 +343,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
                 end = b0 + len(before)
                 overlaps[0].append(vk.overlap_counts(before[s0 - b0 :], local[: end - s0]))
             previous = local, s0
-        max_gap = 0
+        options = _link_options(job) | {"max_gap": 0, "fragments": "contained", "neck_depth": None}
     else:
         window: list[Array] = []
         for index in range(len(job.folder.slabs)):
@@ -237,18 +352,8 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
                 for step, earlier in enumerate(reversed(window)):
                     overlaps[step].append(vk.overlap_counts(earlier, image))
                 window = [*window, image][-link.REACH :]
-        max_gap = wanted.link.max_gap
-    links = link.link(
-        sizes,
-        overlaps[0],
-        overlaps[1] if by_slice else (),
-        overlaps[2:] if by_slice else (),
-        min_iou=wanted.link.min_iou,
-        min_containment=wanted.link.min_containment,
-        max_gap=max_gap,
-        fragments="sandwiched" if by_slice else "contained",
-        neck_depth=wanted.link.neck_depth if by_slice else None,
-    )
+        options = _link_options(job)
+    links = link.link(sizes, overlaps[0], overlaps[1] if by_slice else (), overlaps[2:] if by_slice else (), **options)
     ids = [np.concatenate(([0], g)).astype(np.int32) for g in links.global_id]
     total = np.zeros(links.n + 1, dtype=np.int64)
     for level, size in zip(ids, sizes, strict=True):
@@ -438,6 +543,8 @@ def run(
     crop: str | None = None,
     bin: int | None = None,
     segmenter: str | None = None,
+    model: str | Path | None = None,
+    views: str | None = None,
     slab: int | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     device: str = "cpu",
@@ -458,7 +565,10 @@ def run(
         active_high, collector; then no grey value is thresholded.
     voxel_size : micrometres, one number or (dz, dy, dx). None: from the file's metadata.
     crop : "z0:z1,y0:y1,x0:x1"; bin : edge of the blocks of voxels that are averaged to one.
-    segmenter : "watershed" (3D) or "watershed2d" (slice by slice, then linked).
+    segmenter : "watershed" (3D), or slice by slice, then linked: "maskrcnn" (the network) or "watershed2d". None: the
+        network where its model, ONNX Runtime and a grey volume are there, else the watershed.
+    model : ONNX file of the network; None: the one that comes with cbdetach.
+    views : "z", or "zyx": slices along three axes, fused into one labelling; takes three to six times as long.
     slab : slices of the slabs that the work is cut into.
     config : TOML file or nested mapping with every other setting (`cbdetach.config.Settings`).
     threads : of the kernels; None: all. Results do not depend on it.
@@ -479,6 +589,8 @@ def run(
         crop=crop,
         bin=bin,
         segmenter=segmenter,
+        model=model,
+        views=views,
         slab=slab,
     )
     _require_cpu(device)
@@ -487,6 +599,8 @@ def run(
         refuse_what_cannot_fit(need, job.folder.path)
         with prepared(job, resume=resume, overwrite=overwrite) as record, _threads(threads):
             if not record["finished"] or not _all_slabs_whole(job):
+                if job.model is not None:
+                    log.info("%s on %s", job.model.name, job.network.model.provider)  # loaded first: it may be unfit
                 log.info("%s voxels of %s um; the run %s", job.shape, job.voxel_size, need)
                 work_through(job, record)
     return Run(out)
@@ -549,7 +663,18 @@ def needs(job: Job) -> Estimate:
         "damage": damage.halo(job.voxel_size),
     }
     slab = max(z1 - z0 for z0, z1 in job.folder.slabs)
-    return estimate(job.shape, slab, halos, grey=job.grey is not None and job.phases is None)
+    wanted = job.settings.segment
+    by_slice = job.labels is None and wanted.segmenter != "watershed"
+    zoom = 1.0 if wanted.diameter_um is None else segment.NOMINAL_DIAMETER * min(job.voxel_size) / wanted.diameter_um
+    return estimate(
+        job.shape,
+        slab,
+        halos,
+        grey=job.grey is not None and job.phases is None,
+        views=len(wanted.views) if by_slice else 0,
+        network=job.model is not None,
+        zoom=zoom,
+    )
 
 
 @contextmanager

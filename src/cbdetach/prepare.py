@@ -19,6 +19,7 @@ from cbdetach import __version__
 from cbdetach.config import differences
 from cbdetach.errors import InputError, ResumableError
 from cbdetach.job import Job
+from cbdetach.segment.model_file import model_digest
 from cbdetach.store import RunFolder, to_json
 from cbdetach.volume import Volume
 
@@ -102,6 +103,8 @@ def _fresh_record(job: Job) -> dict[str, Any]:
     """The record of a run that begins: everything that is known before the first voxel is read."""
     given = {"volume": job.grey, "labels": job.labels, "phases": job.phases}
     inputs = {name: _fingerprint(volume) for name, volume in given.items() if volume is not None}
+    if job.model is not None:
+        inputs["model"] = {"name": job.model.name, "sha256": model_digest(job.model)}
     record = {
         "cbdetach": __version__,
         "settings": job.settings.to_dict(),

@@ -54,7 +54,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "density_mean": ("grey", "mean grey value over the eroded solid"),
     "density_std": ("grey", "standard deviation over the eroded solid"),
     "slices": ("1", "number of slices that the particle extends over"),
-    "score": ("1", "mean score of the particle's detections; empty where the segmenter gives none"),
+    "score": ("1", "mean score of the particle's sections; empty where the segmenter gives none"),
 }
 """Name -> (unit, meaning), in the order of `particles.csv`."""
 

@@ -163,7 +163,8 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(pipeline, "run", run)
     code, said, complained = command(
         "run v.tif --out o --voxel-size 0.5,0.4,0.4 --config c.toml --labels l.tif --phases p.tif --phase-values void=0"
-        " --segmenter watershed2d --crop 0:9,:,: --bin 2 --slab 16 --device cpu --threads 1 --resume --overwrite"
+        " --segmenter watershed2d --model m.onnx --views zyx --crop 0:9,:,: --bin 2 --slab 16 --device cpu --threads 1"
+        " --resume --overwrite"
     )
     assert (code, said, complained) == (2, "This run needs little.\n", "cbdetach: that will do\n")
     same = {
@@ -175,6 +176,8 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "phases": "p.tif",
         "phase_values": {"void": 0},
         "segmenter": "watershed2d",
+        "model": "m.onnx",
+        "views": "zyx",
         "crop": "0:9,:,:",
         "bin": 2,
         "slab": 16,
@@ -246,10 +249,14 @@ def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         return "found beside true"
 
     monkeypatch.setattr(demo, "demo", measured)
-    assert command(f"demo -o {tmp_path} --size 64 --seed 3 --threads 2 --overwrite") == (0, "found beside true\n", "")
+    how = "--segmenter maskrcnn --model m.onnx --views zyx"
+    said = command(f"demo -o {tmp_path} --size 64 --seed 3 --threads 2 --overwrite {how}")
+    assert said == (0, "found beside true\n", "")
     assert command("demo --quiet") == (0, "", "")
     default = {"out": Path("cbdetach_demo"), "size": 160, "seed": 0, "threads": None, "overwrite": False}
     asked = {"out": tmp_path, "size": 64, "seed": 3, "threads": 2, "overwrite": True}
+    default |= {"segmenter": None, "model": None, "views": None}
+    asked |= {"segmenter": "maskrcnn", "model": "m.onnx", "views": "zyx"}
     assert given == [asked | {"progress": True}, default | {"progress": False}]
 
 

@@ -41,7 +41,10 @@ def test_defaults_are_valid() -> None:
         ),
         ({"link": {"min_iou": 1.5}}, r"^link.min_iou: input should be less than or equal to 1; got 1.5.$"),
         ({"input": {"bin": 0}}, r"^input.bin: input should be greater than or equal to 1; got 0.$"),
-        ({"segment": {"segmenter": "magic"}}, r"^segment.segmenter: input should be 'watershed' or 'watershed2d'; got"),
+        (
+            {"segment": {"segmenter": "magic"}},
+            r"^segment.segmenter: input should be 'watershed', 'watershed2d' or 'maskrcnn'; got",
+        ),
     ],
 )
 def test_mistakes(content: dict[str, object], message: str) -> None:

@@ -170,7 +170,7 @@ def test_a_phantom_s_slices() -> None:
         (BODY * 1, {"reach": 1.5}, ValueError, "reach: must be between 0 and 1; got 1.5"),
         (BODY * 1, {"marker_depth": -1}, ValueError, "marker_depth: must be between 0 and 1; got -1"),
         (BODY * 1, {"close_um": -1.0}, ValueError, "close_um: must be a finite length of at least 0; got -1"),
-        (BODY * 1, {"min_diameter_um": np.nan}, ValueError, "min_diameter_um: must be a finite length"),
+        (BODY * 1, {"min_diameter_um": np.nan}, ValueError, "min_diameter_um: must be a finite number"),
     ],
 )
 def test_bad_input(labels: Array, options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -17,7 +17,8 @@ from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 
 from .fit import CLOSE_UM_INSTANCE, fit_to_phase
 from .given import check_labels
-from .slices import mean_scores, network_sections, summed, typical_diameter, watershed_sections
+from .scaling import NOMINAL_DIAMETER, histogram_levels
+from .slices import Sections, mean_scores, network_sections, summed, typical_diameter, watershed_sections
 from .views import fuse_views, fused_scores
 from .watershed import Labels, ball, smallest_diameter, split_particles
 
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CLOSE_UM_INSTANCE",
     "MARKER_DEPTH_LINKED",
+    "NOMINAL_DIAMETER",
+    "Sections",
     "check_labels",
     "fit_to_phase",
     "fuse_views",
     "fused_scores",
+    "histogram_levels",
     "mean_scores",
     "network_sections",
     "segment_slice",
@@ -138,12 +142,12 @@ def _by_network(
     model: Path | str | Segmenter | None,
     diameter_um: float | None,
 ) -> Labels:
-    from .maskrcnn import Segmenter, loaded, typical_diameter
+    from .maskrcnn import Segmenter, estimated_diameter, loaded
 
     if diameter_um is not None and not (math.isfinite(diameter_um) and diameter_um > 0):
         raise ValueError(f"diameter_um: must be a positive, finite length; got {diameter_um}.")
     pixel = math.prod(spacing)
-    diameter = typical_diameter(grey) * math.sqrt(pixel) if diameter_um is None else diameter_um
+    diameter = estimated_diameter(grey) * math.sqrt(pixel) if diameter_um is None else diameter_um
     network = model if isinstance(model, Segmenter) else loaded(model)
     least = ball(smallest_diameter(spacing, min_diameter_um) / 2, 2) / pixel
     labels, _ = network.label(grey, diameter_px=(diameter / spacing[0], diameter / spacing[1]), min_pixels=least)

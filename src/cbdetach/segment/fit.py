@@ -40,6 +40,7 @@ from .watershed import (
     fill_holes,
     neighbours,
     open_at_the_edge,
+    smallest_diameter,
     split_particles,
 )
 
@@ -60,7 +61,7 @@ def fit_to_phase(
     spacing: tuple[float, float] = (1.0, 1.0),
     reach: float = REACH,
     close_um: float = CLOSE_UM_INSTANCE,
-    min_diameter_um: float = 2.0,
+    min_diameter_um: float | None = None,
     marker_depth: float = 0.15,
     add: bool = True,
 ) -> Labels:
@@ -73,7 +74,8 @@ def fit_to_phase(
     spacing : pixel size (dy, dx), um.
     reach : 0 to 1; how far, as a share of its diameter, an instance is extended through the active phase.
     close_um : widest crack that is open to the outside and still belongs to its particle.
-    min_diameter_um : smallest diameter of a particle. Sections are kept and added down to half of it.
+    min_diameter_um : smallest diameter of a particle. Sections are kept and added down to half of it. Default: 2 um,
+        but no less than 5 pixels.
     marker_depth : for the watershed of what is added, as for `segment_slice`.
     add : whether active material that no instance reaches becomes particles of its own.
 
@@ -88,9 +90,9 @@ def fit_to_phase(
     """
     mask = as_mask("active", active, ndim=2)
     sizes = as_spacing((1.0, *spacing))[1:]
-    _check(labels, mask, reach, close_um, min_diameter_um, marker_depth)
+    _check(labels, mask, reach, close_um, marker_depth)
     n = int(labels.max(initial=0))
-    smallest = min_diameter_um / 2
+    smallest = smallest_diameter(sizes, min_diameter_um) / 2
     radius = close_um / 2 + min(sizes) / 2 if close_um > 0 else 0.0
     instances = labels.astype(np.int32)
     fitted = _solid(instances, mask, sizes, reach)
@@ -191,7 +193,6 @@ def _check(
     active: Mask,
     reach: float,
     close_um: float,
-    min_diameter_um: float,
     marker_depth: float,
 ) -> None:
     if labels.dtype.kind not in "iu":
@@ -203,6 +204,5 @@ def _check(
     for name, share in (("reach", reach), ("marker_depth", marker_depth)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name}: must be between 0 and 1; got {share}.")
-    for name, length in (("close_um", close_um), ("min_diameter_um", min_diameter_um)):
-        if not (math.isfinite(length) and length >= 0):
-            raise ValueError(f"{name}: must be a finite length of at least 0; got {length}.")
+    if not (math.isfinite(close_um) and close_um >= 0):
+        raise ValueError(f"close_um: must be a finite length of at least 0; got {close_um}. 0 bridges no crack.")

@@ -39,6 +39,9 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 
+MIN_DIAMETER_UM = 2.0
+MIN_DIAMETER_VOXELS = 5.0
+
 
 def distance_to(mask: Mask, spacing: tuple[float, ...]) -> Floats:
     """Euclidean distance from each voxel centre to the nearest voxel centre of `mask`; inf where the mask is empty."""
@@ -122,6 +125,15 @@ def at_the_edge(labels: npt.NDArray[np.integer[Any]], n: int) -> Mask:
         for end in (0, -1):
             edge[np.take(labels, end, axis)] = True
     return edge
+
+
+def smallest_diameter(spacing: tuple[float, ...], wanted: float | None) -> float:
+    """Smallest diameter of a particle, um: as wanted; None is 2 um, but no less than 5 voxels."""
+    if wanted is None:
+        return max(MIN_DIAMETER_UM, MIN_DIAMETER_VOXELS * math.prod(spacing) ** (1 / len(spacing)))
+    if not (math.isfinite(wanted) and wanted >= 0):
+        raise ValueError(f"min_diameter_um: must be a finite number of at least 0; got {wanted}.")
+    return wanted
 
 
 def ball(diameter: float, ndim: int) -> float:
