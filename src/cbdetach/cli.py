@@ -28,6 +28,12 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results."
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads of the kernels (default: all).")]
+Segmenter = Annotated[
+    str | None,
+    typer.Option("--segmenter", help="maskrcnn (the network), watershed (3D) or watershed2d (default: what can be)."),
+]
+Model = Annotated[str | None, typer.Option("--model", help="ONNX file of the network (default: cbdetach's own).")]
+Views = Annotated[str | None, typer.Option("--views", help="Slices along z, or along zyx and fused (default: z).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
 
@@ -103,7 +109,9 @@ def run(
     phase_values: Annotated[
         str | None, typer.Option("--phase-values", help="Value of each phase: void=0,active=1,cbd=2.")
     ] = None,
-    segmenter: Annotated[str | None, typer.Option("--segmenter", help="watershed (3D) or watershed2d.")] = None,
+    segmenter: Segmenter = None,
+    model: Model = None,
+    views: Views = None,
     crop: Annotated[str | None, typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
     bin: Annotated[int | None, typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
     slab: Annotated[int | None, typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
@@ -128,6 +136,8 @@ def run(
             "crop": crop,
             "bin": bin,
             "segmenter": segmenter,
+            "model": model,
+            "views": views,
             "slab": slab,
             "config": config,
             "device": device,
@@ -149,6 +159,9 @@ def demo(
     out: Out = Path("cbdetach_demo"),
     size: Annotated[int, typer.Option("--size", help="Edge of the synthetic electrode, voxels.")] = 160,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic electrode.")] = 0,
+    segmenter: Segmenter = None,
+    model: Model = None,
+    views: Views = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -158,7 +171,17 @@ def demo(
     with one_line_errors(quiet, verbose, "interrupted; start again with --overwrite."):
         from cbdetach import demo as _demo
 
-        text = _demo.demo(out, size=size, seed=seed, threads=threads, overwrite=overwrite, progress=not quiet)
+        text = _demo.demo(
+            out,
+            size=size,
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+            progress=not quiet,
+            segmenter=segmenter,
+            model=model,
+            views=views,
+        )
         if not quiet:
             print(text)
 
