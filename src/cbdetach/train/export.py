@@ -91,7 +91,7 @@ def export(
     return parity(found.model, out, images, score_threshold=score_threshold, threads=threads)
 
 
-def trace(detector: Detector, side: int = 128) -> onnx.ModelProto:
+def trace(detector: Detector, side: int = 64) -> onnx.ModelProto:
     """The graph of a detector; traced on two images of `side` pixels, a multiple of 32, but good for any."""
     axes = {"image": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "detections"} for name in OUTPUTS}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
@@ -125,7 +125,8 @@ def quantised(graph: onnx.ModelProto, images: Sequence[Image]) -> onnx.ModelProt
             return None if image is None else {"image": image[None, None]}
 
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
-    kept = [node.name for node in convolutions if any(part in node.name for part in ("cls_", "_pred", "logits"))]
+    predictors = ("cls_logits", "bbox_pred", "mask_predictor/logits")
+    kept = [node.name for node in convolutions if any(part in node.name for part in predictors)]
     # the exporter has folded and named what pre-processing would; without this entry a warning recommends it
     entry = graph.metadata_props.add()
     entry.key, entry.value = "onnx.quant.pre_process", "onnxruntime.quant"
