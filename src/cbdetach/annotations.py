@@ -109,7 +109,8 @@ def pairs(
 
     Raises
     ------
-    InputError : a file cannot be read, shapes differ, labels are negative or not whole, or there are none.
+    InputError : a file cannot be read, a slice holds a single grey value, shapes differ, labels are negative or not
+        whole, or there are none.
     """
     image, labels = _stack(Path(image_file)), _stack(Path(labels_file))
     ignore = None if ignore_file is None else _stack(Path(ignore_file)) != 0
@@ -127,6 +128,10 @@ def pairs(
     if labels.min() < 0:
         raise InputError(f"{labels_file}: labels must be 0 or more; got {labels.min()}. Set what is outside to 0.")
     _warn_of_mask(labels, Path(labels_file))
+    empty = [z for z in range(len(image)) if labels[z].any() and image[z].min() == image[z].max()]
+    if empty:
+        where = "" if len(image) == 1 else f" in labelled slice{'s' * (len(empty) > 1)} {', '.join(map(str, empty))}"
+        raise InputError(f"{image_file}: must hold more than one grey value; got one{where}. Save it again.")
     stem, volume = Path(image_file).name, _volume_of(Path(image_file), whole=len(image) > 1)
     result = [
         LabelledSlice(
@@ -323,7 +328,8 @@ class _Fault(ValueError):
 
 _FAULTS = {
     "missing": ("missing images", "put them beside the annotation file"),
-    "unreadable": ("images that cannot be read", "save them as TIFF or PNG"),
+    "unreadable": ("images that cannot be read", "save them as two-dimensional TIFF or PNG"),
+    "constant": ("images of a single grey value", "save them again from the tomogram"),
     "size": ("images of another size than annotated", "give the images that were annotated"),
     "unknown": ("annotations of images that the file does not list", "export the annotations again"),
     "malformed": ("regions without a usable outline", "draw them as polygon, circle, ellipse or rectangle"),
@@ -471,9 +477,10 @@ def _says_ignore(attributes: Any) -> bool:
 
 
 def _coco(content: Mapping[str, Any], found: _Findings) -> Iterator[_Picture]:
+    categories = content.get("categories")
     ignored = {
-        category.get("id")
-        for category in content.get("categories") or ()
+        str(category.get("id"))
+        for category in (categories if isinstance(categories, list) else ())
         if isinstance(category, dict) and _says_ignore(category.get("name"))
     }
     regions: dict[Any, list[_Region]] = {
@@ -485,7 +492,7 @@ def _coco(content: Mapping[str, Any], found: _Findings) -> Iterator[_Picture]:
         if image not in regions:
             found.add("unknown", name)
             continue
-        is_ignored = bool(entry.get("iscrowd")) or entry.get("category_id") in ignored
+        is_ignored = bool(entry.get("iscrowd")) or str(entry.get("category_id")) in ignored
         regions[image].append(_Region(name, entry.get("segmentation"), is_ignored))
     for entry in content["images"]:
         if isinstance(entry, dict):
@@ -509,7 +516,7 @@ _NOTHING: Patch = (0, 0, np.zeros((1, 1), np.bool_))
 
 def _labelled(picture: _Picture, file: Path | None, found: _Findings) -> LabelledSlice | None:
     """One image's regions as labels; None where something is wrong with it or it holds no particle."""
-    image, shape = None, picture.size
+    image, shape, sound = None, picture.size, True
     if file is not None:
         try:
             stack = _stack(file)
@@ -522,9 +529,11 @@ def _labelled(picture: _Picture, file: Path | None, found: _Findings) -> Labelle
             if shape is not None and shape != image.shape:
                 stated = " x ".join(map(str, shape))
                 found.add("size", picture.file, f"{_shape(image)} instead of {stated}")
+            if image.min() == image.max():
+                found.add("constant", picture.file)
+                sound = False
             shape = image.shape[0], image.shape[1]
     patches: list[tuple[_Region, Patch]] = []
-    sound = True
     for region in picture.regions:
         try:
             patch, clipped = _patch(region.shape, shape)

@@ -30,6 +30,7 @@ from cbdetach.errors import InputError
 SQUARE = [(2.0, 3.0), (8.0, 3.0), (8.0, 9.0), (2.0, 9.0)]
 BOWTIE = [(2.0, 3.0), (8.0, 9.0), (8.0, 3.0), (2.0, 9.0)]
 SHAPE = (20, 30)
+RAMP = np.arange(600, dtype=np.uint16).reshape(SHAPE)
 
 
 def grey(folder: Path, name: str = "a_01.tif", shape: tuple[int, ...] = SHAPE) -> Path:
@@ -233,10 +234,10 @@ def test_pictures(tmp_path: Path, colours: int) -> None:
 
 def test_colours_are_averaged(tmp_path: Path) -> None:
     pixels = np.zeros((*SHAPE, 3), np.uint8)
-    pixels[..., 0] = 30
+    pixels[1:, :, 0] = 30
     imsave(tmp_path / "a.png", pixels, check_contrast=False)
     (one,) = read_annotations(via(tmp_path, region(polygon(SQUARE)), name="a.png"))
-    assert (one.image == 10).all()
+    assert (one.image[1:] == 10).all()
 
 
 # COCO
@@ -527,6 +528,42 @@ def test_unreadable_images(tmp_path: Path) -> None:
     wrong(via(tmp_path, region(polygon(SQUARE))), "cannot be read: a_01.tif")
 
 
+JUNK = (None, True, -1, 1e308, 10**30, float("nan"), "", "x", "a\0b", [], {}, [[]], [1, 2], {"name": "polygon"})
+
+
+def spots(content: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The ways to everything inside a JSON document."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [deeper for key, value in items for deeper in [(*way, key), *spots(value, (*way, key))]]
+
+
+@pytest.mark.parametrize("tool", ["via", "coco"])
+def test_damaged_files_give_an_input_error_or_are_read(tmp_path: Path, tool: str) -> None:
+    """Every value replaced by every kind of junk: no other exception, no line break."""
+    grey(tmp_path)
+    ellipse = {"name": "ellipse", "cx": 9, "cy": 9, "rx": 3, "ry": 2, "theta": 1}
+    runs = {"segmentation": {"size": list(SHAPE), "counts": [20, 40, 540]}}
+    if tool == "via":
+        path = via(tmp_path, region(polygon(SQUARE), kind="particle"), region(ellipse))
+    else:
+        path = coco(tmp_path, {"segmentation": [flat(SQUARE)], "iscrowd": 0}, runs, volume="v")
+    content = path.read_text()
+    read, messages = 0, []
+    for *way, last in spots(json.loads(content)):
+        for junk in JUNK:
+            damaged = place = json.loads(content)
+            for key in way:
+                place = place[key]
+            place[last] = junk
+            path.write_text(json.dumps(damaged))
+            try:
+                read += len(read_annotations(path))
+            except InputError as error:
+                messages.append(str(error))
+    assert read > 20
+    assert not [text for text in messages if "\n" in text]
+
+
 def test_no_particle_at_all(tmp_path: Path) -> None:
     grey(tmp_path)
     wrong(via(tmp_path), "at least one annotated particle")
@@ -571,7 +608,7 @@ def labels_of(*squares: int) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["tif", "png", "npy"])
 def test_a_pair(tmp_path: Path, write: Write, suffix: str) -> None:
-    write(f"a_01.{suffix}", np.arange(600, dtype=np.uint16).reshape(SHAPE))
+    write(f"a_01.{suffix}", RAMP)
     labels = write(f"a_01_labels.{suffix}", labels_of(9, 4, 70))
     (one,) = read_annotations(labels)
     np.testing.assert_array_equal(one.labels, labels_of(2, 1, 3))
@@ -588,7 +625,7 @@ def test_a_pair(tmp_path: Path, write: Write, suffix: str) -> None:
 
 def test_a_stack_is_one_volume(write: Write) -> None:
     labels = np.stack([labels_of(5), labels_of(), labels_of(0, 7)])
-    image = write("a2.tif", np.zeros((3, *SHAPE), np.float32))
+    image = write("a2.tif", np.stack([RAMP] * 3).astype(np.float32))
     found = pairs(image, write("b.tif", labels), write("c.tif", (labels == 7).astype(np.uint8)))
     assert [piece.name for piece in found] == ["a2.tif z=0", "a2.tif z=2"]
     assert {piece.volume for piece in found} == {f"{image.parent.name}/a2"}
@@ -598,13 +635,13 @@ def test_a_stack_is_one_volume(write: Write) -> None:
 
 
 def test_whole_numbers_in_floats_are_labels(write: Write) -> None:
-    image = write("a.tif", np.zeros(SHAPE, np.uint8))
+    image = write("a.tif", RAMP)
     (one,) = pairs(image, write("b.tif", labels_of(1, 2).astype(np.float32)))
     assert one.labels.max() == 2
 
 
 def test_a_mask_is_suspected(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    image = write("a.tif", np.zeros(SHAPE, np.uint8))
+    image = write("a.tif", RAMP)
     pairs(image, write("b.tif", labels_of(255, 255).astype(np.uint8)))
     assert "one label in 2 pieces" in caplog.text
 
@@ -620,15 +657,26 @@ def test_a_mask_is_suspected(write: Write, caplog: pytest.LogCaptureFixture) -> 
     ],
 )
 def test_label_images_that_cannot_be_used(write: Write, labels: np.ndarray, text: str) -> None:
-    image = write("a.npy", np.zeros(SHAPE, np.uint8))
+    image = write("a.npy", RAMP)
     file = write("b.npy", labels)
     with pytest.raises(InputError, match=text) as caught:
         pairs(image, file)
     assert str(file) in str(caught.value)
 
 
+def test_images_of_a_single_grey_value(tmp_path: Path, write: Write) -> None:
+    flat_image = write("a_01.tif", np.full(SHAPE, 7, np.uint8))
+    with pytest.raises(InputError, match=r"a_01\.tif: must hold more than one grey value; got one\. Save"):
+        pairs(flat_image, write("b.tif", labels_of(1)))
+    wrong(via(tmp_path, region(polygon(SQUARE))), "images of a single grey value: a_01.tif")
+    stack = np.stack([RAMP, 0 * RAMP, 0 * RAMP])
+    labels = np.stack([labels_of(1), labels_of(2), labels_of()])
+    with pytest.raises(InputError, match="in labelled slice 1"):
+        pairs(write("c.tif", stack), write("d.tif", labels))
+
+
 def test_ignore_area_of_another_shape(write: Write) -> None:
-    image, labels = write("a.tif", np.zeros(SHAPE, np.uint8)), write("b.tif", labels_of(1))
+    image, labels = write("a.tif", RAMP), write("b.tif", labels_of(1))
     with pytest.raises(InputError, match=r"c\.tif: must have the shape of .*a\.tif, 20 x 30; got 19 x 30"):
         pairs(image, labels, write("c.tif", labels_of(1)[1:]))
 
