@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from math import ceil, exp, inf, isfinite, log, pi, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -340,10 +341,10 @@ class _Arc:
     """The shorter arc of great circle between two directions (one point if they are equal)."""
 
     def __init__(self, start: Array, end: Array) -> None:
-        pole = np.cross(start, end)
+        pole = _cross(start, end)
         self.start, self.end = start, end
         self.pole = pole / max(float(np.linalg.norm(pole)), 1e-6)
-        self.after_start, self.before_end = np.cross(self.pole, start), np.cross(end, self.pole)
+        self.after_start, self.before_end = _cross(self.pole, start), _cross(end, self.pole)
 
     def angle(self, u: Array) -> Array:
         """Angle from the directions u (3, N) to the arc."""
@@ -527,7 +528,7 @@ class Phantom:
             self._place(np.array(centres_um, np.float64), np.array(diameters_um, np.float64))
         self._keep_visible()
         self._draw_coats()
-        self._draw_damage()
+        self._damage: dict[int, _Damage] = {}
         self._draw_debris()
         contrast = s.grey_active - s.grey_void
         self._level = s.grey_active + contrast * s.density_sd * self._rng("density").standard_normal(self._total)
@@ -685,7 +686,7 @@ class Phantom:
             coat[near] = np.minimum(coat[near], self._coat_distance(i, own_gap, u, rho))
             mine = own_gap < gap[near]
             gap[near[mine]], owner[near[mine]] = own_gap[mine], i
-            damage[near[mine]] = self._damage[i].at(x[:, mine], (rho / radius)[mine], radius[mine], 1.0)[0]
+            damage[near[mine]] = self._damage_of(i).at(x[:, mine], (rho / radius)[mine], radius[mine], 1.0)[0]
         inside = gap < 0
         phase = np.where(coat < 0, CBD, VOID).astype(np.uint8)
         phase[(points[:, 0] < self._foil) & (self.settings.collector_um > 0)] = COLLECTOR
@@ -862,27 +863,29 @@ class Phantom:
                 coat = self._coats[parent[i]]
                 coat.arcs.append(_Arc(coat.axes[0], _unit(self._centre[i] - self._centre[parent[i]])))
 
-    def _draw_damage(self) -> None:
+    def _damage_of(self, i: int) -> _Damage:
+        """Cracks and pores of particle i, drawn when first asked for."""
+        if i in self._damage:
+            return self._damage[i]
         s = self.settings
-        self._damage = []
-        for i in range(self._total):
-            rng = self._rng("damage", i)
-            cracked, porous = rng.random() < s.crack_share, rng.random() < s.pore_share
-            radius = float(self._shapes.radius[i])
-            more = self._rng("shards", i)
-            broken, star = more.random() < s.shattered_share, more.random() < s.star_share
-            width, size = (
-                value * exp(sd * min(max(more.standard_normal(), -2), 2))
-                for value, sd in ((s.crack_width_um, s.crack_width_sd), (s.pore_size, s.pore_size_sd))
-            )
-            size = min(size, 0.7)
-            pores = _draw_pores(self._rng("damage", i, 1), radius, size) if porous else []
-            slits = _draw_slits(self._rng("damage", i, 2), radius, width, star=star) if cracked else []
-            shards = _draw_shards(more, radius, s.shards, width) if broken else None
-            wave = _directions(rng, (_PORE_WAVES,)) * rng.uniform(5, 15, (_PORE_WAVES, 1)) / radius
-            amplitude = s.pore_raggedness * size * radius * sqrt(2 / _PORE_WAVES)
-            ragged = amplitude, wave, rng.uniform(0, 2 * pi, _PORE_WAVES)
-            self._damage.append(_Damage(slits if s.crack_width_um > 0 else [], pores, ragged, shards))
+        rng = self._rng("damage", i)
+        cracked, porous = rng.random() < s.crack_share, rng.random() < s.pore_share
+        radius = float(self._shapes.radius[i])
+        more = self._rng("shards", i)
+        broken, star = more.random() < s.shattered_share, more.random() < s.star_share
+        width, size = (
+            value * exp(sd * min(max(more.standard_normal(), -2), 2))
+            for value, sd in ((s.crack_width_um, s.crack_width_sd), (s.pore_size, s.pore_size_sd))
+        )
+        size = min(size, 0.7)
+        pores = _draw_pores(self._rng("damage", i, 1), radius, size) if porous else []
+        slits = _draw_slits(self._rng("damage", i, 2), radius, width, star=star) if cracked else []
+        shards = _draw_shards(more, radius, s.shards, width) if broken else None
+        wave = _directions(rng, (_PORE_WAVES,)) * rng.uniform(5, 15, (_PORE_WAVES, 1)) / radius
+        amplitude = s.pore_raggedness * size * radius * sqrt(2 / _PORE_WAVES)
+        ragged = amplitude, wave, rng.uniform(0, 2 * pi, _PORE_WAVES)
+        self._damage[i] = _Damage(slits if s.crack_width_um > 0 else [], pores, ragged, shards)
+        return self._damage[i]
 
     def _draw_debris(self) -> None:
         """Fragments in clusters, anywhere in and just around the volume; where a particle lies, the particle wins."""
@@ -996,7 +999,7 @@ class Phantom:
             coat[close] = np.minimum(coat[close], self._coat_distance(j, gap, direction, rho))
 
         depth = 1 - 1e-4
-        mouth = self._damage[i].at(depth * surface, np.full_like(radius, depth), radius, 1.0)[0] != NO_DAMAGE
+        mouth = self._damage_of(i).at(depth * surface, np.full_like(radius, depth), radius, 1.0)[0] != NO_DAMAGE
         border = ((place < self._low[:, None]) | (place > self._high[:, None])).any(axis=0)
         particle = other < self._contact_gap
         foil = (place[0] < self._foil) & (s.collector_um > 0)
@@ -1038,13 +1041,13 @@ class Phantom:
         centroid = self._centre[i] + solid_angle * (u * (stop**4 - start**4)).sum(axis=1) / 4 / volume
 
         fractions = {CRACK: 0.0, PORE: 0.0}
-        if self._damage[i].any:
+        if self._damage_of(i).any:
             layers = 12
             place = (np.arange(layers)[:, None] + rng.random((layers, u.shape[1]))) / layers
             rho = np.cbrt(start**3 + place * (stop**3 - start**3))
             weight = np.broadcast_to((stop**3 - start**3) / 3 * solid_angle / layers, rho.shape)
             x = (rho * u[:, None, :]).reshape(3, -1)
-            code, _ = self._damage[i].at(x, (rho / radius).ravel(), np.broadcast_to(radius, rho.shape).ravel(), 1.0)
+            code, _ = self._damage_of(i).at(x, (rho / radius).ravel(), np.broadcast_to(radius, rho.shape).ravel(), 1.0)
             for kind in fractions:
                 fractions[kind] = float(weight.ravel()[code == kind].sum() / volume)
         return {
@@ -1098,9 +1101,9 @@ class Phantom:
 
             mine = own_gap < gap[box][near]
             code, share = np.zeros(len(own_gap), np.uint8), np.zeros(len(own_gap), np.float32)
-            if self._damage[i].any:
-                inner = own_gap < width
-                code[inner], share[inner] = self._damage[i].at(
+            if self._damage_of(i).any:
+                inner = mine & (own_gap < width)
+                code[inner], share[inner] = self._damage_of(i).at(
                     points[:, inner], (rho / radius)[inner], radius[inner], width
                 )
             near[near] = mine
@@ -1218,6 +1221,11 @@ def _dot(vector: Array, x: Array) -> Array:
     return result
 
 
+def _cross(a: Array, b: Array) -> Array:
+    """Vector product of two vectors (3,); numpy's takes ten times as long for so few numbers."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
 def _unit(vector: Array) -> Array:
     result: Array = vector / np.linalg.norm(vector)
     return result
@@ -1293,6 +1301,29 @@ def _pair_gaps(shapes: _Shapes, centre: Array, pairs: Array, box: Array | None =
     return length - shapes.at(pairs[:, 0], u) - shapes.at(pairs[:, 1], -u), u
 
 
+def _near_pairs(centre: Array, torus: Array, radius: Array) -> Array:
+    """Pairs (K, 2) that are nearer than 1.25 of their radii's sum plus half a median radius; size by size."""
+    from scipy.spatial import cKDTree
+
+    slack, found = 0.5 * float(np.median(radius)), []
+    order = np.argsort(radius, kind="stable")
+    bounds = [0, *(int(len(order) * share) for share in (0.7, 0.9, 0.97)), len(order)]
+    groups = [order[a:b] for a, b in pairwise(bounds) if b > a]
+    trees = [cKDTree(centre[group], boxsize=torus) for group in groups]
+    for k, (group, tree) in enumerate(zip(groups, trees, strict=True)):
+        for other, other_tree in zip(groups[: k + 1], trees[: k + 1], strict=True):
+            limit = 1.25 * float(radius[group].max() + radius[other].max()) + slack
+            hit = tree.sparse_distance_matrix(other_tree, limit, output_type="ndarray")
+            i, j, v = group[hit["i"]], other[hit["j"]], hit["v"]
+            keep = v < 1.25 * (radius[i] + radius[j]) + slack
+            if other is group:
+                keep &= i < j
+            found.append(np.stack([i[keep], j[keep]], axis=1))
+    pairs = np.concatenate(found)
+    result: Array = pairs[np.lexsort(pairs.T)]
+    return result
+
+
 def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed: bool) -> Array:
     """Push overlapping bodies apart, draw near ones together, in a periodic box (closed in z if asked).
 
@@ -1311,7 +1342,10 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed
         below, above = (shapes.at(every, np.repeat([[side], [0.0], [0.0]], n, axis=1)) for side in (-1.0, 1.0))
     for step in range(300):
         if step % 5 == 0:
-            pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(reach, output_type="ndarray")
+            if reach > 5.5 * typical:  # of widely different sizes, most pairs within the largest's reach are far apart
+                pairs = _near_pairs(centre % torus, torus, shapes.radius)
+            else:
+                pairs = cKDTree(centre % torus, boxsize=torus).query_pairs(reach, output_type="ndarray")
         gap, u = _pair_gaps(shapes, centre, pairs, torus)
         contact = 0.5 * (shapes.radius[pairs[:, 0]] + shapes.radius[pairs[:, 1]])
         gap += overlap * contact
@@ -1369,8 +1403,8 @@ def _draw_slits(rng: np.random.Generator, radius: float, width: float, *, star: 
     star, five to nine jagged ones, all from the centre.
     """
     across = _directions(rng, ())
-    first = _unit(np.cross(across, _directions(rng, ())))
-    second = np.cross(across, first)
+    first = _unit(_cross(across, _directions(rng, ())))
+    second = _cross(across, first)
     slits = []
     turn = rng.uniform(0, 2 * pi)
     count = int(rng.integers(5, 10)) if star else int(rng.integers(2, 5))
@@ -1379,7 +1413,7 @@ def _draw_slits(rng: np.random.Generator, radius: float, width: float, *, star: 
         from_surface = rng.random() < 0.35 and not star
         start, stop = (rng.uniform(0.35, 0.6), 1.05) if from_surface else (0.0, rng.choice([0.7, 0.85, 1.05]))
         half = 0.5 * width * rng.uniform(0.7, 1.3)
-        branch = not from_surface and rng.random() < 0.5
+        branch = not from_surface and rng.random() < (0.2 if star else 0.5)
         for fork in (0.0, rng.choice([-0.6, 0.6])) if branch else (0.0,):
             along = np.cos(angle + fork) * first + np.sin(angle + fork) * second
             origin = np.zeros(3)
@@ -1390,7 +1424,7 @@ def _draw_slits(rng: np.random.Generator, radius: float, width: float, *, star: 
                     origin=origin,
                     along=along,
                     across=across,
-                    normal=np.cross(across, along),
+                    normal=_cross(across, along),
                     half_width=half * (0.7 if fork else 1.0),
                     start=start,
                     stop=stop,

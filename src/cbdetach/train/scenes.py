@@ -32,6 +32,8 @@ LEAST_SHARE = 0.45
 """Sections that keep less than this part of their contrast, being cut near a pole, are ignored."""
 DIAMETERS = (20.0, 52.0)
 """Pixels: range of the area-weighted median diameter of a scene's sections (nominal: 32)."""
+NEAR_SHARE = 0.5
+"""Share of the scenes near measured nano-tomograms of NMC (`benchmarks/realism.py`); the others are drawn widely."""
 
 
 def slices_of_scene(seed: int, *, count: int = 8, side: int = 448) -> list[LabelledSlice]:
@@ -45,9 +47,10 @@ def slices_of_scene(seed: int, *, count: int = 8, side: int = 448) -> list[Label
         if value < least:
             raise InputError(f"{name}: must be an integer of at least {least}; got {value}.")
     rng = np.random.default_rng([seed, 0])
-    axis, step, settings = _electrode(rng, count, side)
+    near = rng.random() < NEAR_SHARE
+    axis, step, settings = _electrode(rng, near, count, side)
     phantom = Phantom(samples=200, seed=seed, **settings)
-    look = _look(rng, phantom)
+    look = _look(rng, near, phantom)
     slices = []
     for k in range(count):
         own = np.random.default_rng([seed, 1, k])
@@ -72,12 +75,16 @@ def _some(rng: np.random.Generator, share: float, low: float, high: float) -> fl
     return value if rng.random() < share else 0.0
 
 
-def _electrode(rng: np.random.Generator, count: int, side: int) -> tuple[int, float, dict[str, Any]]:
+def _uniform(rng: np.random.Generator, near: bool, wide: tuple[float, float], narrow: tuple[float, float]) -> float:
+    return rng.uniform(*(narrow if near else wide))
+
+
+def _electrode(rng: np.random.Generator, near: bool, count: int, side: int) -> tuple[int, float, dict[str, Any]]:
     """Axis of the slices, distance between them, settings of the phantom."""
     typical = _between(rng, *DIAMETERS)
     mixed = rng.random() < 0.2
-    sigma = rng.uniform(0.1, 0.2 if mixed else 0.4)
-    small_share, small_size = (rng.uniform(0.2, 0.7), rng.uniform(0.35, 0.6)) if mixed else (0.0, 0.5)
+    sigma = rng.uniform(0.1, 0.2) if mixed else _uniform(rng, near, (0.1, 0.4), (0.1, 0.25))
+    small_share, small_size = (rng.uniform(0.15, 0.5), rng.uniform(0.4, 0.65)) if mixed else (0.0, 0.5)
     # the median of section diameters, weighted by area, of balls: 0.938 of the diameter, and large ones weigh more
     median = max(typical / (0.938 * exp(3 * sigma**2)), 9.0) * (1 + 0.6 * small_share)
     crossed = rng.random() < 0.25
@@ -93,10 +100,10 @@ def _electrode(rng: np.random.Generator, count: int, side: int) -> tuple[int, fl
         "diameter_sigma": sigma,
         "small_share": small_share,
         "small_size": small_size,
-        "active_fraction": rng.uniform(0.25, 0.6),
+        "active_fraction": _uniform(rng, near, (0.25, 0.6), (0.4, 0.6)),
         "overlap": rng.uniform(0.0, 0.08),
-        "elongation": rng.uniform(0.0, 0.18),
-        "roughness": rng.uniform(0.0, 0.05),
+        "elongation": _uniform(rng, near, (0.02, 0.3), (0.12, 0.24)),
+        "roughness": _uniform(rng, near, (0.0, 0.06), (0.015, 0.045)),
         "lumps": _some(rng, 0.6, 0.0, 0.025),
         "coating_thickness_um": typical * rng.uniform(0.05, 0.4),
         "covered_fraction": covered,
@@ -105,19 +112,19 @@ def _electrode(rng: np.random.Generator, count: int, side: int) -> tuple[int, fl
         "network_share": 0.0,
         "collector_um": (side - height) * bottom if crossed else 0.0,
         "separator_um": (side - height) * (1 - bottom) if crossed else 0.0,
-        "crack_share": _some(rng, 0.85, 0.1, 1.0),
+        "crack_share": _some(rng, 1.0 if near else 0.85, 0.3 if near else 0.1, 1.0),
         "crack_width_um": typical * _between(rng, 0.025, 0.08),
         "crack_width_sd": rng.uniform(0.0, 0.7),
-        "star_share": rng.uniform(0.0, 1.0),
-        "shattered_share": _some(rng, 0.6, 0.02, 0.35),
+        "star_share": rng.uniform(0.2, 1.0),
+        "shattered_share": _some(rng, 0.6, 0.02, 0.25),
         "shards": int(rng.integers(6, 22)),
-        "pore_share": _some(rng, 0.8, 0.1, 1.0),
-        "pore_size": rng.uniform(0.12, 0.4),
+        "pore_share": _some(rng, 1.0 if near else 0.8, 0.6 if near else 0.1, 1.0),
+        "pore_size": _uniform(rng, near, (0.12, 0.55), (0.25, 0.5)),
         "pore_size_sd": rng.uniform(0.0, 0.5),
-        "pore_raggedness": rng.uniform(0.2, 0.8),
+        "pore_raggedness": _uniform(rng, near, (0.2, 1.0), (0.4, 1.0)),
         "debris": _some(rng, 0.6, 0.002, 0.02),
         "grey_void": 0.0,
-        "grey_cbd": 65535 * rng.uniform(0.0, 0.4),
+        "grey_cbd": 65535 * _uniform(rng, near, (0.0, 0.45), (0.05, 0.3)),
         "grey_active": 65535.0,
         "grey_collector": 65535 * rng.uniform(0.0, 0.6),
         "grey_separator": 65535 * rng.uniform(0.0, 0.4),
@@ -156,23 +163,23 @@ class _Look:
     levels: int
 
 
-def _look(rng: np.random.Generator, phantom: Phantom) -> _Look:
+def _look(rng: np.random.Generator, near: bool, phantom: Phantom) -> _Look:
     typical = phantom.settings.diameter_median_um
-    blur = _between(rng, 0.5, 0.03 * typical + 0.8)
+    blur = _between(rng, 0.5, 0.9 if near else 0.03 * typical + 0.8)
     contrast = rng.uniform(0.12, 0.75)
     return _Look(
         through=FWHM * blur * rng.uniform(0.7, 1.5),
         blur=blur,
         fringe=_some(rng, 0.7, 0.0, 0.6),
         fringe_width=rng.uniform(1.5, 4.0),
-        texture=rng.uniform(0.0, 0.12),
+        texture=_uniform(rng, near, (0.0, 0.18), (0.06, 0.18)),
         texture_length=_between(rng, 0.7, 4.0),
-        mottle=rng.uniform(0.0, 0.2),
+        mottle=_uniform(rng, near, (0.0, 0.2), (0.06, 0.16)),
         mottle_length=_between(rng, 1.5, 12.0),
-        noise=_between(rng, 0.01, 0.28),
+        noise=_between(rng, 0.06 if near else 0.01, 0.2 if near else 0.28),
         noise_length=rng.uniform(0.0, 1.3),
         noise_wide=rng.uniform(0.0, 0.6),
-        streaks=_some(rng, 0.5, 0.0, 0.12),
+        streaks=_some(rng, 0.5, 0.0, 0.07),
         streak_length=_between(rng, 4.0, 20.0),
         streak_angle=rng.uniform(0, pi),
         rings=_some(rng, 0.4, 0.0, 0.06),
