@@ -245,6 +245,50 @@ def export(
 
 
 @app.command()
+def evaluate(
+    annotations: Annotated[
+        str | None,
+        typer.Argument(metavar="ANNOTATIONS", help="Labelled slices: VGG or COCO JSON, or label images."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="ONNX model (default: the shipped one).")] = None,
+    phantom: Annotated[int | None, typer.Option("--phantom", help="Or so many held-out synthetic slices.")] = None,
+    tune: Annotated[
+        str | None, typer.Option("--tune", help="Labelled slices to tune the watersheds on (default: ANNOTATIONS).")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="network, watershed or intensity; repeat it (default: all).")
+    ] = None,
+    iou: Annotated[float, typer.Option("--iou", help="Least IoU of a predicted particle with a labelled one.")] = 0.5,
+    activation: Annotated[
+        Path | None, typer.Option("--activation", help="Checkpoint: only the activation map of it (extra train).")
+    ] = None,
+    out: Out = Path("cbdetach_evaluation"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare the network and the watershed on labelled slices."""
+    with one_line_errors(quiet, verbose):
+        from cbdetach import evaluate as _evaluate
+
+        if activation is not None:
+            _require("torch", "torchvision", extra="train")
+            said: object = _evaluate.activation(activation, annotations, out, phantom=phantom, progress=not quiet)
+        else:
+            said = _evaluate.evaluate(
+                annotations,
+                out,
+                model=model,
+                phantom=phantom,
+                tuning=tune,
+                methods=method,
+                iou=iou,
+                progress=not quiet,
+            )
+        if not quiet:
+            print(said)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")], quiet: Quiet = False
 ) -> None:

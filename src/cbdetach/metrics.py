@@ -47,12 +47,10 @@ class Prediction:
     Attributes:
         labels: (Y, X) integer: 0 outside, 1..n inside the particles; a number may be absent.
         scores: (n,) of the particles 1..n, or None: ranked by area.
-        threshold: particles that score less count for AP alone.
     """
 
     labels: npt.NDArray[Any]
     scores: npt.NDArray[Any] | None = None
-    threshold: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,15 @@ class Comparison:
     iou: Floats  # (P, T)
     scores: Floats  # (P,)
     ignorable: Mask  # (P,): enough of it lies on ignore areas
-    counted: Mask  # (P,): scores at least the threshold of its `Prediction`
-    pixels: Counts  # of the counted
+    pixels: Counts
 
     def objects(self, iou: float = 0.5) -> tuple[Counts, int, Floats]:
         """Counts of objects matched at `iou`, predictions left out, and the IoUs of the matches (TP,)."""
-        row, column = match(self.iou[self.counted], iou)
-        left_out = int(np.count_nonzero(np.delete(self.ignorable[self.counted], row)))
-        tp, found = len(row), int(np.count_nonzero(self.counted))
-        counts = Counts(tp, found - tp - left_out, self.iou.shape[1] - tp)
-        return counts, left_out, self.iou[self.counted][row, column]
+        row, column = match(self.iou, iou)
+        left_out = int(np.count_nonzero(np.delete(self.ignorable, row)))
+        tp = len(row)
+        counts = Counts(tp, self.iou.shape[0] - tp - left_out, self.iou.shape[1] - tp)
+        return counts, left_out, self.iou[row, column]
 
 
 def compare(predicted: Prediction, truth: LabelledSlice) -> Comparison:
@@ -120,27 +117,22 @@ def compare(predicted: Prediction, truth: LabelledSlice) -> Comparison:
         )
     else:
         scores = np.asarray(predicted.scores, np.float64)[labels - 1]
-    counted = scores >= predicted.threshold
     within = vk.overlap_counts(predicted.labels, ignore.astype(np.uint8))
     on_ignore = np.zeros(len(labels), np.int64)
     on_ignore[np.searchsorted(labels, within.ids_a)] = within.count
     ignorable = 100 * on_ignore >= IGNORED_PERCENT * size
 
-    def among(chosen: Mask) -> Mask:
-        table = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
-        table[labels[chosen]] = True
-        chosen_pixels: Mask = table[predicted.labels]
-        return chosen_pixels
-
-    particle, found = truth.labels > 0, among(counted)
-    seen = particle | ~(ignore | among(counted & ignorable))
+    beside = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
+    beside[labels[ignorable]] = True
+    particle, found = truth.labels > 0, predicted.labels > 0
+    seen = particle | ~(ignore | beside[predicted.labels])
     pixels = Counts(
         tp=int(np.count_nonzero(found & particle)),
         fp=int(np.count_nonzero(found & ~particle & seen)),
         fn=int(np.count_nonzero(particle & ~found)),
         tn=int(np.count_nonzero(~particle & ~found & seen)),
     )
-    return Comparison(1 - vk.overlap_cost(overlap), scores, ignorable, counted, pixels)
+    return Comparison(1 - vk.overlap_cost(overlap), scores, ignorable, pixels)
 
 
 def match(iou: Floats, threshold: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

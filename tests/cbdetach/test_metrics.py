@@ -42,7 +42,7 @@ def scene(seed: int, side: int = 40) -> tuple[Prediction, LabelledSlice]:
             found[y + dy : y + dy + size, x : x + size + dx] = n if rng.random() < 0.8 else rng.integers(1, 15)
     ignore = np.zeros((side, side), np.bool_)
     ignore[: int(rng.integers(0, 20)), : side // 2] = True
-    return Prediction(found, rng.random(14).round(1), 0.3), truth(true, ignore)
+    return Prediction(found, rng.random(14).round(1)), truth(true, ignore)
 
 
 # ---- slow and obvious ------------------------------------------------------------------------------------------------
@@ -64,9 +64,7 @@ def slow_left_out(p: Prediction, t: LabelledSlice) -> set[int]:
 
 def slow_objects(p: Prediction, t: LabelledSlice, threshold: float) -> tuple[int, int, int, float]:
     """TP, FP, FN and the sum of IoUs: the best of all ways to give particles to predictions."""
-    assert p.scores is not None
-    found = {n: at for n, at in pixels_of(p.labels).items() if p.scores[n - 1] >= p.threshold}
-    true = pixels_of(t.labels)
+    found, true = pixels_of(p.labels), pixels_of(t.labels)
     best: tuple[int, float, list[int]] = (0, 0.0, [])
     names = list(found)
     for chosen in permutations([*true, *[0] * len(names)][: len(names) + len(true)], len(names)):
@@ -206,16 +204,6 @@ def test_average_precision_ranks_all_images_together() -> None:
     assert average_precision([compare(Prediction(np.zeros((1, 6), int)), right)])[0] == 0
 
 
-def test_a_threshold_leaves_weak_predictions_to_the_ranking() -> None:
-    true, found = line((1, 4), (2, 4), (0, 4)), line((1, 4), (2, 4), (3, 4))
-    scores = np.array([0.9, 0.4, 0.2])
-    every = compare(Prediction(found, scores), truth(true))
-    strong = compare(Prediction(found, scores, 0.5), truth(true))
-    assert (every.objects()[0], strong.objects()[0]) == (Counts(2, 1, 0), Counts(1, 0, 1))
-    assert (every.pixels, strong.pixels) == (Counts(8, 4, 0, 0), Counts(4, 0, 4, 4))
-    assert average_precision([every]).tolist() == average_precision([strong]).tolist() == [1] * 10
-
-
 def test_scores_must_be_one_for_each_label() -> None:
     true = truth(line((1, 4)))
     with pytest.raises(ValueError, match="scores: must be one number for each of the labels 1 to 2; got 1, 0 of them"):
@@ -244,7 +232,7 @@ def test_objects_as_by_trying_all_matchings(seed: int, threshold: float) -> None
     rng = np.random.default_rng(seed)
     true, found = (np.kron(rng.integers(0, 5, (3, 4)), np.ones((4, 4), int)) for _ in range(2))
     found = np.where(rng.random(found.shape) < 0.6, true, found)
-    p, t = Prediction(found, rng.random(4), 0.2), truth(true, rng.random(true.shape) < 0.2)
+    p, t = Prediction(found), truth(true, rng.random(true.shape) < 0.2)
     objects, _, iou = compare(p, t).objects(threshold)
     tp, fp, fn, total = slow_objects(p, t, threshold)
     assert (objects, iou.sum()) == (Counts(tp, fp, fn), pytest.approx(total))
@@ -260,9 +248,8 @@ def test_average_precision_as_by_loops() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_pixels_as_by_masks(seed: int) -> None:
     p, t = scene(seed)
-    assert p.scores is not None
     assert t.ignore is not None
-    kept = np.isin(p.labels, 1 + np.flatnonzero(p.scores >= p.threshold))
+    kept = p.labels > 0
     out = (t.labels == 0) & (t.ignore | (kept & np.isin(p.labels, list(slow_left_out(p, t)))))
     a, b = kept[~out], t.labels[~out] > 0
     assert compare(p, t).pixels == Counts(*(int(x.sum()) for x in (a & b, a & ~b, ~a & b, ~a & ~b)))
@@ -281,8 +268,8 @@ def test_numbering_and_flips_do_not_matter(seed: int) -> None:
     new, back = np.append(0, 1 + rng.permutation(14)), np.append(0, 3 + rng.permutation(9))
     scores = np.zeros(14)
     scores[new[1:] - 1] = p.scores
-    renumbered = compare(Prediction(new[p.labels], scores, p.threshold), truth(back[t.labels], t.ignore))
-    flipped = compare(Prediction(p.labels[::-1].T, p.scores, p.threshold), truth(t.labels[::-1].T, t.ignore[::-1].T))
+    renumbered = compare(Prediction(new[p.labels], scores), truth(back[t.labels], t.ignore))
+    flipped = compare(Prediction(p.labels[::-1].T, p.scores), truth(t.labels[::-1].T, t.ignore[::-1].T))
     for other in (renumbered, flipped):
         assert other.pixels == c.pixels
         assert other.objects()[:2] == c.objects()[:2]

@@ -61,7 +61,7 @@ def write_report(run: ReportInput) -> Path:
     from cbdetach.report import html
     from cbdetach.store import whole_file
 
-    with _plain_style():
+    with plain_style():
         page = html.build(run, summarise(run.table))
     path = run.out / "report.html"
     with whole_file(path) as temporary:
@@ -70,7 +70,7 @@ def write_report(run: ReportInput) -> Path:
 
 
 @contextmanager
-def _plain_style() -> Iterator[None]:
+def plain_style() -> Iterator[None]:
     """Our look whatever the user's matplotlibrc says; restored afterwards."""
     import matplotlib
 
