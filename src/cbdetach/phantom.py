@@ -1333,6 +1333,9 @@ def _relax(centre: Array, box: Array, shapes: _Shapes, *, overlap: float, closed
     from scipy.spatial import cKDTree
 
     n, typical = len(centre), float(np.median(shapes.radius))
+    shapes = replace(
+        shapes, lump_wave=shapes.lump_wave[:, :0], lump_phase=shapes.lump_phase[:, :0]
+    )  # too fine to matter
     swelling = max(0.0, np.cbrt(0.6 * np.prod(box) / (4 / 3 * pi * (shapes.radius**3).sum())) - 1)
     reach = 2.5 * float(shapes.radius.max())
     torus = np.maximum(box, 2 * reach)

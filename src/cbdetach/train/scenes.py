@@ -100,31 +100,31 @@ def _electrode(rng: np.random.Generator, near: bool, count: int, side: int) -> t
         "diameter_sigma": sigma,
         "small_share": small_share,
         "small_size": small_size,
-        "active_fraction": _uniform(rng, near, (0.25, 0.6), (0.4, 0.6)),
+        "active_fraction": _uniform(rng, near, (0.25, 0.58), (0.36, 0.56)),
         "overlap": rng.uniform(0.0, 0.08),
-        "elongation": _uniform(rng, near, (0.02, 0.3), (0.12, 0.24)),
-        "roughness": _uniform(rng, near, (0.0, 0.06), (0.015, 0.045)),
-        "lumps": _some(rng, 0.6, 0.0, 0.025),
-        "coating_thickness_um": typical * rng.uniform(0.05, 0.4),
+        "elongation": _uniform(rng, near, (0.02, 0.2), (0.08, 0.16)),
+        "roughness": _uniform(rng, near, (0.0, 0.05), (0.01, 0.04)),
+        "lumps": _some(rng, 0.6, 0.0, 0.018),
+        "coating_thickness_um": typical * rng.uniform(0.05, 0.5),
         "covered_fraction": covered,
         "covered_fraction_sd": 0.8 * (covered * (1 - covered)) ** 0.5 * rng.uniform(0.1, 0.9),
         "patches": int(rng.integers(1, 6)),
         "network_share": 0.0,
         "collector_um": (side - height) * bottom if crossed else 0.0,
         "separator_um": (side - height) * (1 - bottom) if crossed else 0.0,
-        "crack_share": _some(rng, 1.0 if near else 0.85, 0.3 if near else 0.1, 1.0),
-        "crack_width_um": typical * _between(rng, 0.025, 0.08),
+        "crack_share": _some(rng, 1.0 if near else 0.85, 0.3 if near else 0.1, 0.9),
+        "crack_width_um": typical * _between(rng, 0.02, 0.06),
         "crack_width_sd": rng.uniform(0.0, 0.7),
         "star_share": rng.uniform(0.2, 1.0),
-        "shattered_share": _some(rng, 0.6, 0.02, 0.25),
+        "shattered_share": _some(rng, 0.7, 0.02, 0.12 if near else 0.3),
         "shards": int(rng.integers(6, 22)),
         "pore_share": _some(rng, 1.0 if near else 0.8, 0.6 if near else 0.1, 1.0),
-        "pore_size": _uniform(rng, near, (0.12, 0.55), (0.25, 0.5)),
-        "pore_size_sd": rng.uniform(0.0, 0.5),
+        "pore_size": _uniform(rng, near, (0.12, 0.45), (0.18, 0.34)),
+        "pore_size_sd": rng.uniform(0.1, 0.5),
         "pore_raggedness": _uniform(rng, near, (0.2, 1.0), (0.4, 1.0)),
         "debris": _some(rng, 0.6, 0.002, 0.02),
         "grey_void": 0.0,
-        "grey_cbd": 65535 * _uniform(rng, near, (0.0, 0.45), (0.05, 0.3)),
+        "grey_cbd": 65535 * _uniform(rng, near, (0.0, 0.45), (0.03, 0.22)),
         "grey_active": 65535.0,
         "grey_collector": 65535 * rng.uniform(0.0, 0.6),
         "grey_separator": 65535 * rng.uniform(0.0, 0.4),
@@ -157,6 +157,7 @@ class _Look:
     rings: float
     shading: float
     hole: float
+    hole_blur: float
     field: float
     low: float
     contrast: float
@@ -175,7 +176,7 @@ def _look(rng: np.random.Generator, near: bool, phantom: Phantom) -> _Look:
         texture=_uniform(rng, near, (0.0, 0.18), (0.06, 0.18)),
         texture_length=_between(rng, 0.7, 4.0),
         mottle=_uniform(rng, near, (0.0, 0.2), (0.06, 0.16)),
-        mottle_length=_between(rng, 1.5, 12.0),
+        mottle_length=_between(rng, 2.5 if near else 1.5, 12.0),
         noise=_between(rng, 0.06 if near else 0.01, 0.2 if near else 0.28),
         noise_length=rng.uniform(0.0, 1.3),
         noise_wide=rng.uniform(0.0, 0.6),
@@ -184,7 +185,8 @@ def _look(rng: np.random.Generator, near: bool, phantom: Phantom) -> _Look:
         streak_angle=rng.uniform(0, pi),
         rings=_some(rng, 0.4, 0.0, 0.06),
         shading=_some(rng, 0.6, 0.0, 0.25),
-        hole=rng.uniform(0.5, 1.0),
+        hole=rng.uniform(0.55, 1.0),
+        hole_blur=rng.uniform(0.0, 1.0) * typical / 32,
         field=_some(rng, 0.15, 0.3, 0.5),
         low=rng.uniform(0.02, 0.95 - contrast),
         contrast=contrast,
@@ -199,7 +201,7 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     s = phantom.settings
     scale = np.float32(1 / s.grey_active)
     shape = section.labels.shape
-    solid = section.particle * (1 - look.hole * section.dark)
+    solid = section.particle * (1 - look.hole * gaussian_filter(section.dark, look.hole_blur))
     outside = (1 - section.particle) * (1 - section.debris)
     texture = _field(rng, shape, look.texture_length) + 0.7 * _field(rng, shape, 3 * look.texture_length)
     mottle = _field(rng, shape, look.mottle_length) + 0.7 * _field(rng, shape, 4 * look.mottle_length)
