@@ -234,11 +234,12 @@ def _epoch(
     """One epoch: the mean of each loss, and the learning rate at its end."""
     totals: dict[str, float] = {}
     model.train()
+    taught = ("boxes", "labels", "masks", *(("ignore",) if settings.data.ignore else ()))
     title = f"epoch {epoch + 1}/{settings.epochs}"
     for _ in tqdm(range(steps), desc=title, disable=not progress, leave=False, mininterval=2):
         batch = next(batches)
         images = [image.to(device) for image, _ in batch]
-        targets = [{name: t[name].to(device) for name in ("boxes", "labels", "masks")} for _, t in batch]
+        targets = [{name: t[name].to(device) for name in taught} for _, t in batch]
         losses: dict[str, Tensor] = model(images, targets)
         loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(float(loss.detach())):
@@ -264,7 +265,9 @@ def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[Labelled
     held_out: list[LabelledSlice] = []
     if data.annotations:
         every = [piece for path in data.annotations for piece in annotations.read_annotations(Path(path))]
-        labelled, held_out = annotations.split(every, training=data.training, validation=data.validation, seed=settings.seed)
+        labelled, held_out = annotations.split(
+            every, training=data.training, validation=data.validation, seed=settings.seed
+        )
     elif not data.synthetic:
         raise InputError("data.annotations: must name labelled slices where data.synthetic is false; got none.")
     scenes = Scenes(out, count=data.slices_per_scene, side=data.side) if data.synthetic else None

@@ -23,6 +23,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -30,6 +32,8 @@ from cbdetach.config import Section
 
 CLASSES = 2
 """Background and particle."""
+IGNORED = 0.3
+"""Share of a box on ignored area from which it is neither right nor wrong, as in the evaluation."""
 MASK = 28
 """Pixels of a mask's edge."""
 STRIDE = 32
@@ -130,7 +134,51 @@ def build(settings: NetworkSettings | None = None) -> MaskRCNN:
         mask_predictor=MaskRCNNPredictor(s.mask_channels, s.mask_channels, CLASSES),
     )
     model.transform = Prepared()
+    # torchvision builds these two itself: they only learn to leave out what a target marks as `ignore`
+    model.rpn.__class__ = _Proposals
+    model.roi_heads.__class__ = _Heads
     return model
+
+
+class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """Anchors on ignored areas are neither particle nor background."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & _ignored(anchor, target)] = -1
+        return labels, boxes
+
+
+class _Heads(RoIHeads):  # type: ignore[misc]
+    """Candidates on ignored areas are neither particle nor background."""
+
+    def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]]) -> Any:
+        self.targets = targets
+        return super().select_training_samples(proposals, targets)
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        for label, boxes, target in zip(labels, proposals, self.targets, strict=True):
+            label[(label == 0) & _ignored(boxes, target)] = -1
+        return matched, labels
+
+
+def _ignored(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """Which boxes (n, 4) have at least `IGNORED` of their area on the target's `ignore` (H, W), if it has one."""
+    if "ignore" not in target:
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    height, width = target["ignore"].shape
+    sums = torch.zeros(height + 1, width + 1, device=boxes.device)
+    sums[1:, 1:] = target["ignore"].float().cumsum(0).cumsum(1)
+    x0, x1 = boxes[:, [0, 2]].round().long().clamp(0, width).unbind(1)
+    y0, y1 = boxes[:, [1, 3]].round().long().clamp(0, height).unbind(1)
+    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return inside >= IGNORED * ((x1 - x0) * (y1 - y0)).clamp(min=1)
 
 
 def _pool(levels: list[str], size: int) -> MultiScaleRoIAlign:

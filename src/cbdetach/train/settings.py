@@ -29,6 +29,8 @@ class Data(Section):
     slices_per_scene: int = Field(default=8, ge=1)
     side: int = Field(default=448, ge=64)
     """Pixels of a synthetic slice's edge."""
+    ignore: bool = True
+    """Areas that the labels mark as `ignore` teach neither particle nor background; else they are background."""
     synthetic: bool = True
     """False: only the labels that are given."""
 
