@@ -44,7 +44,7 @@ def slices_of_scene(seed: int, *, count: int = 8, side: int = 448) -> list[Label
     Raises InputError for a negative seed, count below 1 or side below 64.
     """
     for name, value, least in (("seed", seed, 0), ("count", count, 1), ("side", side, 64)):
-        if value < least:
+        if not isinstance(value, int) or value < least:
             raise InputError(f"{name}: must be an integer of at least {least}; got {value}.")
     rng = np.random.default_rng([seed, 0])
     near = rng.random() < NEAR_SHARE
@@ -83,7 +83,7 @@ def _electrode(rng: np.random.Generator, near: bool, count: int, side: int) -> t
     """Axis of the slices, distance between them, settings of the phantom."""
     typical = _between(rng, *DIAMETERS)
     mixed = rng.random() < 0.2
-    sigma = rng.uniform(0.1, 0.2) if mixed else _uniform(rng, near, (0.1, 0.4), (0.1, 0.25))
+    sigma = rng.uniform(0.1, 0.2) if mixed else _uniform(rng, near, (0.05, 0.4), (0.05, 0.25))
     small_share, small_size = (rng.uniform(0.15, 0.5), rng.uniform(0.4, 0.65)) if mixed else (0.0, 0.5)
     # the median of section diameters, weighted by area, of balls: 0.938 of the diameter, and large ones weigh more
     median = max(typical / (0.938 * exp(3 * sigma**2)), 9.0) * (1 + 0.6 * small_share)
@@ -118,8 +118,8 @@ def _electrode(rng: np.random.Generator, near: bool, count: int, side: int) -> t
         "star_share": rng.uniform(0.2, 1.0),
         "shattered_share": _some(rng, 0.7, 0.02, 0.12 if near else 0.3),
         "shards": int(rng.integers(6, 22)),
-        "pore_share": _some(rng, 1.0 if near else 0.8, 0.6 if near else 0.1, 1.0),
-        "pore_size": _uniform(rng, near, (0.12, 0.45), (0.18, 0.34)),
+        "pore_share": _some(rng, 1.0 if near else 0.8, 0.7 if near else 0.1, 1.0),
+        "pore_size": _uniform(rng, near, (0.12, 0.45), (0.18, 0.38)),
         "pore_size_sd": rng.uniform(0.1, 0.5),
         "pore_raggedness": _uniform(rng, near, (0.2, 1.0), (0.4, 1.0)),
         "debris": _some(rng, 0.6, 0.002, 0.02),
