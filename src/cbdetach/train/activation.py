@@ -189,7 +189,8 @@ def draw(pictures: Sequence[tuple[LabelledSlice, npt.NDArray[Any]]]) -> Figure:
     from cbdetach.report import style
     from cbdetach.report.drawing import colour_map, colourbar, new_figure
 
-    figure = new_figure((3.6 * len(pictures) + 0.6, 7.4))
+    rows, columns = np.max([s.image.shape for s, _ in pictures], axis=0)
+    figure = new_figure((3.6 * len(pictures) + 0.8, 2 * 3.6 * min(max(rows / columns, 0.3), 2.0) + 0.3))
     axes = figure.subplots(2, len(pictures), squeeze=False)
     norm = Normalize(-1.5, 3)
     for k, (s, response) in enumerate(pictures):
@@ -199,7 +200,7 @@ def draw(pictures: Sequence[tuple[LabelledSlice, npt.NDArray[Any]]]) -> Figure:
         axes[0, k].set_title(s.name)
     for ax in axes.ravel():
         ax.set_axis_off()
-    place = {"ax": axes[1].tolist(), "shrink": 0.7}
+    place = {"ax": axes.ravel().tolist(), "shrink": 0.4, "anchor": (0.0, 0.1)}
     colourbar(figure, colour_map(style.LENGTH_MAP), norm, "response, standard deviations", **place)
     return figure
 
