@@ -30,6 +30,8 @@ SMALLEST_DIAMETER = 5.0
 """Pixels: sections of a smaller equivalent diameter are ignored."""
 LEAST_SHARE = 0.45
 """Sections that keep less than this part of their contrast, being cut near a pole, are ignored."""
+GHOST_SHARE = 0.3
+"""What shines through from beside the plane with more than this part of its contrast is ignored."""
 DIAMETERS = (20.0, 52.0)
 """Pixels: range of the area-weighted median diameter of a scene's sections (nominal: 32)."""
 NEAR_SHARE = 0.5
@@ -276,6 +278,8 @@ def _outlined(section: Section, clear: Array, off: Array) -> tuple[Array, Array]
 
     labels = section.labels.copy()
     ignore = (section.phases == ACTIVE) & (labels == 0)  # debris
+    # particles just above or below the plane that shine through
+    ignore |= (clear > GHOST_SHARE) & ~ndimage.binary_dilation(labels > 0, iterations=3)
     labels[off] = 0
     smallest = pi / 4 * SMALLEST_DIAMETER**2
     boxes: list[Any] = ndimage.find_objects(labels)
