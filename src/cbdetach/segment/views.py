@@ -9,7 +9,8 @@ above the other. Slices along another axis cut the same place across. So three l
 3. *Merge* (average linkage): the two clusters whose voxels agree most on the average, over all pairs of voxels, become
    one, as long as the average is above 0. So particles are one where two of three views say so. The average over
    volumes, not over the contact: a sliver between two outlines that differ by a voxel has no say in whether the
-   particles behind it are one, though it touches both all along.
+   particles behind it are one, though it touches both all along. (Where all three cut one particle, far apart, it is
+   left in two.)
 4. Supervoxels that are less than `SMALL` of every object they belong to are such slivers: they do not take part in 3,
    and join the cluster that they agree with most.
 
@@ -137,7 +138,7 @@ def _clusters(triples: Ints, size: Ints) -> Ints:
     for i in np.flatnonzero(~large).tolist():
         sliver = Cluster([i], dict.fromkeys(_objects(triples[i].tolist()), 1), 1)
         near = sorted({number for part in sliver.volume for number in of[part]})
-        cluster[i] = max(near, key=lambda number: (sliver.agreement(found[number - 1]), -number))
+        cluster[i] = max(near, key=lambda number: (sliver.agreement(found[number - 1]), found[number - 1].size))
     return cluster
 
 
@@ -170,7 +171,7 @@ class Cluster:
 
 
 def _linked(supervoxels: list[tuple[int, list[Object], int]]) -> list[Cluster]:
-    """Average linkage, the best pair first; ties by the order in which clusters were made."""
+    """Average linkage, the best pair first; of equally good ones the larger."""
     clusters: dict[int, Cluster] = {
         k: Cluster([i], dict.fromkeys(parts, n), n) for k, (i, parts, n) in enumerate(supervoxels)
     }
@@ -178,19 +179,20 @@ def _linked(supervoxels: list[tuple[int, list[Object], int]]) -> list[Cluster]:
     for k, cluster in clusters.items():
         for part in cluster.volume:
             of[part].add(k)
-    heap: list[tuple[float, int, int]] = []
+    heap: list[tuple[float, int, int, int]] = []
 
     def compare(k: int, others: Iterable[int]) -> None:
         for other in others:
             vote = clusters[k].agreement(clusters[other])
             if vote > 0:
-                heapq.heappush(heap, (-vote, min(k, other), max(k, other)))
+                volume = clusters[k].size * clusters[other].size
+                heapq.heappush(heap, (-vote, -volume, min(k, other), max(k, other)))
 
     for k, cluster in clusters.items():
         compare(k, sorted({other for part in cluster.volume for other in of[part] if other < k}))
     made = len(clusters)
     while heap:
-        _, a, b = heapq.heappop(heap)
+        *_, a, b = heapq.heappop(heap)
         if a not in clusters or b not in clusters:
             continue
         new = clusters[a].joined(clusters[b])
