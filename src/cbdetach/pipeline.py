@@ -188,6 +188,7 @@ def segment_stage(job: Job) -> dict[str, Any]:
 
     work = window if wanted.segmenter == "watershed" else slices if wanted.views == "z" else views
     job.each_slab("segment", work)
+    vars(job).pop("network", None)  # its memory is needed no longer
     shares = job.tables("segment", "table/counts")
     counts = {name: sum(int(share[name]) for share in shares) for name in shares[0]}
     return {"segmenter": wanted.segmenter, "views": wanted.views, **used, "counts": counts, "warnings": []}

@@ -48,6 +48,21 @@ def test_disk_and_time_grow_with_the_volume_alone() -> None:
     assert need(grey=False).disk == one.disk
 
 
+def test_slice_by_slice_needs_no_windows_and_the_network_has_its_own_needs() -> None:
+    shape, halos = (1000, 200, 200), {"segment": 200}
+    windows = estimate(shape, 64, halos, grey=True)
+    slices = estimate(shape, 64, halos, grey=True, views=1)
+    network = estimate(shape, 64, halos, grey=True, views=1, network=True)
+    assert (windows.stage, slices.stage, network.stage) == ("segment", "detachment", "segment")
+    assert slices.memory < windows.memory
+    assert slices.seconds == windows.seconds < network.seconds
+    fused = estimate(shape, 64, {"segment": 32}, grey=True, views=3, network=True)
+    assert fused.seconds - windows.seconds == pytest.approx(3 * (64 + 2 * 32) / 64 * (network.seconds - slices.seconds))
+    assert fused.memory > network.memory
+    large = estimate(shape, 64, halos, grey=True, views=1, network=True, zoom=0.5)
+    assert large.seconds - slices.seconds == pytest.approx((network.seconds - slices.seconds) / 4)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (3600, "60 min"), (9000, "2.5 h")]
 )
