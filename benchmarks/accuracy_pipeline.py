@@ -1,8 +1,9 @@
 """Accuracy of a whole run against phantoms: particles found, diameters, detachment, by thickness of the carbon/binder.
 
-``python -m benchmarks.accuracy_pipeline [size]`` prints the table (256: about ten minutes on two cores). The phantoms
-differ in nothing but the thickness of the coating, in widths (FWHM) of the blur; the last row is segmented slice by
-slice.
+``python -m benchmarks.accuracy_pipeline [size [segmenter ...]]`` prints the table (256: about ten minutes on two cores
+for the watershed). The phantoms differ in nothing but the thickness of the coating, in widths (FWHM) of the blur. A
+segmenter is ``watershed``, ``watershed2d`` or ``maskrcnn``, the latter two also as ``maskrcnn:zyx`` for three views;
+``maskrcnn=model.onnx`` takes another model. Where segmenters are named, only they are run, on the thickest coating.
 """
 
 from __future__ import annotations
@@ -21,31 +22,41 @@ CASES = ((3.0, "watershed"), (2.0, "watershed"), (1.0, "watershed"), (0.5, "wate
 """Coating thickness in widths of the blur, and segmenter."""
 
 
-def measure(
-    size: int, widths: float, segmenter: str, folder: Path, seed: int = 0
-) -> tuple[Agreement, dict[str, float]]:
-    """Run the driver on one phantom; the agreement with its truth, and the seconds of each stage."""
+def measure(size: int, widths: float, how: str, folder: Path, seed: int = 0) -> tuple[Agreement, dict[str, float]]:
+    """Run the driver on one phantom; the agreement with its truth, and the seconds of each stage.
+
+    `how` : ``segmenter[=model][:views]``.
+    """
+    named, _, views = how.partition(":")
+    segmenter, _, model = named.partition("=")
     blur = PhantomSettings().blur_fwhm_um
     phantom = Phantom(PhantomSettings(shape=(size, size, size), coating_thickness_um=widths * blur, seed=seed))
-    volume = folder / f"phantom_{widths:g}.h5"
+    volume = folder / f"phantom_{size}_{widths:g}_{seed}.h5"
     if not volume.exists():
         write_phantom(phantom, volume)
     with (
-        cbdetach.run(volume, folder / f"run_{widths:g}_{segmenter}", segmenter=segmenter) as run,
+        cbdetach.run(
+            volume,
+            folder / f"run_{size}_{widths:g}_{seed}_{segmenter}_{views or 'z'}",
+            segmenter=segmenter,
+            model=model or None,
+            views=views or None,
+        ) as run,
         h5py.File(volume, "r") as file,
     ):
         return agreement(run, phantom.truth, file["truth/labels"]), run.record["timings"]
 
 
 def main() -> None:
-    """Print the table; an optional argument is the edge of the phantoms in voxels."""
+    """Print the table; arguments as above."""
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    cases = [(CASES[0][0], how) for how in sys.argv[2:]] or CASES
     sys.stdout.write(
         "| carbon/binder, blur widths | segmenter | true uncut | found one to one | diameter | MAE | bias | r | run |\n"
         "|---|---|---|---|---|---|---|---|---|\n"
     )
     with tempfile.TemporaryDirectory() as name:
-        for widths, segmenter in CASES:
+        for widths, segmenter in cases:
             found, seconds = measure(size, widths, segmenter, Path(name))
             sys.stdout.write(
                 f"| {widths:g} | {segmenter} | {found.n_true} | {100 * found.n_matched / found.n_true:.1f} % "
