@@ -270,12 +270,15 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _metadata(found: Checkpoint, precision: str, score_threshold: float) -> dict[str, str]:
+    settings = found.settings.to_dict()
+    # the file is passed on: names of what was learnt from, not where it lay
+    settings["data"]["annotations"] = [Path(name).name for name in settings["data"]["annotations"]]
     record = {
-        "settings": found.settings.to_dict(),
+        "settings": settings,
         "epochs": found.epoch,
         "seed": found.settings.seed,
         "hours": round(found.seconds / 3600, 2),
-        "data": found.settings.data.model_dump(mode="json"),
+        "data": settings["data"],
         "last_epoch": found.history[-1] if found.history else {},
     }
     return {

@@ -31,7 +31,7 @@ from cbdetach.segment.model_file import FORMAT, model_digest, with_digest  # noq
 from cbdetach.train import export, loop, samples  # noqa: E402
 from cbdetach.train.detector import Detector, SmallMasks  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
-from cbdetach.train.settings import TrainSettings  # noqa: E402
+from cbdetach.train.settings import Data, TrainSettings  # noqa: E402
 
 SMALL = NetworkSettings(
     stages=2,
@@ -112,7 +112,7 @@ def graph() -> Any:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("training") / "best.pt"
-    settings = TrainSettings(network=SMALL, seed=3)
+    settings = TrainSettings(network=SMALL, seed=3, data=Data(annotations=("somewhere/private/mine.json",)))
     torch.save(
         {
             "format": loop.FORMAT,
@@ -229,7 +229,8 @@ def test_metadata_and_check_sum(checkpoint: Path, tmp_path: Path, quick: None) -
     assert entries["precision"] == "fp32"
     assert entries["created"].endswith("+00:00")
     record = json.loads(entries["training"])
-    assert record["settings"] == TrainSettings(network=SMALL, seed=3).to_dict()
+    assert record["settings"] == TrainSettings(network=SMALL, seed=3, data=Data(annotations=("mine.json",))).to_dict()
+    assert record["data"]["annotations"] == ["mine.json"]
     assert (record["epochs"], record["seed"], record["hours"]) == (7, 3, 1.5)
     assert record["last_epoch"] == {"epoch": 7.0, "f1": 0.9}
 
