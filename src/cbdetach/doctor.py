@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach import __version__
+from cbdetach.errors import InputError
 from cbdetach.estimate import available_memory
 
 LIBRARIES = (
@@ -30,9 +31,6 @@ LIBRARIES = (
     "onnxruntime",
 )
 
-PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-"""Of ONNX Runtime, fastest first. Wheels name others too, such as services to call over the net."""
-
 
 def examine() -> str:
     """A few lines for people; the last says whether a kernel gives the right answer here."""
@@ -43,6 +41,7 @@ def examine() -> str:
         f"memory free: {_memory()}",
         f"compiled kernels are {_cache()}",
         f"inference: {_providers()}",
+        f"model: {_model()}",
         f"GPU arrays: {_gpu()}",
         f"kernels: {_kernel()}",
     ]
@@ -86,16 +85,38 @@ def _cache() -> str:
 
 
 def _providers() -> str:
+    """Which provider will run the network, and why not a faster one."""
+    from cbdetach.segment import maskrcnn
+
     try:
-        import onnxruntime
-    except ImportError:
-        return "onnxruntime is missing: pip install 'cbdetach[cpu]'"
-    available = onnxruntime.get_available_providers()
-    best = next((p for p in PROVIDERS if p in available), None)
+        why = {name: maskrcnn.why_not(name) for name in maskrcnn.PROVIDERS}
+        if maskrcnn.shipped_model().is_file() and not why["cuda"]:
+            why["cuda"] = maskrcnn.load_model().why  # only a session tells whether it starts
+    except InputError as error:
+        return str(error)
+    best = next((name for name in maskrcnn.AUTOMATIC if not why[name]), None)
     if best is None:
-        return f"none of {', '.join(PROVIDERS)} is in this wheel of onnxruntime"
-    faster = "" if best != PROVIDERS[-1] else "; no GPU provider in this wheel (pip install 'cbdetach[gpu]')"
-    return f"{best}{faster}"
+        return why["cpu"]
+    faster = maskrcnn.AUTOMATIC[: maskrcnn.AUTOMATIC.index(best)]
+    tensorrt = why["tensorrt"] or "can be asked for, but is not faster for this network."
+    lines = [f"{maskrcnn.PROVIDERS[best]}", *(f"not {name}: {why[name]}" for name in faster), f"TensorRT: {tensorrt}"]
+    return "; ".join(line.rstrip(".") for line in lines)
+
+
+def _model() -> str:
+    """Which model ships, and whether it is whole."""
+    from cbdetach.segment import maskrcnn
+
+    path = maskrcnn.shipped_model()
+    if not path.is_file():
+        return "none in this copy of cbdetach; give one with --model"
+    try:
+        about = maskrcnn.load_model(provider="cpu").metadata
+    except InputError as error:
+        return f"WRONG: {error}"
+    version, precision = (about.get(name, "unknown") for name in ("version", "precision"))
+    megabytes = path.stat().st_size / 1e6
+    return f"{path.name} of version {version}, {precision}, {megabytes:.1f} MB; its check sum is right"
 
 
 def _gpu() -> str:

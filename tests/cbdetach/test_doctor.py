@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.cbdetach.tiny_onnx import METADATA, blobs
 
 import cbdetach
 import voxkernels as vk
 from cbdetach import doctor
+from cbdetach.segment import maskrcnn
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +61,54 @@ def test_the_cache(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("providers", "best"),
+    ("why", "said"),
     [
-        (["AzureExecutionProvider", "CPUExecutionProvider"], "CPUExecutionProvider; no GPU provider in this wheel"),
-        (["CUDAExecutionProvider", "CPUExecutionProvider"], "CUDAExecutionProvider"),
-        (["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"], "TensorrtExecutionProvider"),
-        (["AzureExecutionProvider"], "none of TensorrtExecutionProvider, CUDAExecutionProvider, CPUExecutionProvider"),
+        (
+            {"cuda": "no wheel.", "tensorrt": "none."},
+            "CPUExecutionProvider; not cuda: no wheel; TensorRT: none",
+        ),
+        ({"tensorrt": "libnvinfer is missing."}, "CUDAExecutionProvider; TensorRT: libnvinfer is missing"),
+        ({}, "CUDAExecutionProvider; TensorRT: can be asked for, but is not faster for this network"),
+        ({"cuda": "no wheel.", "cpu": "no processor."}, "no processor."),
     ],
 )
-def test_the_fastest_provider_is_named(monkeypatch: pytest.MonkeyPatch, providers: list[str], best: str) -> None:
-    module = SimpleNamespace(get_available_providers=lambda: providers)
-    monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    assert doctor._providers().startswith(best)
-    assert ("pip install" in doctor._providers()) == best.startswith("CPU")
+def test_the_provider_is_named_and_why_none_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr(maskrcnn, "why_not", lambda name: why.get(name, ""))
+    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: tmp_path / "none.onnx")
+    assert doctor._providers() == said
+
+
+def test_a_gpu_that_does_not_start_with_the_model_is_not_promised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "particles.onnx"
+    path.write_bytes(blobs())
+    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: path)
+    monkeypatch.setattr(maskrcnn, "why_not", lambda name: "")
+    monkeypatch.setattr(maskrcnn, "_on_gpu", lambda *args: (args[-1], "there is no device."))
+    assert doctor._providers().startswith("CPUExecutionProvider; not cuda: there is no device; TensorRT: ")
+
+
+def test_this_installation_says_why_not_cuda(said: dict[str, str]) -> None:
+    assert said["inference"].startswith(("CUDAExecutionProvider; ", "CPUExecutionProvider; not cuda: "))
+    assert "TensorRT: " in said["inference"]
 
 
 def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert doctor._providers() == "onnxruntime is missing: pip install 'cbdetach[cpu]'"
+
+
+def test_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "particles.onnx"
+    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: path)
+    assert doctor._model() == "none in this copy of cbdetach; give one with --model"
+    path.write_bytes(blobs(metadata={**METADATA, "version": "1.2.3", "precision": "int8"}))
+    assert doctor._model() == "particles.onnx of version 1.2.3, int8, 0.0 MB; its check sum is right"
+    path.write_bytes(blobs().replace(b"fp32", b"fp16"))
+    assert doctor._model().startswith("WRONG: model: particles.onnx is damaged or was altered")
 
 
 def test_gpu_arrays(monkeypatch: pytest.MonkeyPatch) -> None:

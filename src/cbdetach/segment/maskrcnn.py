@@ -224,10 +224,13 @@ def _on_gpu(ort: Any, content: bytes, provider: str, otherwise: Any) -> tuple[An
     chain: list[Any] = [(PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}), PROVIDERS["cpu"]]
     if provider == "tensorrt":
         chain.insert(0, PROVIDERS["tensorrt"])
+    ort.set_default_logger_severity(4)  # what goes wrong is said below
     try:
         session = ort.InferenceSession(content, _options(ort, None), providers=chain, enable_fallback=0)
     except Exception as error:
         return otherwise, f"{PROVIDERS[provider]} does not start: {_first_line(error)}"
+    finally:
+        ort.set_default_logger_severity(2)
     if PROVIDERS[provider] not in session.get_providers():
         return otherwise, f"{PROVIDERS[provider]} does not start; is there a GPU, and is its driver new enough?"
     return session, ""
@@ -317,6 +320,11 @@ class Segmenter:
         self.batch = BATCH[self.model.provider] if batch is None else batch
         self.tile, self.overlap = tile, overlap
 
+    @property
+    def threshold(self) -> float:
+        """The score from which detections count, unless another is given."""
+        return self.model.threshold
+
     def detect(
         self,
         images: Iterable[npt.NDArray[Any]],
@@ -331,7 +339,7 @@ class Segmenter:
         images : (Y, X) each, any real type, finite; taken from the iterator in a thread, some slices ahead.
         levels : grey values of matrix and particles, the same for all slices of a volume. Default: each slice's own.
         diameter_px : typical diameter of the particles' sections (area-weighted median), pixels, or pixels along y and
-            x. Default: `typical_diameter` of each slice.
+            x. Default: `estimated_diameter` of each slice.
 
         Yields
         ------
@@ -364,7 +372,7 @@ class Segmenter:
         grey = _finite(image)
         scaled = normalise(grey, grey_levels(grey) if levels is None else levels)
         if diameters is None:
-            diameters = np.full(2, typical_diameter(grey))
+            diameters = np.full(2, estimated_diameter(grey))
         zoom = np.minimum(self.model.nominal / diameters, MAX_ZOOM)
         small = zoomed(scaled, _scaled(grey.shape, zoom.tolist()))
         return _Slice(grey.shape, small, tiles_of(small.shape, tile=self.tile, overlap=self.overlap))
@@ -373,15 +381,22 @@ class Segmenter:
         """Detections on each tile of each slice; tiles of one size go through the network together."""
         batch: list[npt.NDArray[np.float32]] = []
         owners: list[_Slice] = []
+
+        def run() -> Iterator[tuple[_Slice, Raw]]:
+            if batch:
+                yield from zip(owners, self.model(np.stack(batch)[:, None]), strict=True)
+            batch.clear()
+            owners.clear()
+
         for one in slices:
             for tile in one.tiles:
-                if len(batch) == self.batch or (batch and batch[0].shape != tile.size):
-                    yield from zip(owners, self.model(np.stack(batch)[:, None]), strict=True)
-                    batch, owners = [], []
+                if batch and batch[0].shape != tile.size:
+                    yield from run()
                 batch.append(pixels_of(one.image, tile))
                 owners.append(one)
-        if batch:
-            yield from zip(owners, self.model(np.stack(batch)[:, None]), strict=True)
+                if len(batch) == self.batch:
+                    yield from run()
+        yield from run()
 
     def label(
         self,
@@ -389,13 +404,15 @@ class Segmenter:
         *,
         levels: tuple[float, float] | None = None,
         diameter_px: float | tuple[float, float] | None = None,
-        score: float | None = None,
+        threshold: float | None = None,
         min_pixels: float = 1.0,
     ) -> tuple[Labels, Found]:
         """Particles of one slice; see `label_slices`."""
-        one = self.label_slices([image], levels=levels, diameter_px=diameter_px, score=score, min_pixels=min_pixels)
-        with contextlib.closing(one):
-            return next(one)
+        slices = self.label_slices(
+            [image], levels=levels, diameter_px=diameter_px, threshold=threshold, min_pixels=min_pixels
+        )
+        with contextlib.closing(slices):
+            return next(slices)
 
     def label_slices(
         self,
@@ -403,7 +420,7 @@ class Segmenter:
         *,
         levels: tuple[float, float] | None = None,
         diameter_px: float | tuple[float, float] | None = None,
-        score: float | None = None,
+        threshold: float | None = None,
         min_pixels: float = 1.0,
     ) -> Generator[tuple[Labels, Found]]:
         """Particles of each slice, in their order.
@@ -411,7 +428,7 @@ class Segmenter:
         Parameters
         ----------
         images, levels, diameter_px : see `detect`.
-        score : detections count from this score on. Default: the model's own.
+        threshold : detections count from this score on. Default: the model's own.
         min_pixels : smallest particle; one that the slice's edge cuts may be smaller.
 
         Yields
@@ -419,9 +436,9 @@ class Segmenter:
         labels (Y, X) int32: 0 and the particles 1..n, each one connected, filled region, in the order of their first
         pixel; and their scores and what became of the detections (`Found`).
         """
-        least = self.model.threshold if score is None else score
+        least = self.threshold if threshold is None else threshold
         if not 0 <= least <= 1:
-            raise InputError(f"score: must be between 0 and 1; got {least}.")
+            raise InputError(f"threshold: must be between 0 and 1; got {least}. It is a score.")
         return _labelled(self.detect(images, levels=levels, diameter_px=diameter_px), least, min_pixels)
 
 
@@ -442,7 +459,7 @@ def _labelled(slices: Generator[Detections], score: float, min_pixels: float) ->
             yield to_labels(detections.above(score), min_pixels=min_pixels)
 
 
-def typical_diameter(image: npt.NDArray[Any]) -> float:
+def estimated_diameter(image: npt.NDArray[Any]) -> float:
     """Area-weighted median diameter (pixels) of the sections on a grey slice, by a quick watershed.
 
     It may be wrong by a third, which the network tolerates. Without any section: a tenth of the shorter side.

@@ -111,13 +111,13 @@ def pixels_of(image: npt.NDArray[np.float32], tile: Tile) -> npt.NDArray[np.floa
     return np.pad(part, ((0, height - part.shape[0]), (0, width - part.shape[1])), mode="edge")
 
 
-def stitch(parts: Sequence[Raw], tiles: Sequence[Tile], shape: tuple[int, int]) -> tuple[Raw, int]:
+def stitch(parts: Sequence[Raw], tiles: Sequence[Tile], shape: tuple[int, int]) -> tuple[Raw, npt.NDArray[np.bool_]]:
     """What was found on each tile (in the tile's pixels) as detections of the slice, each particle once.
 
     Returns
     -------
     detections : in pixels of the slice, best score first; equal scores by y0, then x0 of the box.
-    pieces : how many of them are cut by a tile's border, because they are larger than the overlap.
+    pieces : (N,) bool, which of them are cut by a tile's border: their particles are larger than the overlap.
     """
     found = Raw(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     owner = np.repeat(np.arange(len(tiles)), [len(part.scores) for part in parts])
@@ -138,7 +138,7 @@ def stitch(parts: Sequence[Raw], tiles: Sequence[Tile], shape: tuple[int, int]) 
         taken = _once(found, owner, rank)
         found, rank = found.take(taken), rank[taken]
     best = np.lexsort((found.boxes[:, 0], found.boxes[:, 1], -found.scores))
-    return found.take(best), int(np.count_nonzero(rank == 2))
+    return found.take(best), rank[best] == 2
 
 
 _PER_TILE = ("start", "first", "last", "core")
