@@ -111,6 +111,10 @@ def build(settings: NetworkSettings | None = None) -> MaskRCNN:
             f"anchor_sizes: must be {s.stages + 1} groups, one for each of the {s.stages} stages and one for the level "
             f"above; got {len(s.anchor_sizes)}."
         )
+    if len({len(group) for group in s.anchor_sizes}) > 1:
+        raise ValueError(
+            f"anchor_sizes: must be groups of one length, as all levels share a head; got {s.anchor_sizes}."
+        )
     model = MaskRCNN(
         backbone,
         num_classes=None,

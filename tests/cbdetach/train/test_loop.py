@@ -227,6 +227,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         loop.train(tiny(data={**TINY["data"], "synthetic": False}), tmp_path / "t")
     with pytest.raises(ValueError, match=r"anchor_sizes: must be 4 groups.*got 1"):
         build(NetworkSettings(anchor_sizes=((8,),)))
+    with pytest.raises(ValueError, match="anchor_sizes: must be groups of one length"):
+        build(NetworkSettings(anchor_sizes=((8,), (16,), (32,), (64, 128))))
 
 
 def test_an_existing_training_is_kept(tmp_path: Path) -> None:
