@@ -234,12 +234,12 @@ def _epoch(
     """One epoch: the mean of each loss, and the learning rate at its end."""
     totals: dict[str, float] = {}
     model.train()
-    taught = ("boxes", "labels", "masks", *(("ignore",) if settings.data.ignore else ()))
+    names = ("boxes", "labels", "masks", *(("ignore",) if settings.data.ignore else ()))
     title = f"epoch {epoch + 1}/{settings.epochs}"
     for _ in tqdm(range(steps), desc=title, disable=not progress, leave=False, mininterval=2):
         batch = next(batches)
         images = [image.to(device) for image, _ in batch]
-        targets = [{name: t[name].to(device) for name in taught} for _, t in batch]
+        targets = [taught({name: t[name].to(device) for name in names}, settings.network.box_margin) for _, t in batch]
         losses: dict[str, Tensor] = model(images, targets)
         loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(float(loss.detach())):
@@ -256,6 +256,21 @@ def _epoch(
             totals[name] = totals.get(name, 0.0) + float(value.detach())
     means = {name: value / steps for name, value in totals.items()}
     return {"loss": sum(means.values()), **means, "rate": float(schedule.get_last_lr()[0])}
+
+
+def taught(target: dict[str, Tensor], margin: float) -> dict[str, Tensor]:
+    """A target as torchvision's losses have to be given it.
+
+    Boxes get a margin: where a predicted box is a little too small it would otherwise cut the mask, which makes masks
+    small on average. Masks are moved by half a pixel, as means of four: the loss samples them as if the centre of pixel
+    i were at i, boxes and inference have it at i + 1/2.
+    """
+    height, width = target["masks"].shape[-2:]
+    grown = target["boxes"] + target["boxes"].new_tensor([-margin, -margin, margin, margin])
+    limits = grown.new_tensor([width, height, width, height])
+    padded = torch.nn.functional.pad(target["masks"].float(), (1, 0, 1, 0))
+    masks = torch.nn.functional.avg_pool2d(padded[:, None], 2, stride=1)[:, 0] if len(padded) else target["masks"]
+    return {**target, "boxes": torch.minimum(grown.clamp(min=0), limits), "masks": masks}
 
 
 def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[LabelledSlice]]:

@@ -60,6 +60,8 @@ class NetworkSettings(Section):
     train_proposals: int = Field(default=800, ge=10)
     boxes_per_image: int = Field(default=192, ge=8)
     """Candidates that the box head learns from, per image; a quarter are particles, from which the mask head learns."""
+    box_margin: float = Field(default=1.5, ge=0)
+    """Pixels by which boxes are larger than their particles on each side, so that they cut no mask."""
     nms: float = Field(default=0.4, gt=0, lt=1)
     """IoU of boxes above which the lower score is dropped: touching round particles overlap by less."""
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
