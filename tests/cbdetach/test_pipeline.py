@@ -16,17 +16,20 @@ import pandas as pd
 import pytest
 import tifffile
 from scipy.ndimage import distance_transform_edt
+from tests.cbdetach.pretend import Pretender
 
 import cbdetach
-from cbdetach import pipeline, prepare, store, table
+from cbdetach import job, pipeline, prepare, store, table
 from cbdetach.codes import ACTIVE, CBD
-from cbdetach.demo import agreement, write_phantom
+from cbdetach.demo import agreement, match, write_phantom
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
+from cbdetach.segment import maskrcnn
 
 SIZE = 72
 SLAB = 12
+SLICES = 36
 
 
 @pytest.fixture(scope="session")
@@ -225,6 +228,169 @@ def test_crop_and_bin(volume: Path, tmp_path: Path) -> None:
     with cbdetach.run(volume, tmp_path / "out", crop="0:48,8:56,8:56", bin=2) as run:
         assert run.record["shape"] == [24, 24, 24]
         assert run.voxel_size == pytest.approx((0.4, 0.4, 0.4))
+
+
+# ---- the network ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def pretender(phantom: Phantom) -> Pretender:
+    made = phantom.volume()
+    return Pretender(made.grey, made.labels.astype(np.int32), miss=0.05, jitter=0.03)
+
+
+@pytest.fixture
+def network(pretender: Pretender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretender:
+    """A network that comes with cbdetach, and needs no ONNX Runtime."""
+    model = tmp_path / "particles.onnx"
+    model.write_bytes(b"weights")
+    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: model)
+    monkeypatch.setattr(maskrcnn, "Segmenter", lambda path: pretender)
+    monkeypatch.setattr(job, "find_spec", lambda name: name)
+    pretender.asked.clear()
+    return pretender
+
+
+def test_the_network_is_the_default_where_it_can_be(
+    network: Pretender, phantom: Phantom, volume: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with cbdetach.run(volume, out, slab=SLAB) as run, h5py.File(volume, "r") as file:
+        assert run.settings.segment.segmenter == "maskrcnn"
+        found = agreement(run, phantom.truth, file["truth/labels"])
+        assert found.n_matched >= 0.95 * found.n_true
+        assert found.detachment_mae < 0.03
+        scores = run.table["score"]
+        assert scores.notna().mean() > 0.9
+        assert scores.dropna().between(0.9, 1).all()
+        assert "score" not in run.record["empty_columns"]
+        said = run.record["segment"]
+        assert (said["segmenter"], said["views"], said["score"]) == ("maskrcnn", "z", 0.5)
+        assert said["counts"]["detections"] > said["counts"]["added"] > 0
+        assert {"contested_pixels", "duplicates"} <= set(said["counts"])
+        digest = hashlib.sha256(b"weights").hexdigest()
+        assert run.record["input"]["model"] == {"name": "particles.onnx", "sha256": digest}
+        true = run.table["equivalent_diameter_um"].median()
+        assert 0.7 * true < said["diameter_um"] < 1.2 * true
+        for asked in network.asked:
+            np.testing.assert_allclose(asked["diameter_px"], [said["diameter_um"] / 0.2] * 2)
+            assert asked["levels"] == tuple(said["grey_levels"])
+        assert len({tuple(asked["levels"]) for asked in network.asked}) == 1  # one scale for the whole volume
+        assert len(network.asked) == SIZE // SLAB
+    before = contents(out)
+    shutil.rmtree(out / "report")
+    (out / "segment" / "slab_00002.h5").write_bytes(b"")
+    (out / "link" / "slab_00001.h5").unlink()
+    network.asked.clear()
+    cbdetach.run(volume, out, slab=SLAB, resume=True)
+    assert contents(out) == before
+    assert len(network.asked) == 1
+    tmp_path.joinpath("particles.onnx").write_bytes(b"other weights")
+    with pytest.raises(InputError, match=r"--resume: .* holds a run with other input \(model.sha256\)"):
+        cbdetach.run(volume, out, slab=SLAB, resume=True)
+
+
+def segmented(volume: Path | npt.NDArray[Any], out: Path, **options: Any) -> tuple[dict[str, Any], npt.NDArray[Any]]:
+    """Result and labels of the stages up to `link`."""
+    config = options.pop("config", {})
+    settings = job.resolved_settings({"volume": volume}, {"segment": config}, slab=SLICES, **options)
+    with job.open_job(settings, out, {"volume": volume}, progress=False) as opened:
+        for name in ("survey", "phases", "segment", "link"):
+            opened.folder.write_result(name, pipeline.STAGES[name](opened))
+        return opened.result("segment"), opened.particles(0, opened.shape[0])
+
+
+def test_three_views_are_fused(network: Pretender, phantom: Phantom, volume: Path, tmp_path: Path) -> None:
+    said, labels = segmented(volume, tmp_path / "zyx", views="zyx", config={"halo": 12})
+    truth = phantom.volume().labels
+    assert said["views"] == "zyx"
+    assert len(network.asked) == 3 * SIZE // SLICES
+    uncut = phantom.truth.label[~phantom.truth.touches_border].to_numpy()
+    assert np.isin(uncut, match(labels, truth)[1]).mean() >= 0.95
+    _, single = segmented(volume, tmp_path / "z", views="z")
+    wrong, wrong_single = (np.count_nonzero((found > 0) != (truth > 0)) for found in (labels, single))
+    assert wrong < wrong_single
+    with h5py.File(tmp_path / "zyx" / "segment" / "slab_00001.h5") as file:
+        assert file["labels"].shape[0] == SLICES + 8  # and what it shares with its neighbour
+        assert np.nanmin(file["table/score"]) >= 0.9
+
+
+def test_the_watershed_can_be_fused_too(volume: Path, tmp_path: Path) -> None:
+    said, labels = segmented(volume, tmp_path / "out", segmenter="watershed2d", views="zyx", config={"halo": 12})
+    assert said == {"segmenter": "watershed2d", "views": "zyx", "counts": {}, "warnings": []}
+    assert labels.max() > 10
+
+
+def test_settings_of_the_network_reach_it(network: Pretender, volume: Path, tmp_path: Path) -> None:
+    said, labels = segmented(volume, tmp_path / "1", config={"diameter_um": 6.4, "score": 0.95, "add_missed": False})
+    assert (said["diameter_um"], said["score"], said["counts"]["added"]) == (6.4, 0.95, 0)
+    assert network.asked[0]["diameter_px"] == pytest.approx((32, 32))
+    assert network.asked[0]["threshold"] == 0.95
+    more, all_labels = segmented(volume, tmp_path / "2", config={"diameter_um": 6.4, "score": 0.95})
+    assert more["counts"]["added"] > 100
+    assert np.count_nonzero(all_labels) > 1.2 * np.count_nonzero(labels)
+    assert said["counts"]["detections"] == more["counts"]["detections"]
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"own")
+    settings = job.resolved_settings({"volume": volume}, None, model=own)
+    with job.open_job(settings, tmp_path / "3", {"volume": volume}, progress=False) as opened:
+        assert opened.model == own
+        assert opened.settings.segment.segmenter == "maskrcnn"
+
+
+def test_pixels_of_the_slices_need_not_be_square(pretender: Pretender, network: Pretender, tmp_path: Path) -> None:
+    segmented(pretender.grey[:30], tmp_path / "out", voxel_size=(0.4, 0.2, 0.2), views="zyx", config={"diameter_um": 4})
+    assert [asked["diameter_px"] for asked in network.asked[:3]] == [
+        pytest.approx((20, 20)),
+        pytest.approx((10, 20)),
+        pytest.approx((10, 20)),
+    ]
+
+
+def test_without_a_model_it_is_the_watershed(
+    network: Pretender, small: Any, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(**given: Any) -> str | None:
+        settings = job.resolved_settings(given, None, phase_values=given.get("phase_values"), voxel_size=0.2)
+        with job.open_job(settings, tmp_path / "none", given, progress=False) as opened:
+            return opened.settings.segment.segmenter
+
+    phases, options = small
+    assert chosen(volume=volume) == "maskrcnn"
+    assert chosen(phases=phases, phase_values=options["phase_values"]) == "watershed"
+    monkeypatch.setattr(job, "find_spec", lambda name: None)
+    assert chosen(volume=volume) == "watershed"
+    monkeypatch.setattr(job, "find_spec", lambda name: name)
+    (tmp_path / "particles.onnx").unlink()
+    assert chosen(volume=volume) == "watershed"
+
+
+def test_what_the_network_needs_is_said(network: Pretender, small: Any, volume: Path, tmp_path: Path) -> None:
+    phases, options = small
+    for given, message in (
+        (
+            {"volume": volume, "segmenter": "watershed", "model": "m.onnx"},
+            r"--model: only goes with --segmenter maskrcnn",
+        ),
+        (
+            {"volume": volume, "segmenter": "watershed", "views": "zyx"},
+            r"--views: zyx only goes with a segmenter that wor",
+        ),
+        (
+            {"volume": volume, "model": tmp_path / "no.onnx"},
+            r"--model: there is no file .*no.onnx; give an ONNX file, or",
+        ),
+        ({"phases": phases, "segmenter": "maskrcnn"} | options, "--segmenter: maskrcnn needs the grey VOLUME; give it"),
+        ({"volume": volume, "views": "xy"}, "segment.views: input should be 'z' or 'zyx'; got 'xy'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cbdetach.run(out=tmp_path / "out", **given)
+    (tmp_path / "particles.onnx").unlink()
+    with pytest.raises(
+        InputError, match=r"--model: there is no file .*; this copy of cbdetach came without one; give one"
+    ):
+        cbdetach.run(volume, tmp_path / "out", segmenter="maskrcnn")
+    assert not (tmp_path / "out").exists()
 
 
 # ---- resume ----------------------------------------------------------------------------------------------------------
