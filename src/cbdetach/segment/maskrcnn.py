@@ -14,8 +14,7 @@ for Mask R-CNN (onnxruntime issues 2078 and 17434). ONNX Runtime silently falls 
 cannot be loaded; here that is said, and is an error if the provider was asked for.
 
 *Coordinates.* Pixel edges are at integers: pixel k reaches from k to k + 1, and an image keeps its outer edges when it
-is zoomed. Boxes of the network follow that. Its masks do not: torchvision samples the masks that it learns from at box
-coordinates taken as pixel centres (`project_masks_on_boxes`), half a pixel off; `MASK_SHIFT` takes that back.
+is zoomed. Boxes of the network follow that, and its masks fill their boxes (`cbdetach.train` teaches them so).
 """
 
 from __future__ import annotations
@@ -53,19 +52,21 @@ PROVIDERS = {
 AUTOMATIC = ("cuda", "cpu")
 """Fastest first."""
 OUTPUTS = ("boxes", "scores", "masks", "index")
-TILE = 512
-OVERLAP = 128
-"""Pixels of the network, four times the nominal diameter."""
+TILE = 320
+OVERLAP = 96
+"""Pixels of the network. Tiles as large as what it has learnt from: it finds a limited number of particles on each, and
+on tiles of 512 a dense slice of small particles lost a tenth of them. The overlap is three nominal diameters."""
 BATCH = {"cpu": 1, "cuda": 8, "tensorrt": 8}
 AHEAD = 2
 """Slices that are prepared while the network works."""
 MAX_ZOOM = 3.0
 """More does not show more."""
-MASK_SHIFT = 0.5
 COARSE = 768
 """Pixels along the longer side at which the typical diameter is looked for first."""
 FINE_ENOUGH = 12.0
 """Pixels: below this diameter it is looked for once more without shrinking."""
+
+EXPORT = "Give a file that `cbdetach export` has written."
 
 T = TypeVar("T")
 
@@ -151,7 +152,8 @@ def load_model(model: Path | str | None = None, *, provider: str | None = None, 
 
     session = _on_cpu(ort, content, path.name, threads)
     metadata = _checked(session, content, path.name)
-    nominal, threshold = (_number(metadata, key, path.name) for key in _NUMBERS)
+    nominal = _number(metadata, "nominal_diameter_px", path.name, 1, 1000)
+    threshold = _number(metadata, "score_threshold", path.name, 0, 1)
     why = ""
     for name in AUTOMATIC if provider is None else (provider,):
         reason = why_not(name)
@@ -161,9 +163,6 @@ def load_model(model: Path | str | None = None, *, provider: str | None = None, 
             return Model(path.name, metadata, nominal, threshold, session, name, why)
         why = why or reason
     raise InputError(f"provider: {provider or 'cpu'} cannot be used: {why}")
-
-
-_NUMBERS = ("nominal_diameter_px", "score_threshold")
 
 
 def why_not(provider: str) -> str:
@@ -239,35 +238,35 @@ def _on_gpu(ort: Any, content: bytes, provider: str, otherwise: Any) -> tuple[An
 def _checked(session: Any, content: bytes, name: str) -> dict[str, str]:
     """Metadata of a model whose format, check sum, inputs and outputs are right."""
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    export = "Give a file that `cbdetach export` has written."
     if metadata.get("format") != FORMAT:
         got = f"format {metadata['format']!r}" if "format" in metadata else "none"
-        raise InputError(f"model: {name} must have metadata of format {FORMAT!r}; got {got}. {export}")
+        raise InputError(f"model: {name} must have metadata of format {FORMAT!r}; got {got}. {EXPORT}")
     if metadata.get("sha256") != model_digest(content):
-        raise InputError(f"model: {name} is damaged or was altered: its check sum is not the one it carries. {export}")
+        raise InputError(f"model: {name} is damaged or was altered: its check sum is not the one it carries. {EXPORT}")
     inputs = {i.name: (i.type, i.shape) for i in session.get_inputs()}
     outputs = [o.name for o in session.get_outputs()]
     if list(inputs) != ["image"] or outputs != list(OUTPUTS):
         raise InputError(
             f"model: {name} must take `image` and give {', '.join(OUTPUTS)}; it takes {', '.join(inputs)} and gives "
-            f"{', '.join(outputs)}. {export}"
+            f"{', '.join(outputs)}. {EXPORT}"
         )
     dtype, shape = inputs["image"]
     if dtype != "tensor(float)" or len(shape) != 4 or shape[1] != 1 or any(isinstance(n, int) for n in shape[2:]):
         raise InputError(
             f"model: {name} must take float32 images of one channel and any size, (N, 1, H, W); it takes "
-            f"{dtype} {tuple(shape)}. {export}"
+            f"{dtype} {tuple(shape)}. {EXPORT}"
         )
     return metadata
 
 
-def _number(metadata: dict[str, str], key: str, name: str) -> float:
+def _number(metadata: dict[str, str], key: str, name: str, low: float, high: float) -> float:
     try:
         value = float(metadata[key])
     except (KeyError, ValueError):
         value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(f"model: {name} must have a positive number as metadata {key!r}; got {metadata.get(key)!r}.")
+    if not low <= value <= high:
+        got = metadata.get(key, "none")
+        raise InputError(f"model: {name} must have metadata {key!r} between {low} and {high}; got {got}. {EXPORT}")
     return value
 
 
@@ -500,7 +499,6 @@ def _on_the_slice(one: _Slice, parts: list[Raw]) -> Detections:
         scores=found.scores,
         masks=found.masks,
         shape=one.shape,
-        shift=(MASK_SHIFT * x, MASK_SHIFT * y),
         pieces=pieces,
     )
 
