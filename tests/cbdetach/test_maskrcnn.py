@@ -691,12 +691,68 @@ def test_a_provider_that_cannot_be_had_is_refused(detector: Path) -> None:
 
 
 def test_a_gpu_that_does_not_start_is_said(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(maskrcnn.PROVIDERS.values()))
     monkeypatch.setattr(maskrcnn, "why_not", lambda name: "")
-    model = Segmenter(detector).model  # this wheel's session leaves the unknown provider out, or refuses it
-    if model.provider == "cpu":
-        assert "CUDAExecutionProvider does not start" in model.why
-        with pytest.raises(InputError, match=r"provider: tensorrt cannot be used: .* does not start"):
-            Segmenter(detector, provider="tensorrt")
+    monkeypatch.setattr(maskrcnn, "_preload", lambda ort: None)
+    sessions = onnxruntime.InferenceSession
+    asked: list[Any] = []
+
+    def refuses(content: bytes, options: Any, *, providers: list[Any], **more: Any) -> Any:
+        asked.append(providers)
+        if len(providers) > 1:
+            assert more == {"enable_fallback": 0}
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 35: driver is too old.\nmore")
+        return sessions(content, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    model = Segmenter(detector).model
+    assert model.provider == "cpu"
+    assert model.why == "CUDAExecutionProvider does not start: CUDA failure 35: driver is too old."
+    with pytest.raises(InputError, match=r"provider: tensorrt cannot be used: Tens.* does not start: CUDA failure 35"):
+        Segmenter(detector, provider="tensorrt")
+    assert [p if isinstance(p, str) else p[0] for p in asked[-1]] == list(maskrcnn.PROVIDERS.values())
+
+    def leaves_it_out(content: bytes, options: Any, *, providers: list[Any], **more: Any) -> Any:
+        return sessions(content, options, providers=providers[-1:])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", leaves_it_out)
+    with pytest.raises(
+        InputError, match=r"cuda cannot be used: CUDA.* does not start: is there a GPU, and is its driver"
+    ):
+        Segmenter(detector, provider="cuda")
+    monkeypatch.setattr(maskrcnn, "why_not", lambda name: "libcudnn.so.9 is missing.")
+    assert Segmenter(detector).model.why == "libcudnn.so.9 is missing."
+
+
+def test_a_gpu_session_is_used_with_its_device(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as that goes without one: a session that says it runs on CUDA gets tensors there, eight at a time."""
+    import onnxruntime
+
+    monkeypatch.setattr(maskrcnn, "_on_gpu", lambda ort, content, provider, otherwise: (otherwise, ""))
+    network = Segmenter(detector)
+    assert (network.model.provider, network.model.device, network.batch) == ("cuda", "cuda", 8)
+    real = onnxruntime.OrtValue.ortvalue_from_numpy
+    places = []
+
+    def on_host(array: Array, device: str, number: int) -> Any:
+        places.append((array.shape, device, number))
+        return real(array, "cpu", 0)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(on_host))
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_output", _bound_on_host(places, onnxruntime.IOBinding.bind_output))
+    assert len(list(network.detect([np.zeros((20, 20))] * 9, **UNIT))) == 9
+    assert [p for p in places if len(p) == 3] == [((n, 1, 32, 32), "cuda", 0) for n in (8, 1)]
+    assert [p for p in places if len(p) == 2] == [(name, "cuda") for name in OUTPUTS] * 2
+
+
+def _bound_on_host(places: list[Any], bind: Any) -> Any:
+    def bind_output(self: Any, name: str, device: str) -> None:
+        places.append((name, device))
+        bind(self, name, "cpu")
+
+    return bind_output
 
 
 def fake_runtime(names: list[str], library: Path) -> SimpleNamespace:
@@ -724,7 +780,12 @@ def test_why_not_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert maskrcnn.why_not(provider) == (
             f"{maskrcnn.PROVIDERS[provider]} cannot be loaded: libcudnn.so.9: cannot open shared object file."
         )
-    monkeypatch.setattr(maskrcnn.ctypes, "CDLL", lambda name: None)
+
+    def all_there(name: str) -> None:
+        if "providers" in name:
+            raise OSError(f"{name}: undefined symbol: Provider_GetHost")
+
+    monkeypatch.setattr(maskrcnn.ctypes, "CDLL", all_there)
     assert maskrcnn.why_not("cuda") == ""
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_runtime(["AzureExecutionProvider"], tmp_path))
     assert maskrcnn.why_not("cpu") == "this wheel of onnxruntime has no CPUExecutionProvider."

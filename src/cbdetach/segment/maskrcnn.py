@@ -156,8 +156,8 @@ def load_model(model: Path | str | None = None, *, provider: str | None = None, 
     threshold = _number(metadata, "score_threshold", path.name, 0, 1)
     why = ""
     for name in AUTOMATIC if provider is None else (provider,):
-        reason = why_not(name)
-        if not reason and name != "cpu":
+        reason = ""
+        if name != "cpu":
             session, reason = _on_gpu(ort, content, name, session)
         if not reason:
             return Model(path.name, metadata, nominal, threshold, session, name, why)
@@ -166,7 +166,7 @@ def load_model(model: Path | str | None = None, *, provider: str | None = None, 
 
 
 def why_not(provider: str) -> str:
-    """Why ONNX Runtime cannot run a provider here, as far as can be told without a model; "" if nothing is wrong."""
+    """Why ONNX Runtime cannot run a provider here, as far as can be told without a session; "" if nothing is wrong."""
     ort = _onnxruntime()
     name = PROVIDERS[provider]
     if name not in ort.get_available_providers():
@@ -178,15 +178,21 @@ def why_not(provider: str) -> str:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver (libcuda.so.1)."
+    _preload(ort)
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        # Only ONNX Runtime itself can load it: this symbol is missed last, when all libraries have been found.
+        if "Provider_GetHost" not in str(error):
+            return f"{name} cannot be loaded: {error}."
+    return ""
+
+
+def _preload(ort: Any) -> None:
+    """CUDA's libraries, where they were installed by pip; what is missing is said elsewhere."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(None):
             ort.preload_dlls()
-    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        return f"{name} cannot be loaded: {error}."
-    return ""
 
 
 def _onnxruntime() -> Any:
@@ -220,19 +226,24 @@ def _on_cpu(ort: Any, content: bytes, name: str, threads: int | None) -> Any:
 
 def _on_gpu(ort: Any, content: bytes, provider: str, otherwise: Any) -> tuple[Any, str]:
     """A session on a GPU and "", or `otherwise` and why not."""
+    name = PROVIDERS[provider]
+    if name not in ort.get_available_providers():
+        return otherwise, why_not(provider)
     chain: list[Any] = [(PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}), PROVIDERS["cpu"]]
     if provider == "tensorrt":
-        chain.insert(0, PROVIDERS["tensorrt"])
+        chain.insert(0, name)
+    _preload(ort)
     ort.set_default_logger_severity(4)  # what goes wrong is said below
+    said = "is there a GPU, and is its driver new enough?"
     try:
         session = ort.InferenceSession(content, _options(ort, None), providers=chain, enable_fallback=0)
-    except Exception as error:
-        return otherwise, f"{PROVIDERS[provider]} does not start: {_first_line(error)}"
+        if name in session.get_providers():
+            return session, ""
+    except Exception as error:  # ONNX Runtime's have no common base
+        said = _first_line(error)
     finally:
         ort.set_default_logger_severity(2)
-    if PROVIDERS[provider] not in session.get_providers():
-        return otherwise, f"{PROVIDERS[provider]} does not start; is there a GPU, and is its driver new enough?"
-    return session, ""
+    return otherwise, why_not(provider) or f"{name} does not start: {said}"
 
 
 def _checked(session: Any, content: bytes, name: str) -> dict[str, str]:
