@@ -17,7 +17,8 @@ Only tables are read here: the size of every object, and how many pixels objects
    one window has split what the other has not, and an artificial cut along the window's end would be worse than
    the coarser particle.
 5. *Necks* (slices). Two particles one above the other touch at their poles, and overlap perfectly there. The radius of
-   the chain from level to level (a median over five) tells them: it is cut where both sides rise above the narrowest
+   the chain from level to level (a median over five) tells them, and the radius of what sections up to three levels
+   apart share, which is small where the contact is oblique: the chain is cut where both sides rise above the narrowest
    level by more than `neck_depth` of their largest (`cbdetach.basins`, the rule that splits touching particles).
 
 Nothing is decided silently: every gap, detour, joined fragment and cut neck is an event, and so is every merge (an
@@ -43,6 +44,9 @@ Mask = npt.NDArray[np.bool_]
 EVENT_KINDS = ("birth", "death", "merge", "split", "gap", "detour", "fragment", "neck")
 SAME = 0.5
 """IoU from which sections some slices apart are of one particle: no two disjoint ones can exceed it with a third."""
+NECK_REACH = 3
+"""Levels over which sections are compared to find a neck: where two particles touch obliquely, no single section is
+narrow, but what sections on both sides of the contact share is."""
 REACH = 12
 """Distance in slices over which sections are compared: on phantoms 12 finds 3 % more particles than 7."""
 
@@ -157,7 +161,8 @@ def link(
     chain = _components(n, np.concatenate([edges, near.pairs(rows)]))
     necks = np.zeros((0, 2), np.int64)
     if neck_depth is not None:
-        chain, necks = _cut_necks(chain, level, size, neck_depth)
+        tables = [near, *(_Shared.of(o, start, step) for step, o in enumerate([skips, *further][: NECK_REACH - 1], 2))]
+        chain, necks = _cut_necks(chain, level, size, tables, neck_depth)
 
     particle = _number(chain, size)
     own, other = particle[near.a], particle[near.b]
@@ -354,8 +359,11 @@ def _sandwiched(chain: Ints, level: Ints, near: _Shared, before: Ints, after: In
     return rows
 
 
-def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[Ints, Ints]:
-    """Chains cut where the radius of their sections has a deep minimum; and the nodes before and after each cut."""
+def _cut_necks(chain: Ints, level: Ints, size: Floats, tables: Sequence[_Shared], depth: float) -> tuple[Ints, Ints]:
+    """Chains cut where the radius of their sections, or of what distant ones share, has a deep minimum.
+
+    tables : what objects 1, 2, ... levels apart share. Returns the chains, and the nodes before and after each cut.
+    """
     order = np.lexsort((level, chain))
     new = (np.diff(chain[order], prepend=-1) != 0) | (np.diff(level[order], prepend=-1) != 0)
     section = np.empty(chain.size, np.int64)
@@ -365,9 +373,37 @@ def _cut_necks(chain: Ints, level: Ints, size: Floats, depth: float) -> tuple[In
     radius = _median_along(radius, chain[node])
     step = np.flatnonzero(chain[node[:-1]] == chain[node[1:]])
     pairs = np.stack([step, step + 1], axis=1)
-    piece = merge_basins(pairs, np.minimum(radius[step], radius[step + 1]), radius, depth)
+    saddle = np.minimum(radius[step], radius[step + 1])
+    saddle = np.minimum(saddle, _shared_radius(chain, level, section, node, tables)[step])
+    one = np.ones(node.size)
+    piece = merge_basins(pairs, saddle, radius, depth, size=one, smallest=NECK_REACH)
     cut = pairs[piece[step] != piece[step + 1]]
     return piece[section], node[cut]
+
+
+def _shared_radius(chain: Ints, level: Ints, section: Ints, node: Ints, tables: Sequence[_Shared]) -> Floats:
+    """For each section: the radius of what sections before and after its end share, at most `NECK_REACH` levels apart.
+
+    The best of all such pairs: one that was segmented badly belongs to one of them only. In a chain of few levels the
+    pairs are nearer, as the sections of one small particle change as quickly; neighbours are no pair, since both of a
+    bad section's would be bad. Infinite where there is no pair.
+    """
+    levels = int(level.max(initial=0)) + 1 + len(tables)
+    _, number, length = np.unique(chain[node], return_inverse=True, return_counts=True)
+    reach = np.minimum(length // 4, len(tables))[number]
+    key = number * levels + level[node]
+    here = np.arange(node.size)
+    best = np.full(node.size, -np.inf)
+    for apart, table in enumerate(tables[1:], 2):
+        same = chain[table.a] == chain[table.b]
+        shared = np.bincount(section[table.a[same]], weights=table.count[same], minlength=node.size)
+        follows = np.isin(key + apart, key)
+        for back in range(apart):
+            before = np.searchsorted(key, key - back)
+            there = (key[np.minimum(before, here)] == key - back) & (level[node] >= back)
+            straddles = there & follows[np.minimum(before, here)] & (reach == apart)
+            np.maximum(best, np.sqrt(shared[np.minimum(before, here)]), out=best, where=straddles)
+    return np.where(best < 0, np.inf, best)
 
 
 def _median_along(values: Floats, chain: Ints) -> Floats:

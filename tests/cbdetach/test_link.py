@@ -158,7 +158,21 @@ def test_two_particles_one_above_the_other_are_cut_at_the_neck() -> None:
     assert link(*given, neck_depth=0.9).n == 1
 
 
+def test_two_particles_that_touch_obliquely_are_cut_though_no_section_is_narrow() -> None:
+    left, right = [(0, 60)] * 8, [(70, 130)] * 8
+    passing = [(20, 66)], [(44, 92)]  # what a segmentation sees of both while one follows the other
+    slices = scene(*[[i] for i in left], *passing, *[[i] for i in right], width=140)
+    assert link_slices(slices)[1].n == 2
+    assert link_slices(slices, neck_depth=0.9)[1].n == 1
+    sizes, near, _ = tables(slices)
+    assert link(sizes, near, max_gap=0, neck_depth=0.25).n == 1  # without tables of slices farther apart
+    leaning = scene(*[[(3 * z, 3 * z + 60)] for z in range(20)], width=140)
+    assert link_slices(leaning)[1].n == 1
+
+
 def test_one_badly_cut_slice_is_no_neck() -> None:
+    slices = scene(*[[(0, 60)]] * 6, [(0, 20)], *[[(0, 60)]] * 6)
+    assert link_slices(slices)[1].n == 1
     slices = scene([(0, 60)], [(0, 60)], [(0, 60)], [(0, 20)], [(0, 60)], [(0, 60)], [(0, 60)])
     assert link_slices(slices)[1].n == 1
 
