@@ -27,10 +27,10 @@ from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
 import voxkernels as vk
-from cbdetach import annotations
-from cbdetach.annotations import LabelledSlice
+from cbdetach.annotations import LabelledSlice, read_annotations, split
 from cbdetach.config import differences
 from cbdetach.errors import InputError
+from cbdetach.segment.instances import Detections, to_labels
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.store import whole_file
 from cbdetach.train.network import STRIDE, build
@@ -100,7 +100,7 @@ def train(
 
     samples, held_out = _sources(settings, out)
     _seed_everything(settings.seed, 0)
-    model = build(settings.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build(settings.network).to(target, memory_format=torch.channels_last)
     if _mixed(settings.amp, target):
         _multiply_in_bfloat16(model, target)
     optimiser = _optimiser(model, settings.optimiser)
@@ -213,11 +213,10 @@ def predict(
     padded = np.pad(small, [(0, -n % STRIDE) for n in small.shape], mode="edge")
     with torch.inference_mode():
         found = model([torch.from_numpy(padded)[None].to(device)])[0]
-    scores = found["scores"].cpu().numpy()
-    keep = scores >= score
-    scale = np.array([n / m for n, m in zip(image.shape, shape, strict=True)], np.float32)[[1, 0, 1, 0]]
-    boxes = found["boxes"].cpu().numpy()[keep] * scale
-    return vk.paste_masks(found["masks"].cpu().numpy()[keep, 0], boxes, scores[keep], image.shape)
+    scale = np.array([n / m for n, m in zip(image.shape, shape, strict=True)])[[1, 0, 1, 0]]
+    boxes, scores, masks = (found[name].cpu().numpy() for name in ("boxes", "scores", "masks"))
+    detections = Detections(boxes * scale, scores, masks[:, 0], (image.shape[0], image.shape[1]))
+    return to_labels(detections.above(score))[0]
 
 
 def _epoch(
@@ -279,8 +278,8 @@ def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[Labelled
     labelled: list[LabelledSlice] = []
     held_out: list[LabelledSlice] = []
     if data.annotations:
-        every = [piece for path in data.annotations for piece in annotations.read_annotations(Path(path))]
-        labelled, held_out = annotations.split(
+        every = [piece for path in data.annotations for piece in read_annotations(Path(path))]
+        labelled, held_out = split(
             every, training=data.training, validation=data.validation, seed=settings.seed
         )
     elif not data.synthetic:
@@ -398,4 +397,4 @@ def _writer(out: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("tensorboard: the package is missing: pip install tensorboard, or leave it off.") from None
-    return SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(out / "tensorboard"))
