@@ -100,6 +100,22 @@ def test_one_version_everywhere() -> None:
     assert f"\nversion: {version}\n" in (PROJECT / "CITATION.cff").read_text()
 
 
+ONLY_IN = {"torch": "train", "torchvision": "train", "onnx": "train", "onnxruntime": "segment/maskrcnn.py"}
+"""Heavy or optional libraries, and the one place of the pipeline that may import them."""
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_optional_libraries_stay_in_their_place(library: str) -> None:
+    users = {
+        path.relative_to(PIPELINE).as_posix()
+        for path in SOURCES
+        if PIPELINE in path.parents and any(name.split(".")[0] == library for name in imports_of(path))
+    }
+    allowed = {"doctor.py", "train/export.py"} if library == "onnxruntime" else set()
+    assert users
+    assert {name for name in users if not name.startswith(ONLY_IN[library])} <= allowed
+
+
 def test_import_contracts_hold() -> None:
     tool = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
     assert tool, "install the [test] extra"

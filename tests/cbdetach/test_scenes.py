@@ -84,6 +84,26 @@ def test_debris_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(s.ignore.sum() for s in with_debris) > sum(s.ignore.sum() for s in without) + 20
 
 
+def test_a_section_that_nothing_tells_from_its_surroundings_is_no_particle(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((40, 60), np.int32)
+    labels[10:30, 5:25], labels[10:30, 35:55] = 1, 2
+    plain = np.where(labels > 0, 1.0, 0.0).astype(np.float32)
+    plain[:, 30:] = np.maximum(plain[:, 30:], 0.75)
+    boxes = (slice(10, 30), slice(5, 25)), (slice(10, 30), slice(35, 55))
+    assert scenes._stands_out(plain, labels, 1, boxes[0])
+    assert not scenes._stands_out(plain, labels, 2, boxes[1])
+    plain[12:28, 7:23] = 0  # hollow: its rim is seen
+    plain[10:30, 5:25][::3] = 1
+    assert scenes._stands_out(plain, labels, 1, boxes[0])
+    assert scenes._stands_out(plain, np.ones_like(labels), 1, (slice(0, 40), slice(0, 60)))
+    few = scenes.slices_of_scene(3, count=1, side=128)[0]
+    monkeypatch.setattr(scenes, "LEAST_CONTRAST", 0.9)
+    fewer = scenes.slices_of_scene(3, count=1, side=128)[0]
+    assert fewer.labels.max() < few.labels.max()
+    assert fewer.ignore.sum() > few.ignore.sum()
+    np.testing.assert_array_equal(fewer.image, few.image)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_part_of_the_look_shows(seed: int) -> None:
     """Each strength of the imaging, switched off, changes the picture and not the labels of what is seen."""

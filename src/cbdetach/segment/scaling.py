@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.float32]
 
-NOMINAL_DIAMETER = 32.0
-"""Pixels: the area-weighted median diameter of sections on which the network is centred."""
+NOMINAL_DIAMETER = 38.0
+"""Pixels: the area-weighted median diameter that slices are scaled to. Training varies it from 20 to 52; of 32, 38 and
+46, this gave the largest object F measure on synthetic validation slices."""
 BINS = 512
 
 

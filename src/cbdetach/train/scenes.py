@@ -30,10 +30,15 @@ SMALLEST_DIAMETER = 5.0
 """Pixels: sections of a smaller equivalent diameter are ignored."""
 LEAST_SHARE = 0.45
 """Sections that keep less than this part of their contrast, being cut near a pole, are ignored."""
+LEAST_CONTRAST = 0.3
+"""Nor does a section count that stands out from its surroundings, without noise, by less than this part of the contrast
+between active material and void: in carbon/binder nearly as bright, or between brighter neighbours' blur."""
+RING = 4
+"""Pixels around a section that are its surroundings."""
 GHOST_SHARE = 0.3
 """What shines through from beside the plane with more than this part of its contrast is ignored."""
 DIAMETERS = (20.0, 52.0)
-"""Pixels: range of the area-weighted median diameter of a scene's sections (nominal: 32)."""
+"""Pixels: range of the area-weighted median diameter of a scene's sections."""
 NEAR_SHARE = 0.5
 """Share of the scenes near measured nano-tomograms of NMC (`benchmarks/realism.py`); the others are drawn widely."""
 
@@ -57,8 +62,8 @@ def slices_of_scene(seed: int, *, count: int = 8, side: int = 448) -> list[Label
     for k in range(count):
         own = np.random.default_rng([seed, 1, k])
         section = phantom.section(axis, int((k + own.random()) * step), through_um=look.through)
-        image, clear, off = _imaged(section, phantom, look, own)
-        labels, ignore = _outlined(section, clear, off)
+        image, plain, clear, off = _imaged(section, phantom, look, own)
+        labels, ignore = _outlined(section, plain, clear, off)
         slices.append(LabelledSlice(f"scene-{seed}-{k}", f"scene-{seed}", image, labels, ignore))
     return slices
 
@@ -196,8 +201,9 @@ def _look(rng: np.random.Generator, near: bool, phantom: Phantom) -> _Look:
     )
 
 
-def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """The grey slice, uint16; the share of its contrast that each pixel keeps; what lies outside the field of view."""
+def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Generator) -> tuple[Array, ...]:
+    """The grey slice, uint16; the same without noise, in units of the contrast between active material and void; the
+    share of its contrast that each pixel keeps; what lies outside the field of view."""
     from scipy.ndimage import gaussian_filter
 
     s = phantom.settings
@@ -216,6 +222,7 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     if look.fringe > 0:
         image += look.fringe * (image - gaussian_filter(image, look.fringe_width * look.blur))
     clear = gaussian_filter(section.particle, look.blur)
+    plain = image / (1 - s.grey_void * scale)
 
     fine, wide = _field(rng, shape, look.noise_length), _field(rng, shape, 3 * look.noise_length + 1)
     image += look.noise * (fine + look.noise_wide * wide) / np.sqrt(1 + look.noise_wide**2)
@@ -232,7 +239,7 @@ def _imaged(section: Section, phantom: Phantom, look: _Look, rng: np.random.Gene
     image = np.clip(look.low + look.contrast * image, 0, 1)
     steps = look.levels - 1
     grey: Array = np.rint(np.rint(image * steps) * (65535 / steps)).astype(np.uint16)
-    return grey, clear, off
+    return grey, plain, clear, off
 
 
 def _field(rng: np.random.Generator, shape: tuple[int, ...], length: float) -> Array:
@@ -272,11 +279,11 @@ def _off_field(rng: np.random.Generator, shape: tuple[int, ...], radius: float) 
 # The labels
 
 
-def _outlined(section: Section, clear: Array, off: Array) -> tuple[Array, Array]:
+def _outlined(section: Section, plain: Array, clear: Array, off: Array) -> tuple[Array, Array]:
     """Labels 1..n in the order of the phantom's, each in one piece, and what to ignore."""
     from scipy import ndimage
 
-    labels = section.labels.copy()
+    labels, true = section.labels.copy(), section.labels
     ignore = (section.phases == ACTIVE) & (labels == 0)  # debris
     # particles just above or below the plane that shine through
     ignore |= (clear > GHOST_SHARE) & ~ndimage.binary_dilation(labels > 0, iterations=3)
@@ -291,9 +298,22 @@ def _outlined(section: Section, clear: Array, off: Array) -> tuple[Array, Array]
         area = np.bincount(pieces.ravel())
         area[0] = 0
         whole = pieces == area.argmax()
-        drop = mask & ~whole if area.max() >= smallest and clear[box][whole].mean() >= LEAST_SHARE else mask
+        seen = area.max() >= smallest and clear[box][whole].mean() >= LEAST_SHARE and _stands_out(plain, true, k, box)
+        drop = mask & ~whole if seen else mask
         ignore[box] |= drop
         labels[box][drop] = 0
     _, packed = np.unique(labels, return_inverse=True)
     numbers = packed.reshape(labels.shape).astype(np.int32)
     return (numbers if (labels == 0).any() else numbers + 1), ignore
+
+
+def _stands_out(plain: Array, labels: Array, number: int, box: tuple[slice, slice]) -> bool:
+    """Whether a section's brighter part rises above what surrounds it; one that touches others all round does."""
+    from scipy.ndimage import binary_dilation
+
+    y, x = (slice(max(part.start - RING, 0), part.stop + RING) for part in box)
+    grey, around = plain[y, x], labels[y, x]
+    ring = binary_dilation(around == number, iterations=RING) & (around == 0)
+    if not ring.any():
+        return True
+    return bool(np.percentile(grey[around == number], 75) - np.median(grey[ring]) >= LEAST_CONTRAST)

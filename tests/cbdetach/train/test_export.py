@@ -28,6 +28,7 @@ import cbdetach  # noqa: E402
 from cbdetach import __main__, cli  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
 from cbdetach.segment.model_file import FORMAT, model_digest, with_digest  # noqa: E402
+from cbdetach.segment.scaling import NOMINAL_DIAMETER  # noqa: E402
 from cbdetach.train import export, loop, samples  # noqa: E402
 from cbdetach.train.detector import Detector, SmallMasks  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
@@ -223,7 +224,7 @@ def test_metadata_and_check_sum(checkpoint: Path, tmp_path: Path, quick: None) -
         "format", "nominal_diameter_px", "score_threshold", "training", "version", "precision", "created", "sha256"
     }  # fmt: skip
     assert entries["format"] == FORMAT == "cbdetach-maskrcnn-1"
-    assert float(entries["nominal_diameter_px"]) == 32
+    assert float(entries["nominal_diameter_px"]) == NOMINAL_DIAMETER
     assert float(entries["score_threshold"]) == 0.6
     assert entries["version"] == cbdetach.__version__
     assert entries["precision"] == "fp32"
