@@ -279,9 +279,7 @@ def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[Labelled
     held_out: list[LabelledSlice] = []
     if data.annotations:
         every = [piece for path in data.annotations for piece in read_annotations(Path(path))]
-        labelled, held_out = split(
-            every, training=data.training, validation=data.validation, seed=settings.seed
-        )
+        labelled, held_out = split(every, training=data.training, validation=data.validation, seed=settings.seed)
     elif not data.synthetic:
         raise InputError("data.annotations: must name labelled slices where data.synthetic is false; got none.")
     scenes = Scenes(out, count=data.slices_per_scene, side=data.side) if data.synthetic else None
