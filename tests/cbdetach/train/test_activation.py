@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from cbdetach import evaluate  # noqa: E402
 from cbdetach.annotations import LabelledSlice  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
-from cbdetach.segment.scaling import grey_levels, normalise  # noqa: E402
+from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise  # noqa: E402
 from cbdetach.train import activation, loop  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
 
@@ -61,14 +61,14 @@ def test_regions_lie_where_they_should() -> None:
 
 def test_the_map_is_the_finest_level_on_the_slice(model: Any) -> None:
     image = cracked().image
-    maps = activation.activation_map(model, image, 32.0)
+    maps = activation.activation_map(model, image, NOMINAL_DIAMETER)
     assert (maps.shape, maps.dtype) == ((16, 24, 24), np.float32)
     ready = torch.from_numpy(normalise(image, grey_levels(image)))[None, None]
     with torch.inference_mode():
         expected = model.backbone(ready)["0"][0].numpy()
     np.testing.assert_array_equal(maps, expected)
-    assert activation.activation_map(model, image[:50, :70], 32.0).shape == (16, 12, 18)
-    assert activation.activation_map(model, image, 64.0).shape == (16, 12, 12)
+    assert activation.activation_map(model, image[:50, :70], NOMINAL_DIAMETER).shape == (16, 12, 18)
+    assert activation.activation_map(model, image, 2 * NOMINAL_DIAMETER).shape == (16, 12, 12)
     assert not model.backbone._forward_hooks
 
 
