@@ -236,10 +236,11 @@ def measure_damage(
         end = min(hi, (window + 1) * thickness - z0)
         inside, here = labels[lo:end], codes[lo:end]
         dark = here > 0
-        ids, row = np.unique(inside[dark], return_inverse=True)
+        surface = crack_surface(labels, codes, spacing=spacing, core=(lo, end))
+        ids = np.union1d(inside[dark], surface.labels)  # a face at the core's end may be all of a crack that it shows
+        row = np.searchsorted(ids, inside[dark])
         crack = np.bincount(row, weights=here[dark] == CRACK, minlength=ids.size).astype(np.int64)
         pore = np.bincount(row, weights=here[dark] == PORE, minlength=ids.size).astype(np.int64)
-        surface = crack_surface(labels, codes, spacing=spacing, core=(lo, end))
         area = np.zeros(ids.size)
         if surface.area.shape[1] > 1:
             area[np.searchsorted(ids, surface.labels)] = surface.area[:, 1]

@@ -308,6 +308,18 @@ def test_slabs_add_up_to_the_whole(thickness: int, seed: int, window: float) -> 
         np.testing.assert_allclose(ours, theirs, rtol=1e-12 if name.endswith("um2") else 0)
 
 
+def test_a_crack_that_meets_another_particle_s_at_the_core_s_end() -> None:
+    labels = np.ones((6, 5, 5), np.int32)
+    labels[3:] = 2
+    codes = np.zeros(labels.shape, np.uint8)
+    codes[2:4, 2, 2] = CRACK
+    parts = [measure_damage(labels, codes, spacing=(1, 1, 1), core=core) for core in ((0, 3), (3, 6))]
+    found, whole = merge_damage(parts), measure_damage(labels, codes, spacing=(1, 1, 1))
+    for name in ("labels", "crack", "pore"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    np.testing.assert_allclose(found.crack_area_um2, whole.crack_area_um2)
+
+
 def test_merging_nothing() -> None:
     assert merge_damage([]).labels.size == 0
     empty = measure_damage(np.zeros((4, 5, 6), np.int32), np.zeros((4, 5, 6), np.uint8), spacing=(1, 1, 1))
