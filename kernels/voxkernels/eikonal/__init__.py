@@ -90,8 +90,6 @@ def travel_time(
     boxes = cpu.split_components(checked.labels, times, times.view(np.int32))
     workers = numba.get_num_threads()
     largest_first = np.argsort(-boxes[:, 6], kind="stable")
-    owner = np.empty(len(boxes), np.int64)
-    cpu.deal(boxes, largest_first, workers, owner)
     shortest = min(checked.steps)
     band = 0.0 if start == "centres" else BAND * shortest
     width = cpu.BUCKET * shortest / float(checked.speed.max(initial=0.0) or 1.0)
@@ -100,12 +98,18 @@ def travel_time(
     arrays = (checked.source.reshape(-1).view(np.uint8), checked.speed.reshape(-1), np.array(checked.steps))
     grids = (np.array(times.shape), flat, flat.view(np.int32))
     task = arrays + settings + grids
-    work = functools.partial(cpu.solve, boxes, largest_first, owner, straight_lines(checked.steps, band), task)
-    with ThreadPoolExecutor(
-        workers
-    ) as threads:  # the kernel releases the GIL; without prange it compiles in half the time
-        list(threads.map(work, range(workers)))
+    work = functools.partial(cpu.solve, boxes, largest_first, straight_lines(checked.steps, band), task)
+    shares = queue_of(boxes[largest_first, 6], workers)
+    with ThreadPoolExecutor(workers) as threads:  # the kernel releases the GIL; prange would double its compilation
+        list(threads.map(work, shares[:-1], shares[1:]))
     return times
+
+
+def queue_of(sizes: Ints, workers: int) -> list[int]:
+    """Where to cut a list of components, the largest first, into shares that idle workers take one after the other."""
+    share = max(int(sizes.sum()) // (16 * workers), 1)
+    before = (np.cumsum(sizes) - sizes) // share
+    return [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), len(sizes)]
 
 
 def trace_paths(
