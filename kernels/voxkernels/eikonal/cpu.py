@@ -22,12 +22,12 @@ Cost: O(N), 2.3 solutions of the equation a voxel. Memory beside input and outpu
 in work, one a thread (4 more with a speed array; 4 more for order 2, unless the box nearly fills the volume), and about
 100 bytes for each voxel of the front.
 
-Reached on one thread (Zen 5, cracked balls in 160^3, 20 % domain; processor time a domain voxel): order 1 from centres
-134 ns, order 2 with the sub-voxel start 351 ns; before the rounds 338 and 723. Of these: components 20, box 10, march of
-order 1 72, order 2 on top 45 to 75, sub-voxel start 171. Floor of the march, by its parts alone in cache with a trained
-branch predictor: listing 7, collecting 3, solving 2.4, writing 9, together 22 ns. Did not pay: wider buckets (0.8 and
-1.2 steps: 3 to 5 % slower), components run by run with inner loops (50 % slower). Not done: one component is one
-thread's work.
+Reached on one thread (Zen 5, cracked balls in 160^3, 20 % domain; processor time a domain voxel): order 1 from
+centres 110 ns, order 2 with the sub-voxel start 280 ns; before the rounds 338 and 723. Of these: components 20, box
+10, march of order 1 72, order 2 on top 45 to 75, sub-voxel start 108. Floor of the march, by its parts alone in cache
+with a trained branch predictor: listing 7, collecting 3, solving 2.4, writing 9, together 22 ns. Did not pay: wider
+buckets (0.8 and 1.2 steps: 3 to 5 % slower), components run by run with inner loops (50 % slower). Not done: one
+component is one thread's work.
 
 Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^30 components, fewer than
 2^32 voxels in a box.
@@ -60,6 +60,7 @@ LISTED, WAITING, DONE = 1, 2, 4  # state of a voxel: about to be solved; in a la
 BINS = 512  # parts of a bucket for order 2: each less than EARLIER wide
 SMALL = 1 << 24  # bytes that may be spent where the volume is small
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
+CAREFUL = 1.0 - 1e-12  # a lower bound of a distance, made safe from rounding
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
 
@@ -294,7 +295,7 @@ def fit_rim(mark: Any, sz: int, sy: int, v: int, axis: int, sign: int, rim: Any)
     In voxels from the voxel v. Its normal is the sum of the faces of outside source voxels to other voxels; it passes
     their middle.
     """
-    n0 = n1 = n2 = t0 = t1 = t2 = count = 0  # normal, and twice the sum of the faces' middles
+    n0 = n1 = n2 = t0 = t1 = t2 = count = np.int64(0)  # normal, and twice the sum of the faces' middles
     for i in range(-2, 3):
         for j in range(-2, 3):
             for k in range(-2, 3):
@@ -302,8 +303,8 @@ def fit_rim(mark: Any, sz: int, sy: int, v: int, axis: int, sign: int, rim: Any)
                 ends = np.int64(mark[np.uint64(v + z * sz + y * sy + x)])
                 if ends <= OUTSIDE:
                     continue
-                m0, m1, m2 = -(ends & 1) + (ends >> 1 & 1), -(ends >> 2 & 1) + (ends >> 3 & 1), 0
-                m2 = -(ends >> 4 & 1) + (ends >> 5 & 1)
+                m0, m1 = (ends >> 1 & 1) - (ends & 1), (ends >> 3 & 1) - (ends >> 2 & 1)
+                m2 = (ends >> 5 & 1) - (ends >> 4 & 1)
                 faces = (ends & 1) + (ends >> 1 & 1) + (ends >> 2 & 1) + (ends >> 3 & 1)
                 faces += (ends >> 4 & 1) + (ends >> 5 & 1)
                 n0, n1, n2, count = n0 + m0, n1 + m1, n2 + m2, count + faces
@@ -311,7 +312,7 @@ def fit_rim(mark: Any, sz: int, sy: int, v: int, axis: int, sign: int, rim: Any)
     rim[0], rim[1], rim[2], rim[3] = n0, n1, n2, 0.0
     if count:
         rim[3] = (n0 * t0 + n1 * t1 + n2 * t2) / (2.0 * count)
-    return count > 0
+    return bool(count > 0)
 
 
 @jit
@@ -438,7 +439,6 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
         for axis in range(3):
             beside[axis, o] = offsets[o, axis]
     sz, sy = shape[1] * shape[2], shape[2]
-    tilt = extent = 0.0
     for v in range(PAD * sz, T.size - PAD * sz):
         if mark[v] == 0 or mark[v] >= OUTSIDE:
             continue
@@ -450,19 +450,19 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
             axis, sign = face // 2, 2.0 * (face % 2) - 1.0
             one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
             if face < 6:
-                tilt = 1.0 + (patch[1] * h[axis] / h[one]) ** 2 + (patch[2] * h[axis] / h[two]) ** 2
-                tilt = h[axis] / math.sqrt(tilt)
-                extent = math.sqrt(
-                    (h[axis] * (abs(patch[0]) + abs(patch[1]) + abs(patch[2]))) ** 2
-                    + (h[one] * (abs(patch[3]) + patch[5])) ** 2
-                    + (h[two] * (abs(patch[4]) + patch[5])) ** 2
-                )
                 k, a, b = patch[0], patch[1], patch[2]
+                middle_p, middle_q, half = patch[3], patch[4], patch[5]
+                f1, f2 = h[axis] * a / h[one], h[axis] * b / h[two]
+                tilt = h[axis] / (1.0 + f1 * f1 + f2 * f2)
+                to_plane = h[axis] * tilt
+                f1, f2, h1, h2 = tilt * f1 / h[one], tilt * f2 / h[two], h[one], h[two]
                 heights, along, across = beside[axis], beside[one], beside[two]
-                for o in range(bound.size):  # the distance is at least that of the whole plane, or of the whole sphere
-                    plane = tilt * abs(k - sign * heights[o] + a * along[o] + b * across[o])
-                    sphere = length[o] - extent
-                    bound[o] = plane if plane > sphere else sphere
+                for o in range(bound.size):  # at least to the plane, and from its foot to the square around the patch
+                    p, q = along[o], across[o]
+                    e = k - sign * heights[o] + a * p + b * q
+                    off_p, off_q = abs(p - e * f1 - middle_p) - half, abs(q - e * f2 - middle_q) - half
+                    off_p, off_q = h1 * (off_p if off_p > 0.0 else 0.0), h2 * (off_q if off_q > 0.0 else 0.0)
+                    bound[o] = CAREFUL * math.sqrt(to_plane * e * e + off_p * off_p + off_q * off_q)
             else:
                 bound[:] = length
             for o in range(bound.size):
@@ -482,7 +482,7 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
                     t /= pace[w]
                 if t < T[w] and in_sight(T, mark, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
                     T[w] = t
-    for v in range(PAD * sz, T.size - PAD * sz):
+    for v in range(PAD * sz, T.size - PAD * sz if fit else 0):
         if mark[v] and T[v] == np.inf:  # touches, but no patch is in sight
             for face in range(6):
                 if mark[v] & (1 << face):
@@ -563,9 +563,9 @@ def by_arrival(T: Any, entries: Any, base: float, scale: float, count: Any, orde
     for b in range(BINS):
         total, count[b] = total + count[b], total
     for e in range(entries.size):
-        b = np.uint64(min(max(int((T[np.uint64(entries[e])] - base) * scale), 0), BINS - 1))
-        ordered[np.uint64(count[b])] = entries[e]
-        count[b] += 1
+        part = np.uint64(min(max(int((T[np.uint64(entries[e])] - base) * scale), 0), BINS - 1))
+        ordered[np.uint64(count[part])] = entries[e]
+        count[part] += 1
 
 
 @jit
@@ -680,13 +680,13 @@ def march(
     n_later = none
     first, worked_off = np.float32(np.inf), np.float32(-1.0)
     state[:] = 0
-    for v in range(T.size):
-        t = T[v]
+    for i in range(T.size):
+        t = T[i]
         if t < np.inf and t <= limit:
             later = with_room(later, n_later + one)
-            later[n_later] = v
+            later[n_later] = i
             n_later += one
-            state[v] = WAITING
+            state[i] = WAITING
             first = min(first, t)
     while n_later:
         threshold = np.float32(max(first + width, first * (1.0 + 1e-6)))
