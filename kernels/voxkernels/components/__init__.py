@@ -5,6 +5,7 @@ Legend: Z,Y,X volume shape; n components.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numba
@@ -38,6 +39,7 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
 
     Source: see `voxkernels.components.cpu`. The result does not depend on the number of threads.
     """
+    binary = isinstance(volume, np.ndarray) and volume.dtype == np.bool_
     volume = as_labels("volume", volume)
     choice("connectivity", connectivity, (6, 18, 26))
     dtype = np.int32 if volume.size <= INT32_LIMIT else np.int64
@@ -45,24 +47,109 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
         return np.zeros(volume.shape, dtype), 0
     if volume.dtype != np.uint8:
         volume = narrow_labels(volume, "volume")
-    n_y = volume.shape[1]
-    rows = volume.reshape(-1, volume.shape[2])
-
-    first = np.zeros(len(rows) + 1, np.int64)
-    cpu.count_runs(rows, first)
-    np.cumsum(first, out=first)
-    n_runs = int(first[-1])
-    begin, end, parent = np.empty(n_runs, dtype), np.empty(n_runs, dtype), np.empty(n_runs, dtype)
-    cpu.find_runs(rows, first, begin, end, parent)
+    _, n_y, n_x = volume.shape
+    rows = volume.reshape(-1, n_x)
+    flat = volume.reshape(-1)
+    n_words = -(-n_x // 64)
 
     parts = min(len(rows), numba.get_num_threads())
     bounds = len(rows) * np.arange(parts + 1) // parts
-    cpu.unite_parts(rows, n_y, first, begin, end, connectivity, parent, bounds)
-    cpu.unite_seams(rows, n_y, first, begin, end, connectivity, parent, bounds)
-    n = int(cpu.number_roots(parent))
+    eights = np.zeros((parts, 8 * n_words), np.uint64)
+    flags = eights.view(np.uint8)
+    bits = (len(rows) + 1, n_words + 2)
+    some, starts, left, up = (np.zeros(bits, np.uint64) for _ in range(4))
+    before = np.zeros((len(rows) + 1, n_words), np.int32)
+    first = np.zeros(len(rows) + 1, np.int64)
+    cpu.mark_runs(rows, n_y, binary, some, starts, left, up, before, first, flags, eights, bounds)
+    np.cumsum(first, out=first)
+    parent = np.empty(first[-1], dtype)
+    runs = (some, starts, left, up, first, before, parent)
+    grid = (flat, n_y, n_x, binary)
+    cpu.unite_parts(connectivity, runs, grid, flags, eights, bounds)
+    cpu.unite_seams(connectivity, runs, grid, flags, eights, bounds)
+
+    counts = np.zeros(parts + 1, np.int64)
+    cpu.count_roots(first, bounds, parent, counts)
+    np.cumsum(counts, out=counts)
+    cpu.number_roots(first, bounds, parent, counts)
     labels = np.empty(volume.shape, dtype)
-    cpu.write_labels(first, begin, end, parent, labels.reshape(rows.shape))
-    return labels, n
+    names = np.zeros((parts, 66), dtype)
+    cpu.write_labels(some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds)
+    return labels, int(counts[-1])
+
+
+def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) -> tuple[Iterator[npt.NDArray[Any]], int]:
+    """Number the connected components of a volume that comes in slabs: `label` for volumes that do not fit in memory.
+
+    Parameters
+    ----------
+    slabs        : the volume, cut across z: arrays (Z_k, Y, X) as `label` takes them, in order, each as thick as it
+                   likes. They are gone through twice, so a list or an object that reads them anew whenever it is
+                   iterated over; not a generator.
+    connectivity : 6 (faces), 18 (faces and edges) or 26 (faces, edges and corners).
+
+    Returns
+    -------
+    labels : iterator over the labelled slabs, each computed when it is asked for. Joined, they are what `label` gives
+             for the whole volume, to the bit.
+    n      : how many components the volume has.
+
+    Raises TypeError or ValueError as `label`, for slabs of different (Y, X), and for slabs that can be read only once
+    or change between the passes.
+
+    The first pass labels every slab and unites components across the layers where slabs meet; the second labels every
+    slab again and renames. Memory: a slab, its labels, one more layer, and 16 bytes for each component of each slab.
+    """
+    choice("connectivity", connectivity, (6, 18, 26))
+    if isinstance(slabs, Iterator):
+        raise TypeError(
+            f"slabs: must be readable twice; got a {type(slabs).__name__}, which ends after one pass. Give a list, or "
+            "an object whose __iter__ starts anew."
+        )
+    counts: list[int] = []
+    parent = np.empty(0, np.int64)
+    size = 0
+    layer, layer_runs = None, None
+    for slab in slabs:
+        labels, n = label(slab, connectivity=connectivity)
+        if layer is not None and slab.shape[1:] != layer.shape[1:]:
+            raise ValueError(f"slabs: must all have the (Y, X) of the first, {layer.shape[1:]}; got {slab.shape[1:]}.")
+        start = parent.size
+        parent = np.concatenate([parent, np.arange(start, start + n)])
+        counts.append(n)
+        size += slab.size
+        if not slab.size:
+            continue
+        if layer is not None and layer_runs is not None:
+            touching = np.concatenate([layer, _layer(slab[:1])])
+            joint, m = label(touching, connectivity=connectivity)
+            runs = np.concatenate([layer_runs, labels[:1] + np.int64(start - 1)])
+            cpu.unite_layers(joint.ravel(), runs.ravel(), np.full(m + 1, -1), parent)
+        layer, layer_runs = _layer(slab[-1:]), labels[-1:] + np.int64(start - 1)
+
+    numbers = np.zeros(parent.size, np.int32 if size <= INT32_LIMIT else np.int64)
+    n_whole = int(cpu.number_trees(parent, numbers))
+    return _renamed(slabs, connectivity, counts, numbers), n_whole
+
+
+def _layer(layer: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of one layer, of a type in which layers can be compared."""
+    return layer.copy() if layer.dtype == np.bool_ else narrow_labels(as_labels("slabs", layer)).copy()
+
+
+def _renamed(
+    slabs: Iterable[npt.NDArray[Any]], connectivity: int, counts: list[int], numbers: npt.NDArray[Any]
+) -> Iterator[npt.NDArray[Any]]:
+    """Label every slab again and give its components their numbers in the whole volume."""
+    start = 0
+    for slab, expected in zip(slabs, counts, strict=True):
+        labels, n = label(slab, connectivity=connectivity)
+        if n != expected:
+            raise ValueError(f"slabs: must be the same in both passes; got {n} components where there were {expected}.")
+        names = np.zeros(n + 1, numbers.dtype)
+        names[1:] = numbers[start : start + n]
+        start += n
+        yield names[labels]
 
 
 def _warmup() -> None:
@@ -70,3 +157,4 @@ def _warmup() -> None:
     volume = np.ones((2, 2, 2), np.int32)
     label(volume > 0)
     label(volume)
+    label_slabs([volume, volume])
