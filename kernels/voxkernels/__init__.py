@@ -1,7 +1,7 @@
 """voxkernels: fast kernels on voxel volumes. Arrays in, arrays out."""
 
 from . import components, contacts, eikonal, masks, overlaps, regions
-from .components import label
+from .components import label, label_slabs
 from .contacts import CONTACT_HALO, ContactAreas, contact_areas, merge_contacts
 from .eikonal import trace_paths, travel_time
 from .masks import paste_masks
@@ -15,6 +15,7 @@ __all__ = [
     "RegionProperties",
     "contact_areas",
     "label",
+    "label_slabs",
     "merge_contacts",
     "merge_regions",
     "overlap_cost",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from types import ModuleType
 
 import cc3d
@@ -22,6 +24,11 @@ ops = backend_fixture("components")
 
 CONNECTIVITIES = (6, 18, 26)
 THIN = ((1, 1, 999), (1, 999, 1), (999, 1, 1), (1, 13, 17), (13, 1, 17), (13, 17, 1), (2, 1, 50), (1, 1, 1))
+
+
+volumes = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6), elements=st.integers(0, 3)
+)
 
 
 def structure(connectivity: int) -> np.ndarray:
@@ -147,12 +154,133 @@ def test_thin_shapes(ops: ModuleType, shape: tuple[int, int, int], connectivity:
     np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
 
 
+@pytest.mark.parametrize("length", [63, 64, 65, 127, 129, 200])
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_rows_about_a_word_long(connectivity: int, length: int) -> None:
+    """Runs that end, go on or meet at the last bit of a word of 64 voxels; short runs and long ones."""
+    for share in (0.2, 0.5, 0.9):
+        volume = random_mask((6, 7, length), share)
+        labels, n = vk.label(volume, connectivity=connectivity)
+        expected, m = ndimage.label(volume, structure(connectivity))
+        assert n == m
+        np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+        values = np.where(np.roll(volume, 1, 0), np.uint8(2), np.uint8(1)) * volume
+        labels, n = vk.label(values, connectivity=connectivity)
+        expected = cc3d.connected_components(values, connectivity=connectivity)
+        assert n == expected.max()
+        np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
+# Slabs
+
+
+def cut(volume: np.ndarray, cuts: tuple[int, ...]) -> list[np.ndarray]:
+    return [volume[a:b] for a, b in pairwise((0, *cuts, len(volume)))]
+
+
+@pytest.mark.parametrize("cuts", [(), (4,), (1, 2, 3, 4, 5, 6, 7), (3, 3, 6)])
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+@pytest.mark.parametrize("values", [1, 3])
+def test_slabs_are_the_volume_in_one_piece(
+    ops: ModuleType, connectivity: int, values: int, cuts: tuple[int, ...]
+) -> None:
+    volume = np.random.default_rng(7).integers(0, values + 1, (8, 9, 10)).astype(bool if values == 1 else np.uint16)
+    expected, n = ops.label(volume, connectivity=connectivity)
+    slabs, m = ops.label_slabs(cut(volume, cuts), connectivity=connectivity)
+    listed = list(slabs)
+    assert n == m
+    assert [slab.shape for slab in listed] == [slab.shape for slab in cut(volume, cuts)]
+    assert all(slab.dtype == np.int32 for slab in listed)
+    np.testing.assert_array_equal(np.concatenate(listed), expected)
+
+
+@given(volumes, st.sampled_from(CONNECTIVITIES), st.lists(st.integers(0, 6), max_size=4))
+def test_any_slabs(volume: np.ndarray, connectivity: int, cuts: list[int]) -> None:
+    slabs = cut(volume, tuple(sorted(min(c, len(volume)) for c in cuts)))
+    expected, n = vk.label(volume, connectivity=connectivity)
+    labels, m = vk.label_slabs(slabs, connectivity=connectivity)
+    assert n == m
+    np.testing.assert_array_equal(np.concatenate(list(labels)), expected)
+
+
+def test_slabs_that_join_late(ops: ModuleType) -> None:
+    """Two arms, slab by slab, until the last one joins them; later components move up."""
+    volume = np.zeros((4, 1, 5), bool)
+    volume[:, 0, [0, 2]] = True
+    volume[2, 0, 4] = True
+    volume[3, 0, :3] = True
+    labels, n = ops.label_slabs(cut(volume, (1, 2, 3)))
+    assert n == 2
+    assert np.concatenate(list(labels)).tolist() == [
+        [[1, 0, 1, 0, 0]], [[1, 0, 1, 0, 0]], [[1, 0, 1, 0, 2]], [[1, 1, 1, 0, 0]]
+    ]  # fmt: skip
+
+
+def test_slabs_of_different_types_and_large_values(ops: ModuleType) -> None:
+    slabs = [np.full((1, 1, 2), 2**32 - 1, np.uint32), np.array([[[2**32 - 1, 1]]], np.int64), np.ones((1, 1, 2), bool)]
+    labels, n = ops.label_slabs(slabs, connectivity=6)
+    assert n == 2
+    assert np.concatenate(list(labels)).tolist() == [[[1, 1]], [[1, 2]], [[2, 2]]]
+
+
+def test_no_slabs_and_empty_slabs(ops: ModuleType) -> None:
+    labels, n = ops.label_slabs([])
+    assert n == 0
+    assert list(labels) == []
+    full, none = np.ones((1, 2, 2), bool), np.ones((0, 2, 2), bool)
+    labels, n = ops.label_slabs([none, full, none, full])
+    assert n == 1
+    assert np.concatenate(list(labels)).tolist() == [[[1, 1], [1, 1]]] * 2
+
+
+def test_slabs_are_read_twice_and_one_at_a_time() -> None:
+    class Volume:
+        passes = 0
+
+        def __iter__(self) -> Iterator[np.ndarray]:
+            self.passes += 1
+            return (np.ones((1, 2, 3), bool) for _ in range(4))
+
+    volume = Volume()
+    labels, n = vk.label_slabs(volume)
+    assert (n, volume.passes) == (1, 1)
+    assert next(labels).all()
+    assert volume.passes == 2
+
+
+def test_slabs_widen_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole volume decides, not the slab."""
+    volume = random_mask((10, 10, 10))
+    expected, n = vk.label(volume)
+    monkeypatch.setattr(components, "INT32_LIMIT", 999)
+    labels, m = vk.label_slabs(cut(volume, (3, 7)))
+    listed = list(labels)
+    assert n == m
+    assert all(slab.dtype == np.int64 for slab in listed)
+    np.testing.assert_array_equal(np.concatenate(listed), expected)
+
+
+def test_slab_messages(ops: ModuleType) -> None:
+    one = np.ones((1, 2, 2), bool)
+    with pytest.raises(TypeError, match="slabs: must be readable twice; got a generator"):
+        ops.label_slabs(slab for slab in [one])
+    with pytest.raises(ValueError, match=r"slabs: must all have the \(Y, X\) of the first, \(2, 2\)"):
+        ops.label_slabs([one, np.ones((1, 2, 3), bool)])
+    with pytest.raises(ValueError, match="connectivity: must be one of 6, 18, 26; got 8"):
+        ops.label_slabs([one], connectivity=8)
+    with pytest.raises(ValueError, match=r"volume: must be \(Z, Y, X\)"):
+        ops.label_slabs([one[0]])
+
+
+def test_slabs_that_change_are_refused() -> None:
+    slabs = [np.ones((1, 1, 3), bool)]
+    labels, _ = vk.label_slabs(slabs)
+    slabs[0] = np.array([[[True, False, True]]])
+    with pytest.raises(ValueError, match="slabs: must be the same in both passes; got 2 components where there were 1"):
+        next(labels)
+
+
 # Flood fill
-
-
-volumes = hnp.arrays(
-    np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6), elements=st.integers(0, 3)
-)
 
 
 @given(volumes, st.sampled_from(CONNECTIVITIES))
@@ -235,7 +363,7 @@ def test_default_is_26(ops: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITIES)
-@pytest.mark.parametrize("shape", [(23, 24, 25), (1, 40, 25), (40, 1, 25), (3, 2, 25)])
+@pytest.mark.parametrize("shape", [(23, 24, 25), (1, 40, 25), (40, 1, 25), (3, 2, 25), (5, 9, 130)])
 def test_parts_do_not_change_a_bit(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], connectivity: int
 ) -> None:

@@ -1,8 +1,9 @@
-"""The oracle of `label`: a flood fill from every voxel that has no number yet."""
+"""The oracle of `label` and `label_slabs`: a flood fill from every voxel that has no number yet."""
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -35,3 +36,18 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
                     labels[near] = n
                     front.append(near)
     return labels, n
+
+
+def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) -> tuple[Iterator[npt.NDArray[Any]], int]:
+    """Number the components of a volume that comes in slabs: joins the slabs; see `voxkernels.label_slabs`."""
+    choice("connectivity", connectivity, (6, 18, 26))
+    if isinstance(slabs, Iterator):
+        raise TypeError(f"slabs: must be readable twice; got a {type(slabs).__name__}.")
+    listed = [narrow_labels(as_labels("volume", slab), "volume") for slab in slabs]
+    if len({slab.shape[1:] for slab in listed}) > 1:
+        raise ValueError(f"slabs: must all have the (Y, X) of the first, {listed[0].shape[1:]}.")
+    if not listed:
+        return iter(()), 0
+    labels, n = label(np.concatenate(listed), connectivity=connectivity)
+    bounds = np.cumsum([0, *map(len, listed)])
+    return (labels[a:b] for a, b in pairwise(bounds)), n
