@@ -19,6 +19,8 @@ CHUNKS = 16
 CHUNK_BYTES = 1 << 24
 """The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own."""
 
+ROW_BYTES = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY + cpu.N_SLICE)
+
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """The axes of each product in the last six columns of `RegionProperties.moments`."""
 
@@ -97,13 +99,18 @@ def region_properties(
         grey_image = values.reshape(n_lines, n_x)
 
     n_rows, keys, rows = _rows_of_labels(lines)
-    row_bytes = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) * n_rows
+    row_bytes = ROW_BYTES * n_rows
     chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
+    squares = np.zeros(n_x + 1, np.int64)
+    np.cumsum(np.arange(n_x) ** 2, out=squares[1:])
     stops = np.empty((chunks, n_x + 1), np.int64)
+    touched = np.empty((chunks, n_rows), np.int64)
+    part, plane = np.zeros((chunks, n_rows, 6), np.int64), np.empty((chunks, n_rows, 4), np.int64)
     sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
     box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
     grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
-    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, stops, sums, box, grey)
+    scratch = (stops, touched, part, plane)
+    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, *scratch, sums, box, grey)
     cpu.merge_chunks(sums, box, grey)
 
     present = np.flatnonzero(sums[0, :, 0])
@@ -184,8 +191,10 @@ def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[int, Ints, Ints]:
 
     The table is empty where the labels are dense enough to be rows themselves: no more bytes of sums than of labels.
     """
-    n_rows = int(lines.max()) + 1 if lines.size else 1
-    if n_rows * 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY) <= max(lines.nbytes, CHUNK_BYTES):
+    largest = np.zeros(CHUNKS, np.int64)
+    cpu.find_largest(lines, largest)
+    n_rows = int(largest.max()) + 1
+    if n_rows * ROW_BYTES <= max(lines.nbytes, CHUNK_BYTES):
         return n_rows, np.empty(0, np.int64), np.empty(0, np.int64)
     keys = np.zeros(1 << 12, np.int64)
     while cpu.collect_labels(lines, keys) < 0:
