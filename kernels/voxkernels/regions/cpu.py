@@ -19,6 +19,9 @@ the chunks: results do not depend on the number of threads. A label's row is the
 sparse, found in a hash table (open addressing, linear probing).
 
 Cost: one read of the volume. Memory: 256 bytes for each label and chunk.
+Floor: the read, 3 ms for 256^3 int32 on one core. Reached there, in CPU time on a busy machine: 12 ms (balls), 10 ms
+(one label), 63 ms (noise, a run for each voxel); with grey values 19, 22 and 87 ms. Moments in full for each run took
+155 ms on noise. Calls for each run that are not inlined cost it 60 ms more with grey values, signed rows 8 ms.
 Not checked here: labels >= 0, every label has a row, the image has the shape of the labels.
 """
 
@@ -226,7 +229,7 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, stops, touched
                 stop = chunk_stops[run]
                 label = labels[line, start]
                 if label != 0:
-                    row = rows[find_slot(label, keys)] if keys.size else np.int64(label)
+                    row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
                     if chunk_part[row, 0] == 0:
                         chunk_touched[n_touched] = row
                         n_touched += 1
