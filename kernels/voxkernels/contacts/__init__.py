@@ -181,6 +181,7 @@ def _count(
     lo, hi = core
     if labels.size == 0 or lo == hi:
         return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64)
+    scale = 1 / np.array([[size[a], *(size[b] for b in range(3) if b != a)] for a in range(3)])
     blocks = min(hi - lo, 4 * numba.get_num_threads())
     bounds = lo + (hi - lo) * np.arange(blocks + 1) // blocks
     capacity = _SMALLEST_TABLE
@@ -188,7 +189,7 @@ def _count(
         keys = np.zeros((blocks, capacity, 2), np.int64)
         counts = np.zeros((blocks, capacity, n_counts), np.int64)
         used = np.zeros((blocks, 1), np.int64)
-        cpu.count_contacts(labels, phases, n_phases, solid, bounds, mode, np.array(size), keys, counts, used)
+        cpu.count_contacts(labels, phases, n_phases, solid, bounds, mode, scale, keys, counts, used)
         if used.min() >= 0:
             break
         capacity *= 4
