@@ -66,8 +66,9 @@ def paste_masks(
     best_first = np.argsort(-ranks, kind="stable")
     labels = np.zeros(size, np.int32)
     rows = np.zeros((min(BANDS, size[0]), mask_x + 2), np.float64)
+    cells = np.empty((n, mask_x + 3), np.int64)
     pixels = _pixel_boxes(corners, mask_y, mask_x)
-    cpu.paint_masks(grids, pixels, best_first[::-1].copy(), float(threshold), rows, labels)
+    cpu.paint_masks(grids, pixels, best_first[::-1].copy(), float(threshold), rows, cells, labels)
     return labels
 
 
