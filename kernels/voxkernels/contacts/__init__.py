@@ -96,7 +96,9 @@ def contact_areas(
 
     Source: see `voxkernels.contacts.cpu`. Results do not depend on the number of threads.
     """
-    labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core)
+    # the kernel looks for negative labels in the core as it reads them, but not for the rays of "crofton"
+    look = core is not None or estimator not in ("faces", "weighted")
+    labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core, look=look)
     size = as_spacing(spacing)
     mode = _ESTIMATORS[choice("estimator", estimator, tuple(_ESTIMATORS))]
     factors = _factors(mode, size)
@@ -138,10 +140,18 @@ def merge_contacts(parts: Sequence[ContactAreas]) -> ContactAreas:
 
 
 def check_arguments(
-    labels: npt.NDArray[Any], phases: npt.NDArray[Any], solid: npt.NDArray[Any] | None, core: tuple[int, int] | None
+    labels: npt.NDArray[Any],
+    phases: npt.NDArray[Any],
+    solid: npt.NDArray[Any] | None,
+    core: tuple[int, int] | None,
+    *,
+    look: bool = True,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
-    """The arguments as the kernels read them (without `solid`: an array of size 0), and the number of phase values."""
-    labels = narrow_labels(as_labels("labels", labels))
+    """The arguments as the kernels read them (without `solid`: an array of size 0), and the number of phase values.
+
+    `look` for negative labels, or leave them to the kernel.
+    """
+    labels = narrow_labels(as_labels("labels", labels, look=look))
     phases = as_labels("phases", phases)
     same_shape("phases", phases, "labels", labels)
     last = int(phases.max(initial=0))
@@ -192,6 +202,9 @@ def _count(
         cpu.count_contacts(labels, phases, n_phases, solid, bounds, mode, scale, keys, counts, used)
         if used.min() >= 0:
             break
+        if used.min() == -2:
+            as_labels("labels", labels)
+            raise AssertionError("a negative label was met, then none found")
         capacity *= 4
     taken = keys[:, :, 0] != 0
     distinct, rows = _distinct(keys[taken])

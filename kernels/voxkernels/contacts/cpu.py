@@ -1,9 +1,8 @@
 """Count what the surface of every label faces, on the CPU.
 
-One pass over the voxels, row by row. A row is first compared with itself one voxel further, with the next row and with
-the next slice, in a loop that the compiler vectorises: one byte per voxel, one bit per axis. The bytes are then read
-eight at a time as one word, so that uniform neighbourhoods cost an eighth of a comparison each, and every bit that is
-set is a face, met once for both of its voxels. A face towards label 0 counts for the phase value of that neighbour, a
+One pass over the voxels, 64 of a row at a time. They are compared with those one voxel, one row and one slice further
+in vector instructions, which leave one word of 64 bits per axis: a word of 0 is skipped, and every bit that is set is a
+face, met once for both of its voxels. A face towards label 0 counts for the phase value of that neighbour, a
 face between two labels for the pair of labels; the ends of the array, which count for the border, are counted on their
 own. The sums are held in one open-addressing hash table per block of slices, under the key (label, target), so that
 memory follows the number of contacts and not the largest label.
@@ -28,7 +27,7 @@ voxel by voxel; the weights of the directions are applied by the caller.
 
 Weights are added as integers (fixed point, 2**-30 of a face), so sums are exact: they depend neither on the number of
 threads nor on how a volume is cut into slabs. Cost: one read per voxel, about 25 reads per face of a label. Memory:
-one row per block and the tables. Not checked here: shapes, negative labels, a core outside the array.
+the tables. Not checked here: shapes, negative labels, a core outside the array.
 """
 
 from __future__ import annotations
@@ -96,20 +95,53 @@ DIRECTIONS = (
 )
 
 
+def load(context, builder, kind, array, start, n):
+    """LLVM for elements start to start + n - 1 of a flat array, as a vector."""
+    lane = ir.IntType(kind.dtype.bitwidth)
+    first = builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+    return builder.load(builder.bitcast(first, ir.VectorType(lane, n).as_pointer()), align=lane.width // 8)
+
+
+def as_word(builder, bits):
+    """LLVM for a vector of bits as one word, the first one lowest."""
+    word = ir.IntType(64)
+    bits = builder.bitcast(bits, ir.IntType(bits.type.count))
+    return bits if bits.type == word else builder.zext(bits, word)
+
+
 @intrinsic
-def equal_bits(context, array, start, value):
-    """Bit k of the result: whether element start + k of a flat array is `value`, for k = 0..7. Nothing is checked."""
+def unequal_bits(context, array, start, other):
+    """Bit k of the result: whether elements start + k and other + k of a flat array differ, for k < 64. Unchecked."""
 
     def generate(context, builder, signature, arguments):
-        flat = context.make_array(signature.args[0])(context, builder, arguments[0])
-        lane = ir.IntType(signature.args[0].dtype.bitwidth)
-        lanes = ir.VectorType(lane, 8)
-        first = builder.bitcast(builder.gep(flat.data, [arguments[1]]), lanes.as_pointer())
-        wanted = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
+        one = load(context, builder, signature.args[0], arguments[0], arguments[1], 64)
+        two = load(context, builder, signature.args[0], arguments[0], arguments[2], 64)
+        return as_word(builder, builder.icmp_signed("!=", one, two))
+
+    return types.uint64(array, types.uint64, types.uint64), generate
+
+
+@intrinsic
+def negative_bits(context, array, start):
+    """Bit k of the result: whether element start + k of a flat array is negative, for k < 64. Unchecked."""
+
+    def generate(context, builder, signature, arguments):
+        one = load(context, builder, signature.args[0], arguments[0], arguments[1], 64)
+        return as_word(builder, builder.icmp_signed("<", one, ir.Constant(one.type, None)))
+
+    return types.uint64(array, types.uint64), generate
+
+
+@intrinsic
+def equal_bits(context, array, start, value):
+    """Bit k of the result: whether element start + k of a flat array is `value`, for k < 8. Unchecked."""
+
+    def generate(context, builder, signature, arguments):
+        one = load(context, builder, signature.args[0], arguments[0], arguments[1], 8)
+        blank, first = ir.Constant(one.type, ir.Undefined), ir.Constant(ir.IntType(32), 0)
         every = ir.Constant(ir.VectorType(ir.IntType(32), 8), None)
-        wanted = builder.shuffle_vector(wanted, ir.Constant(lanes, ir.Undefined), every)
-        equal = builder.icmp_signed("==", builder.load(first, align=lane.width // 8), wanted)
-        return builder.zext(builder.bitcast(equal, ir.IntType(8)), ir.IntType(64))
+        wanted = builder.shuffle_vector(builder.insert_element(blank, arguments[2], first), blank, every)
+        return as_word(builder, builder.icmp_signed("==", one, wanted))
 
     return types.uint64(array, types.uint64, array.dtype), generate
 
@@ -131,16 +163,31 @@ def clamp(i, n):
 
 
 @jit
-def mark_faces(own, next_row, next_slice, marks):
-    """Set bits 0, 1, 2 of marks[x] where voxel x of row `own` differs from its next one along z, y, x."""
-    last = own.size - 1
-    for x in range(last):
-        marks[x] = (
-            (1 if own[x] != next_slice[x] else 0)
-            | (2 if own[x] != next_row[x] else 0)
-            | (4 if own[x] != own[x + 1] else 0)
-        )
-    marks[last] = (1 if own[last] != next_slice[last] else 0) | (2 if own[last] != next_row[last] else 0)
+def mark_faces(flat, start, n, steps, further, words):
+    """Set bit k of words[axis] where voxel start + k, k < n <= 64, differs from the next one along the axis.
+
+    flat    : (size,) the labels; the n voxels are of one row.
+    steps   : distances of the next voxels along z, y, x; `further`, whether there are any along z, y, and along x after
+              the last of the n voxels.
+    Returns whether a label is negative.
+    """
+    if start + 64 + (steps[0] if further[0] else steps[1] if further[1] else 1) <= flat.size:
+        kept = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
+        words[0] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + steps[0] * further[0]))
+        words[1] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + steps[1] * further[1]))
+        negative = kept & negative_bits(flat, np.uint64(start)) != 0
+        kept = kept if further[2] else kept >> np.uint64(1)
+        words[2] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + 1))
+        return negative
+    negative = False
+    words[:] = 0
+    for k in range(n):
+        own = flat[start + k]
+        negative |= own < 0
+        for axis in range(3):
+            if (further[axis] or (axis == 2 and k + 1 < n)) and own != flat[start + k + steps[axis]]:
+                words[axis] |= np.uint64(1) << np.uint64(k)
+    return negative
 
 
 @jit
@@ -155,15 +202,18 @@ def list_rows(z, y, n_z, n_y, n_x, rows):
 def sum_window(flat, row, x, n_x, rows, own, axis):
     """What the voxels of label `own` add up to in the window of the face between voxel x of a row and the next."""
     total = np.int64(ZERO)
-    if 2 <= x and x + 6 <= n_x:
-        for r in range(25):
-            total += WINDOW[axis, r, equal_bits(flat, np.uint64(row + rows[r] + x - 2), own) & np.uint64(31)]
-    else:
+    if x < 2 or x + 6 > n_x:
         for r in range(25):
             bits = np.uint64(0)
             for k in range(5):
                 bits |= np.uint64(flat[np.uint64(row + rows[r] + clamp(x + k - 2, n_x))] == own) << np.uint64(k)
             total += WINDOW[axis, r, bits]
+    elif axis == 0:  # the window has no rows two slices back
+        for r in range(5, 25):
+            total += WINDOW[0, r, equal_bits(flat, np.uint64(row + rows[r] + x - 2), own) & np.uint64(31)]
+    else:
+        for r in range(25):
+            total += WINDOW[axis, r, equal_bits(flat, np.uint64(row + rows[r] + x - 2), own) & np.uint64(31)]
     return total
 
 
@@ -177,11 +227,11 @@ def beside_edge(deep, inner, outer, far):
 
 
 @jit
-def face_weight(window, forward, scale):
+def face_weight(window, forward, scale, axis):
     """1 / |n|_1 of the unit normal in physical units, in fixed point; 1 where there is no normal.
 
     window : what `sum_window` returned; `forward`, whether its label lies before the face, or behind.
-    scale  : (3,) 1 / spacing, of the axis of the face first.
+    scale  : (3, 3) 1 / spacing: row a begins with axis a, then the other two in order.
     """
     field, layer = (1 << FIELD) - 1, (1 << LAYER) - 1
     g_a = (window & field) - HALF
@@ -189,12 +239,11 @@ def face_weight(window, forward, scale):
     g_c = (window >> 2 * FIELD & field) - HALF
     layers = window >> 3 * FIELD
     one, two, three, four = layers & layer, layers >> LAYER & layer, layers >> 2 * LAYER & layer, layers >> 3 * LAYER
-    deep, inner, outer, far = one, two, three, four
-    if not forward:
-        deep, inner, outer, far = four, three, two, one
+    deep, inner = (one, two) if forward else (four, three)
+    outer, far = (three, four) if forward else (two, one)
     if beside_edge(deep, inner, outer, far) | beside_edge(25 - far, 25 - outer, 25 - inner, 25 - deep):
         g_b, g_c = 0, 0
-    n_a, n_b, n_c = abs(g_a) * scale[0], abs(g_b) * scale[1], abs(g_c) * scale[2]
+    n_a, n_b, n_c = abs(g_a) * scale[axis, 0], abs(g_b) * scale[axis, 1], abs(g_c) * scale[axis, 2]
     total = n_a + n_b + n_c
     if total == 0.0:
         return np.int64(ONE)
@@ -256,71 +305,71 @@ def count_border(labels, target, start, stop, keys, counts, used):
 
 @jit
 def count_faces(labels, phases, mouth, solid, start, stop, core, weighted, scale, keys, counts, used):
-    """Count the faces of the voxels in slices start..stop-1 into one table; used[0] = -1 if the table is too small.
+    """Count the faces of the voxels in slices start..stop-1 into one table.
 
-    Both sides of a face count with its lower voxel, but for faces at the ends of slices core[0]..core[1]-1.
+    Both sides of a face count with its lower voxel, except at the ends of slices core[0]..core[1]-1. used[0] = -1 if
+    the table is too small, -2 if a label is negative.
     """
     n_z, n_y, n_x = labels.shape
     flat, classes, solids = labels.reshape(-1), phases.reshape(-1), solid.reshape(-1)
     steps = (n_y * n_x, n_x, 1)
-    marks = np.zeros((n_x + 7) // 8 * 8, np.uint8)
-    words = marks.view(np.uint64)
+    words = np.zeros(3, np.uint64)
     rows = np.empty(25, np.int64)
     like_others = False  # whether `rows` are those of a row that is not near an end
     for z in range(start - 1 if start == core[0] and start > 0 else start, stop):
+        n_axes = 1 if z < start else 3
         for y in range(n_y):
             row = (z * n_y + y) * n_x
-            own_row = flat[row : row + n_x]
-            next_row = flat[row + n_x : row + 2 * n_x] if y + 1 < n_y else own_row
-            next_slice = flat[row + steps[0] : row + steps[0] + n_x] if z + 1 < n_z else own_row
-            mark_faces(own_row, next_row, next_slice, marks)
-            if z < start:
-                marks &= np.uint8(1)
             listed = not weighted
-            for word in range(words.size):
-                bits = words[word]
-                while bits != 0:
-                    bit = np.int64(lowest_bit(bits))
-                    bits &= bits - np.uint64(1)
-                    axis = bit & 7
-                    x = 8 * word + (bit >> 3)
-                    v = np.uint64(row + x)
-                    u = np.uint64(row + x + steps[axis])
-                    lower, upper = flat[v], flat[u]
-                    in_core = z >= start, z + (axis == 0) < core[1]
-                    if not listed:
-                        listed = True
-                        inside = 2 <= z and z + 2 < n_z and 2 <= y and y + 2 < n_y
-                        if not (inside and like_others):
-                            list_rows(z, y, n_z, n_y, n_x, rows)
-                            like_others = inside
-                    if lower != 0 and upper != 0:
-                        label, target = np.int64(min(lower, upper)), np.int64(max(lower, upper))
-                        slot = slot_of(keys, used, label, target)
-                        if slot < 0:
-                            return
-                        counts[slot, axis] += in_core[0]
-                        if weighted and in_core[0]:
-                            window = sum_window(flat, row, x, n_x, rows, lower, axis)
-                            counts[slot, 3 + axis] += face_weight(window, True, scale[axis])
-                        if weighted and in_core[1]:
-                            window = sum_window(flat, row, x, n_x, rows, upper, axis)
-                            counts[slot, 3 + axis] += face_weight(window, False, scale[axis])
-                    else:
-                        forward = lower != 0
-                        if not (in_core[0] if forward else in_core[1]):
+            for first in range(0, n_x, 64):
+                n = min(64, n_x - first)
+                further = z + 1 < n_z, y + 1 < n_y, first + n < n_x
+                if mark_faces(flat, row + first, n, steps, further, words):
+                    used[0] = -2
+                    return
+                if words[0] | words[1] | words[2] == 0:
+                    continue
+                if not listed:
+                    listed = True
+                    inside = z >= 2 and z + 2 < n_z and y >= 2 and y + 2 < n_y
+                    if not (inside and like_others):
+                        list_rows(z, y, n_z, n_y, n_x, rows)
+                        like_others = inside
+                for axis in range(n_axes):
+                    bits = words[axis]
+                    lower_counts, upper_counts = z >= start, z + (axis == 0) < core[1]
+                    while bits != 0:
+                        x = first + np.int64(lowest_bit(bits))
+                        bits &= bits - np.uint64(1)
+                        v = row + x
+                        lower, upper = flat[np.uint64(v)], flat[np.uint64(v + steps[axis])]
+                        if (lower != 0) & (upper != 0):
+                            slot = slot_of(keys, used, np.int64(min(lower, upper)), np.int64(max(lower, upper)))
+                            if slot < 0:
+                                return
+                            counts[slot, axis] += lower_counts
+                            if weighted and lower_counts:
+                                window = sum_window(flat, row, x, n_x, rows, lower, axis)
+                                counts[slot, 3 + axis] += face_weight(window, True, scale, axis)
+                            if weighted and upper_counts:
+                                window = sum_window(flat, row, x, n_x, rows, upper, axis)
+                                counts[slot, 3 + axis] += face_weight(window, False, scale, axis)
                             continue
-                        own, near, far = (lower, v, u) if forward else (upper, u, v)
-                        target = np.int64(-1) - np.int64(classes[far])
-                        if solids.size > 0 and not solids[near]:
+                        # arithmetic: no branch can be foretold on which side the label is
+                        own = lower | upper
+                        behind = np.int64(lower == 0)
+                        if not (lower_counts & upper_counts) and not (upper_counts if behind else lower_counts):
+                            continue
+                        target = np.int64(-1) - np.int64(classes[np.uint64(v + (1 - behind) * steps[axis])])
+                        if solids.size > 0 and not solids[v + behind * steps[axis]]:
                             target = np.int64(-1 - mouth)
                         slot = slot_of(keys, used, np.int64(own), target)
                         if slot < 0:
                             return
-                        counts[slot, axis] += 1
+                        counts[np.uint64(slot), axis] += 1
                         if weighted:
                             window = sum_window(flat, row, x, n_x, rows, own, axis)
-                            counts[slot, 3 + axis] += face_weight(window, forward, scale[axis])
+                            counts[np.uint64(slot), 3 + axis] += face_weight(window, behind == 0, scale, axis)
 
 
 @jit
@@ -403,7 +452,8 @@ def count_contacts(labels, phases, n_phases, solid, bounds, estimator, scale, ke
     counts   (B, C, M) int64, zeros on entry; written: faces per axis (of a pair once, from its lower voxel), then for
              the estimator "crofton" (M = 13) the rays of the diagonal directions, for "weighted" (M = 6) the summed
              weights per axis; of a pair both from either side
-    used     (B, 1) int64, zeros on entry; written: rows in use, or -1 where the table was too small
+    used     (B, 1) int64, zeros on entry; written: rows in use, or -1 where the table was too small, or -2 where a
+             label is negative (looked for but with the estimator "crofton")
     """
     core = bounds[0], bounds[-1]
     for b in numba.prange(bounds.size - 1):
