@@ -5,7 +5,7 @@ from .components import label, label_slabs
 from .contacts import CONTACT_HALO, ContactAreas, contact_areas, merge_contacts
 from .eikonal import trace_paths, travel_time
 from .masks import paste_masks
-from .overlaps import OverlapCounts, overlap_cost, overlap_counts
+from .overlaps import OverlapCounts, overlap_cost, overlap_counts, overlap_counts_stack
 from .regions import RegionProperties, merge_regions, region_properties
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "merge_regions",
     "overlap_cost",
     "overlap_counts",
+    "overlap_counts_stack",
     "paste_masks",
     "region_properties",
     "trace_paths",

@@ -81,8 +81,12 @@ def as_mask(name: str, value: Any, ndim: int = 3) -> npt.NDArray[np.bool_]:
     )
 
 
-def as_labels(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
-    """Check a label or phase image: bool or any integer type, no negative value. Bool comes back as uint8 (a view)."""
+def as_labels(name: str, value: Any, ndim: int = 3, *, look: bool = True) -> npt.NDArray[Any]:
+    """Check a label or phase image: bool or any integer type, no negative value. Bool comes back as uint8 (a view).
+
+    With `look=False` the values of types of up to 32 bits are not looked at: for a kernel that sees to it as it reads
+    them (one more read of an image costs as much as a fast kernel).
+    """
     array = as_array(name, value, ndim)
     if array.dtype == np.bool_:
         return array.view(np.uint8)
@@ -90,7 +94,8 @@ def as_labels(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
         raise TypeError(
             f"{name}: must be of an integer type; got {describe(array)}. Convert it with .astype(numpy.int32)."
         )
-    if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
+    look = look or array.dtype.itemsize > 4
+    if look and array.dtype.kind == "i" and array.size and int(array.min()) < 0:
         raise ValueError(
             f"{name}: must not hold negative values; got a minimum of {int(array.min())}. 0 is the background."
         )

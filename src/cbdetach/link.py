@@ -208,10 +208,7 @@ def link_slices(labels: npt.NDArray[np.int32], **options: Any) -> tuple[npt.NDAr
     import voxkernels as vk
 
     sizes = [np.bincount(image.ravel(), minlength=1)[1:] for image in labels]
-    overlaps, skips, *further = (
-        [vk.overlap_counts(a, b) for a, b in zip(labels[:-step], labels[step:], strict=True)]
-        for step in range(1, REACH + 1)
-    )
+    overlaps, skips, *further = (vk.overlap_counts_stack(labels, step=step) for step in range(1, REACH + 1))
     links = link(sizes, overlaps, skips, further, **({"neck_depth": 0.25} | options))
     result = np.zeros(labels.shape, np.int32)
     for image, ids, linked in zip(labels, links.global_id, result, strict=True):

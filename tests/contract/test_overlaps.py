@@ -1,4 +1,4 @@
-"""Contract of `overlap_counts` and `overlap_cost`, the same for every backend."""
+"""Contract of `overlap_counts`, `overlap_counts_stack` and `overlap_cost`, the same for every backend."""
 
 from __future__ import annotations
 
@@ -110,6 +110,52 @@ def test_backends_agree(pair) -> None:
         )
 
 
+# Stacks
+
+
+def label_stack(shape: tuple[int, int, int] = (7, 21, 34), seed: int = 0) -> np.ndarray:
+    """Slices with numbers of their own, one of them empty."""
+    stack = np.stack([two_images(shape[1:], 4 + z, seed + z)[0] for z in range(shape[0])])
+    stack[shape[0] // 2] = 0
+    return stack
+
+
+@pytest.mark.parametrize("step", [1, 2, 6])
+def test_stack_is_its_pairs_of_slices(ops: ModuleType, step: int) -> None:
+    stack = label_stack()
+    found = ops.overlap_counts_stack(stack, step=step)
+    assert len(found) == len(stack) - step
+    for z, overlap in enumerate(found):
+        assert_identical(overlap, ops.overlap_counts(stack[z], stack[z + step]))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (1, 3, 4), (2, 3, 4), (3, 0, 4), (3, 4, 0), (3, 1, 1)])
+def test_thin_and_empty_stacks(ops: ModuleType, shape: tuple[int, int, int]) -> None:
+    found = ops.overlap_counts_stack(np.ones(shape, np.uint8))
+    size = shape[1] * shape[2]
+    assert [as_table(overlap) for overlap in found] == [{(1, 1): size} if size else {}] * max(0, shape[0] - 1)
+    assert ops.overlap_counts_stack(np.ones(shape, np.uint8), step=np.int64(9)) == []
+
+
+def test_stacks_of_any_type_and_layout(ops: ModuleType) -> None:
+    stack = label_stack()
+    expected = ops.overlap_counts_stack(stack)
+    for other in (stack.astype(">u2"), stack.astype(np.int64), np.asfortranarray(stack), stack[::-1].copy()[::-1]):
+        for one, two in zip(ops.overlap_counts_stack(other), expected, strict=True):
+            assert_identical(one, two)
+
+
+def test_batches_tables_and_threads_do_not_change_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    from voxkernels import overlaps
+
+    stack = label_stack((9, 30, 30))
+    expected = overlaps.overlap_counts_stack(stack)
+    for name, value in (("BATCH", 2), ("CHUNKS", 3), ("FIRST_SLOTS", 2)):
+        monkeypatch.setattr(overlaps, name, value)
+        for one, two in zip(overlaps.overlap_counts_stack(stack), expected, strict=True):
+            assert_identical(one, two)
+
+
 # What must not matter
 
 
@@ -166,6 +212,20 @@ def test_thin_and_empty_shapes(ops: ModuleType, shape: tuple[int, ...]) -> None:
     assert as_table(ops.overlap_counts(ones, ones)) == ({(1, 1): size} if size else {})
 
 
+def test_few_labels_at_random(ops: ModuleType) -> None:
+    """Nearly every pair occurs: a dense table, where the sparse one overflows."""
+    generator = np.random.default_rng(1)
+    a, b = generator.integers(0, 60, (2, 150, 170))
+    ov = ops.overlap_counts(a, b)
+    dense = np.zeros((60, 60), int)
+    np.add.at(dense, (a, b), 1)
+    np.testing.assert_array_equal(dense[ov.ids_a, ov.ids_b], ov.count)
+    assert ov.count.sum() == dense[1:, 1:].sum()
+    np.testing.assert_array_equal(ov.size_a, dense.sum(axis=1)[1:])
+    np.testing.assert_array_equal(ov.size_b, dense.sum(axis=0)[1:])
+    assert_identical(ops.overlap_counts(a.astype(np.uint8), b.astype(np.uint8)), ov)
+
+
 def test_nothing_shared(ops: ModuleType) -> None:
     a = np.array([[1, 0, 2]])
     b = np.array([[0, 3, 0]])
@@ -217,6 +277,13 @@ def test_messages(ops: ModuleType) -> None:
         ops.overlap_counts(a, a.T)
     with pytest.raises(ValueError, match=r"labels: must be below 2\*\*63"):
         ops.overlap_counts(a, np.full((2, 3), 2**63, np.uint64))
+    with pytest.raises(ValueError, match=r"labels: must not hold negative values; got a minimum of -1"):
+        ops.overlap_counts_stack(-np.ones((2, 3, 4), np.int16))
+    with pytest.raises(ValueError, match=r"labels: must be \(Z, Y, X\); got an array of shape \(2, 3\)"):
+        ops.overlap_counts_stack(a)
+    for step in (0, 1.5, True):
+        with pytest.raises(ValueError, match=r"step: must be an integer of at least 1; got"):
+            ops.overlap_counts_stack(a[None], step=step)
     with pytest.raises(ValueError, match=r"measure: must be one of 'iou', 'containment'; got 'dice'"):
         ops.overlap_cost(a, a, measure="dice")
     with pytest.raises(TypeError, match=r"b: must be a label image; got None"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CHUNKS = 16
+BATCH = 64
+DENSE_CHUNKS = 4
 FIRST_SLOTS = 1 << 12
 
 
@@ -56,23 +59,44 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     same_shape("b", grid_b, "a", grid_a)
     if grid_a.dtype != grid_b.dtype:
         grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
-    lines = math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-    lines_a, lines_b = grid_a.reshape(lines), grid_b.reshape(lines)
+    lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
+    rows = _count(grid_a.reshape(lines), grid_b.reshape(lines), CHUNKS)
+    if rows is None:
+        for name, grid in (("a", grid_a), ("b", grid_b)):
+            as_labels(name, grid, grid.ndim)
+        raise AssertionError("a negative label was met, then none found")
+    return _split(rows, 1)[0]
 
-    stops = np.empty((CHUNKS, lines[1] + 1), np.int64)
-    slots = FIRST_SLOTS
-    while True:
-        tables = np.zeros((CHUNKS, slots, 3), np.int64)
-        found = np.zeros(CHUNKS, np.int64)
-        cpu.count_pairs(lines_a, lines_b, stops, tables, found)
-        if found.min() >= 0:
-            break
-        slots *= 4
-    ids_a, ids_b, count = _add_equal_pairs(tables[tables[:, :, 2] > 0])
-    labels_a, size_a = _add_equal(ids_a, count)
-    labels_b, size_b = _add_equal(ids_b, count)
-    both = (ids_a > 0) & (ids_b > 0)
-    return OverlapCounts(ids_a[both], ids_b[both], count[both], labels_a, size_a, labels_b, size_b)
+
+def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[OverlapCounts]:
+    """Count the pixels that each label of every slice of a stack shares with each label of the slice `step` further on.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X), any integer type, not negative. 0 is background. Every slice may have its own numbers.
+    step   : distance in slices of the two that are compared, at least 1.
+
+    Returns
+    -------
+    Z - step OverlapCounts (none, if there are fewer slices): number z is that of slices z and z + step, the same as
+    `overlap_counts` gives. Independent of the number of threads.
+
+    Raises
+    ------
+    TypeError, ValueError : not integer, negative, not three-dimensional; a step below 1.
+    """
+    stack = narrow_labels(as_labels("labels", labels, look=False))
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1:
+        raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
+    found: list[OverlapCounts] = []
+    for z in range(0, len(stack) - int(step), BATCH):
+        images = stack[z : min(z + BATCH, len(stack) - int(step))]
+        rows = _count(images, stack[z + step : z + step + len(images)], -(-CHUNKS // len(images)))
+        if rows is None:
+            as_labels("labels", stack)
+            raise AssertionError("a negative label was met, then none found")
+        found += _split(rows, len(images))
+    return found
 
 
 def overlap_cost(
@@ -116,22 +140,61 @@ def overlap_cost(
 
 
 def _as_label_image(name: str, value: Any) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
-    return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3))
+    return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False))
 
 
-def _add_equal_pairs(rows: Ints) -> tuple[Ints, Ints, Ints]:
-    """Sort rows (a, b, count) by pair and add the counts of equal pairs."""
-    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-    starts = np.flatnonzero(np.any(np.diff(rows[:, :2], axis=0, prepend=-1), axis=1))
-    count = np.add.reduceat(rows[:, 2], starts) if starts.size else rows[:, 2]
-    return rows[starts, 0], rows[starts, 1], count
+def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Ints | None:
+    """Rows (image, a, b, count) of every pair that occurs, also with one background; None where a label is negative.
+
+    Ascending, each pair once. The images are (P, L, X), each cut into chunks.
+    """
+    n_tables = len(images_a) * n_chunks
+    marks = np.zeros((n_tables, -(-images_a.shape[2] // 8) * 8), np.uint8)
+    slots = FIRST_SLOTS
+    while True:
+        tables = np.zeros((n_tables, slots, 3), np.int64)
+        found = np.zeros(n_tables, np.int64)
+        cpu.count_pairs(images_a, images_b, n_chunks, marks, tables, found)
+        if found.min(initial=0) >= 0:
+            break
+        if found.min() == -2:
+            return None
+        slots *= 4
+        if len(images_a) == 1:
+            n_a, n_b = int(images_a.max()) + 1, int(images_b.max()) + 1
+            if DENSE_CHUNKS * n_a * n_b <= images_a.size:
+                cells = np.zeros((DENSE_CHUNKS, n_a, n_b), np.int64)
+                cpu.count_cells(images_a[0], images_b[0], marks[:DENSE_CHUNKS], cells)
+                total = cells.sum(axis=0)
+                a, b = np.nonzero(total)
+                return np.column_stack([np.zeros_like(a), a, b, total[a, b]])
+    image = np.repeat(np.arange(n_tables) // n_chunks, found)
+    rows = np.concatenate([tables[task, :n] for task, n in enumerate(found)])
+    order = np.lexsort((rows[:, 1], rows[:, 0], image))
+    rows = np.column_stack([image, rows])[order]
+    starts = np.flatnonzero(np.any(np.diff(rows[:, :3], axis=0, prepend=-1), axis=1))
+    return np.column_stack([rows[starts, :3], np.add.reduceat(rows[:, 3], starts) if starts.size else starts])
+
+
+def _split(rows: Ints, n_images: int) -> list[OverlapCounts]:
+    """The result of each pair of images from the rows of all."""
+    ends = np.searchsorted(rows[:, 0], np.arange(n_images + 1))
+    result = []
+    for start, stop in itertools.pairwise(ends):
+        ids_a, ids_b, count = np.ascontiguousarray(rows[start:stop, 1:].T)
+        labels_a, size_a = _add_equal(ids_a, count)
+        order = np.argsort(ids_b, kind="stable")
+        labels_b, size_b = _add_equal(ids_b[order], count[order])
+        both = (ids_a > 0) & (ids_b > 0)
+        result.append(OverlapCounts(ids_a[both], ids_b[both], count[both], labels_a, size_a, labels_b, size_b))
+    return result
 
 
 def _add_equal(ids: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """The ids that occur, ascending without 0, and the sum of their counts."""
-    labels, row = np.unique(ids, return_inverse=True)
-    size = np.zeros(labels.size, np.int64)
-    np.add.at(size, row, count)
+    """The ascending ids that occur, without 0, and the sum of their counts."""
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    size = np.add.reduceat(count, starts) if starts.size else count
+    labels = ids[starts]
     return labels[labels > 0], size[labels > 0]
 
 

@@ -35,6 +35,14 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     )
 
 
+def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[OverlapCounts]:
+    """As `voxkernels.overlap_counts_stack`."""
+    stack = as_labels("labels", labels)
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1:
+        raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
+    return [overlap_counts(a, b) for a, b in zip(stack[:-step], stack[step:], strict=True)] if step < len(stack) else []
+
+
 def overlap_cost(
     a: npt.NDArray[Any] | OverlapCounts, b: npt.NDArray[Any] | None = None, *, measure: str = "iou"
 ) -> npt.NDArray[np.float64]:
