@@ -28,6 +28,19 @@ def test_overlap_counts(benchmark: BenchmarkFixture, volume: str) -> None:
     benchmark(vk.overlap_counts, a, b)
 
 
+@pytest.mark.parametrize("volume", cases.VOLUMES)
+def test_overlap_counts_stack(benchmark: BenchmarkFixture, volume: str) -> None:
+    stack = cases.VOLUMES[volume]()
+    found = vk.overlap_counts_stack(stack)
+    assert len(found) == len(stack) - 1
+    for overlap, a, b in zip(found, stack[:-1], stack[1:], strict=True):
+        dense = bincount_table(a, b)
+        assert overlap.count.sum() == dense[1:, 1:].sum()
+        np.testing.assert_array_equal(dense[overlap.ids_a, overlap.ids_b], overlap.count)
+    benchmark.extra_info["voxels"] = stack.size
+    benchmark(vk.overlap_counts_stack, stack)
+
+
 def test_overlap_cost(benchmark: BenchmarkFixture) -> None:
     overlap = vk.overlap_counts(*cases.slice_pair(cases.electrode()))
     cost = vk.overlap_cost(overlap)
