@@ -41,11 +41,11 @@ import math
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
+from numba import core, extending, types
 
 from .._compile import jit
+
+ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
 FACES, CROFTON, WEIGHTED = 0, 1, 2
 ONE = 1 << 30  # the fixed-point weight of a whole face: 2**33 faces fit into a sum
@@ -114,7 +114,7 @@ def as_word(builder, bits):
     return bits if bits.type == word else builder.zext(bits, word)
 
 
-@intrinsic
+@extending.intrinsic
 def unequal_bits(context, array, start, other):
     """Bit k of the result: whether elements start + k and other + k of a flat array differ, for k < 64. Unchecked."""
 
@@ -126,7 +126,7 @@ def unequal_bits(context, array, start, other):
     return types.uint64(array, types.uint64, types.uint64), generate
 
 
-@intrinsic
+@extending.intrinsic
 def negative_bits(context, array, start):
     """Bit k of the result: whether element start + k of a flat array is negative, for k < 64. Unchecked."""
 
@@ -137,7 +137,7 @@ def negative_bits(context, array, start):
     return types.uint64(array, types.uint64), generate
 
 
-@intrinsic
+@extending.intrinsic
 def equal_bits(context, array, start, value):
     """Bit k of the result: whether element start + k of a flat array is `value`, for k < 8. Unchecked."""
 
@@ -151,7 +151,7 @@ def equal_bits(context, array, start, value):
     return types.uint64(array, types.uint64, array.dtype), generate
 
 
-@intrinsic
+@extending.intrinsic
 def lowest_bit(context, bits):
     """The number of the lowest bit that is set in a word that is not 0."""
 

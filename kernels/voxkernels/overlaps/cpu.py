@@ -22,17 +22,17 @@ images, 0.2 ns per pixel.
 """
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import prange, types
-from numba.extending import intrinsic
+from numba import core, extending, prange, types
 
 from .._compile import jit
+
+ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
 HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
 HASH_FACTOR_B = -4658895280553007687  # another odd number with bits everywhere
 
 
-@intrinsic
+@extending.intrinsic
 def lowest_bit(context, bits):
     """The number of the lowest bit that is set in a word that is not 0."""
 
