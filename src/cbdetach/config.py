@@ -144,15 +144,18 @@ def resolve(
     InputError
         The file is missing or not TOML, a name is unknown, or a value is out of range.
     """
-    content: dict[str, Any] = dict(base or {})
-    if file is not None:
-        try:
-            content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"--config: there is no file {file}; give the path of a TOML file.") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
+    content = dict(base or {}) if file is None else read_toml(file)
     return validate(_merged(content, overrides or {}))
+
+
+def read_toml(file: str | Path) -> dict[str, Any]:
+    """A file of settings as a nested dictionary; `InputError` where it is missing or not TOML."""
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config: there is no file {file}; give the path of a TOML file.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
 
 
 def validate(content: Mapping[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from cbdetach import phantom
+from cbdetach import evaluate, phantom
 from cbdetach.annotations import LabelledSlice
 from cbdetach.errors import InputError
 from cbdetach.store import whole_file
@@ -25,7 +25,7 @@ from cbdetach.train import scenes
 from cbdetach.train.augment import Augment
 from cbdetach.train.settings import TrainSettings
 
-TRAINING_SEEDS, VALIDATION_SEEDS = 1_000_000, 2_000_000
+TRAINING_SEEDS, VALIDATION_SEEDS = evaluate.TEST_SEED, evaluate.TUNING_SEED
 """Scenes below the first are learnt from, those from the second on are validated on; between them lie those that
 `cbdetach evaluate` tests on."""
 SCENES_PER_SEED = 10_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
-from cbdetach.config import Section
+from cbdetach.config import Section, read_toml
 from cbdetach.errors import InputError
 from cbdetach.train.augment import AugmentSettings
 from cbdetach.train.network import NetworkSettings
@@ -91,14 +90,7 @@ def read_settings(
     ------
     InputError : the file is missing or not TOML, a name is unknown, or a value is out of range.
     """
-    content: dict[str, Any] = {}
-    if file is not None:
-        try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"--config: there is no file {file}; give the path of a TOML file.") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
+    content = {} if file is None else read_toml(file)
     content |= {name: value for name, value in (overrides or {}).items() if value is not None}
     if annotations:
         content["data"] = {"synthetic": False, **content.get("data", {}), "annotations": tuple(annotations)}
