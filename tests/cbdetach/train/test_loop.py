@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -250,6 +252,31 @@ def test_a_diverging_training_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     wild = {**TINY["optimiser"], "name": "sgd", "rate": 1e12, "final_rate": 1e12}
     with pytest.raises(InputError, match=r"the training has diverged\. Give a smaller optimiser\.rate"):
         loop.train(tiny(epochs=8, optimiser=wild), tmp_path, progress=False)
+
+
+def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "a" / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0.0, 0))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    loop.train(tiny(epochs=1, tensorboard=True), tmp_path / "a", progress=False)
+    assert {name for name, _, _ in written} >= {"loss", "rate", "f1", "closed"}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        InputError, match="tensorboard: the package is missing: pip install tensorboard, or leave it off"
+    ):
+        loop.train(tiny(epochs=1, tensorboard=True), tmp_path / "b", progress=False)
 
 
 def test_foreign_checkpoints(tmp_path: Path) -> None:
