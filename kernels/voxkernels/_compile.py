@@ -84,15 +84,17 @@ class _SafeCache(FunctionCache):
     save two signatures together can both take the number 1; the index is then wrong, and stays so, for every process
     to come. Saving here happens under a file lock, data before index, and the name of a data file says what is in it,
     so that an index can only be behind, never wrong. What cannot be read is compiled again; what cannot be saved (a
-    full disk) is not.
+    full disk) is not. Numba compiles again when the kernel's own file changes; here, when any file beside it does,
+    since kernels call one another across the files of their folder.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        folder = os.path.dirname(function.__code__.co_filename)
         self._cache_file = _LockedFiles(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=self._impl.locator.get_source_stamp(),
+            source_stamp=(self._impl.locator.get_source_stamp(), _sources(folder)),
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -104,6 +106,18 @@ class _SafeCache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+
+
+@functools.cache
+def _sources(folder: str) -> str:
+    """What tells one state of the Python files of a folder from another."""
+    digest = hashlib.sha256()
+    with contextlib.suppress(OSError):  # inside a zip file, which does not change
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(".py"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()
 
 
 class _LockedFiles(IndexDataCacheFile):

@@ -147,6 +147,17 @@ def test_new_source_new_code(package: Path) -> None:
     assert use(package, 2) == ("[9, 4.5]", 2)
 
 
+def test_new_source_in_a_file_beside_it_new_code(package: Path) -> None:
+    (package / "beside.py").write_text("from ._compile import jit\n\n@jit\ndef twice(x):\n    return x + x\n")
+    (package / "kernels.py").write_text(
+        "from ._compile import jit\nfrom .beside import twice\n\n@jit\ndef double(x):\n    return twice(x)\n"
+    )
+    assert use(package, 2) == ("[6, 3.0]", 0)
+    (package / "beside.py").write_text("from ._compile import jit\n\n@jit\ndef twice(x):\n    return x + x + x\n")
+    assert use(package, 2) == ("[9, 4.5]", 0)
+    assert use(package, 2) == ("[9, 4.5]", 2)
+
+
 def test_index_names_only_files_of_its_own_content(package: Path) -> None:
     use(package, 2)
     (index,) = (package / "__pycache__").glob("*double*.nbi")

@@ -30,7 +30,7 @@ from .._arrays import (
     narrow_labels,
     same_shape,
 )
-from . import cpu, cpu_paths
+from . import cpu, cpu_components, cpu_paths
 
 BAND = 2.0
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
@@ -87,7 +87,7 @@ def travel_time(
     times = checked.times
     if not times.size:
         return times
-    boxes = cpu.split_components(checked.labels, times, times.view(np.int32))
+    boxes = cpu_components.split_components(checked.labels, times, times.view(np.int32))
     workers = numba.get_num_threads()
     largest_first = np.argsort(-boxes[:, 6], kind="stable")
     shortest = min(checked.steps)
