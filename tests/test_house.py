@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,9 @@ def test_every_operation_has_one_shape(folder: Path) -> None:
 def test_a_kernel_file_can_be_taken_away(folder: Path) -> None:
     """Kernels import math, numpy, numba, `jit` and one another; hosts and oracles nothing outside their own folder."""
     beside = {f".{path.stem}" for path in folder.glob("cpu_*.py")}
+    for path in folder.glob("cuda.py"):
+        allowed = {"__future__", "math", "pathlib", "typing", "numpy", "numpy.typing", ".._compile"}
+        assert imports_of(path) <= allowed, f"{name_of(path)} imports {imports_of(path) - allowed}"
     for path in folder.glob("cpu*.py"):
         allowed = {"__future__", "math", "typing", "numpy", "numba", ".._compile"} | beside
         assert imports_of(path) <= allowed, f"{name_of(path)} imports {imports_of(path) - allowed}"
@@ -68,6 +72,21 @@ def test_kernels_and_oracles_stay_apart(folder: Path) -> None:
     assert "reference" not in (folder / "__init__.py").read_text().split('"""', 2)[2]
     assert "numba" not in imports_of(folder / "reference.py")
     assert len((folder / "cpu.py").read_text().split('"""')[1].splitlines()) >= 10, "a kernel file opens with prose"
+
+
+@pytest.mark.parametrize("path", sorted(KERNELS.rglob("*.cu")), ids=name_of)
+def test_cuda_code_stands_alone(path: Path) -> None:
+    """One file for each operation, with its host beside it; no header, every trait with a default, prose at the top."""
+    lines = path.read_text().splitlines()
+    assert path == path.parent / f"{path.parent.name}.cu"
+    assert (path.parent / "cuda.py").exists()
+    assert not [line for line in lines if line.lstrip().startswith("#include")]
+    assert all(line.startswith("//") for line in lines[:10]), "a kernel file opens with prose"
+    for name in re.findall(r'"([A-Z_]+)": ', (path.parent / "cuda.py").read_text()):
+        assert f"#ifndef {name}" in lines, f"{name_of(path)} has no default for {name}"
+    for number, line in enumerate(lines):
+        if re.search(r"__sync(threads|warp)\w*\(", line):
+            assert "//" in line or lines[number - 1].lstrip().startswith("//"), f"{path.name}:{number + 1} says not why"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

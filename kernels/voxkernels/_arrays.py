@@ -3,16 +3,23 @@
 Every public function of the toolkit passes its arguments through these once; kernels check nothing.
 A message reads ``name: must <rule>; got <what came>. <what to do>``. Arrays of any strides and byte order are accepted
 and converted at most once to what the kernels read (C order, native bytes); an array that already is so is not copied.
+
+NumPy arrays are computed on the CPU. An operation that has a GPU version asks `device_of` where its arrays lie, and
+passes the answer on to the checks, which then take CuPy arrays and leave them on their device.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ._compile import Cuda
 
 Spacing = tuple[float, float, float]
 
@@ -20,9 +27,34 @@ UNIT: Spacing = (1.0, 1.0, 1.0)
 """The default spacing everywhere: lengths in voxels."""
 
 
+def device_of(**arguments: Any) -> Cuda | None:
+    """The GPU on which the arrays among the arguments lie; None for NumPy's. They must all lie in one place."""
+    cupy = sys.modules.get("cupy")  # who has a CuPy array has imported it
+    arrays = {name: value for name, value in arguments.items() if cupy and isinstance(value, cupy.ndarray)}
+    if not arrays:
+        return None
+    first = next(iter(arrays))
+    number = arrays[first].device.id
+    for name, value in arguments.items():
+        if value is not None and name not in arrays:
+            raise TypeError(
+                f"{name}: must be a CuPy array, as {first} is; got {describe(value)} of type {type(value).__module__}."
+                f"{type(value).__name__}. Copy it with cupy.asarray, or {first} with cupy.asnumpy."
+            )
+        if value is not None and value.device.id != number:
+            raise ValueError(f"{name}: must lie on GPU {number}, as {first} does; got GPU {value.device.id}. Copy one.")
+    return Cuda(number)
+
+
+def where(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside this, what is computed of a CuPy array is computed on its device. Nothing to do for NumPy's."""
+    device = getattr(array, "device", None)  # "cpu" from NumPy 2.0 on
+    return contextlib.nullcontext() if device is None or isinstance(device, str) else device
+
+
 def describe(value: Any) -> str:
     """What came, for a message: shape and dtype of an array, the value itself of anything short."""
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim") and value.ndim:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
@@ -42,12 +74,13 @@ def as_spacing(spacing: Any) -> Spacing:
     return values[0], values[1], values[2]
 
 
-def as_array(name: str, value: Any, ndim: int, axes: str = "") -> npt.NDArray[Any]:
-    """Check that `value` is a NumPy array of `ndim` axes; return it in native byte order and C order.
+def as_array(name: str, value: Any, ndim: int, axes: str = "", *, device: Cuda | None = None) -> npt.NDArray[Any]:
+    """Check that `value` is a NumPy array, or one of `device`, of `ndim` axes; return it in native bytes and C order.
 
     `axes` names them in the message, by default those of a volume, an image or a list.
     """
-    if not isinstance(value, np.ndarray):
+    wanted_type: Any = np.ndarray if device is None else device.array_type
+    if not isinstance(value, wanted_type):
         module = type(value).__module__.split(".")[0]
         hint = "Copy it to the host first." if module in {"cupy", "torch"} else "Convert it with numpy.asarray."
         raise TypeError(f"{name}: must be a NumPy array; got {describe(value)} of type {type(value).__name__}. {hint}")
@@ -56,6 +89,10 @@ def as_array(name: str, value: Any, ndim: int, axes: str = "") -> npt.NDArray[An
         one_slice = wanted == "(Z, Y, X)" and value.ndim == 2
         hint = "Add a first axis with array[None] for a single slice." if one_slice else ""
         raise ValueError(f"{name}: must be {wanted}; got {describe(value)}. {hint}".rstrip())
+    if not isinstance(value, np.ndarray):  # CuPy knows native bytes only
+        with where(value):
+            moved: npt.NDArray[Any] = value if value.flags.c_contiguous else value.copy(order="C")
+        return moved
     array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     return array if array.flags.writeable else np.asarray(_SameMemory(array))
 
@@ -69,25 +106,28 @@ class _SameMemory:
         self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
 
 
-def as_mask(name: str, value: Any, ndim: int = 3) -> npt.NDArray[np.bool_]:
+def as_mask(name: str, value: Any, ndim: int = 3, *, device: Cuda | None = None) -> npt.NDArray[np.bool_]:
     """Check a mask: bool, or integer with only 0 and 1."""
-    array = as_array(name, value, ndim)
+    array = as_array(name, value, ndim, device=device)
     if array.dtype == np.bool_:
         return array
-    if array.dtype.kind in "iu" and (array.size == 0 or (array.min() >= 0 and array.max() <= 1)):
-        return array.astype(np.bool_)
+    with where(array):
+        if array.dtype.kind in "iu" and (array.size == 0 or (array.min() >= 0 and array.max() <= 1)):
+            return array.astype(np.bool_)
     raise TypeError(
         f"{name}: must be bool (or integers 0 and 1); got {describe(array)}. Compare first, for example {name} > 0."
     )
 
 
-def as_labels(name: str, value: Any, ndim: int = 3, *, look: bool = True) -> npt.NDArray[Any]:
+def as_labels(
+    name: str, value: Any, ndim: int = 3, *, look: bool = True, device: Cuda | None = None
+) -> npt.NDArray[Any]:
     """Check a label or phase image: bool or any integer type, no negative value. Bool comes back as uint8 (a view).
 
     With `look=False` the values of types of up to 32 bits are not looked at: for a kernel that sees to it as it reads
     them (one more read of an image costs as much as a fast kernel).
     """
-    array = as_array(name, value, ndim)
+    array = as_array(name, value, ndim, device=device)
     if array.dtype == np.bool_:
         return array.view(np.uint8)
     if array.dtype.kind not in "iu":
@@ -95,10 +135,11 @@ def as_labels(name: str, value: Any, ndim: int = 3, *, look: bool = True) -> npt
             f"{name}: must be of an integer type; got {describe(array)}. Convert it with .astype(numpy.int32)."
         )
     look = look or array.dtype.itemsize > 4
-    if look and array.dtype.kind == "i" and array.size and int(array.min()) < 0:
-        raise ValueError(
-            f"{name}: must not hold negative values; got a minimum of {int(array.min())}. 0 is the background."
-        )
+    if look and array.dtype.kind == "i" and array.size:
+        with where(array):
+            lowest = int(array.min())
+        if lowest < 0:
+            raise ValueError(f"{name}: must not hold negative values; got a minimum of {lowest}. 0 is the background.")
     return array
 
 
@@ -107,19 +148,20 @@ def narrow_labels(labels: npt.NDArray[Any], name: str = "labels") -> npt.NDArray
 
     Kernels then meet two label types only, and mostly one. A value past 2^63 - 1 raises ValueError.
     """
-    if labels.dtype.itemsize < 4 or labels.dtype == np.int32:
-        return labels.astype(np.int32, copy=False)
-    top = int(labels.max()) if labels.size else 0
-    if top < 2**31:
-        return labels.view(np.int32) if labels.dtype == np.uint32 else labels.astype(np.int32)
-    if top >= 2**63:
-        raise ValueError(f"{name}: must be below 2**63; got {top}. Renumber them from 1.")
-    return labels.astype(np.int64, copy=False)
+    with where(labels):
+        if labels.dtype.itemsize < 4 or labels.dtype == np.int32:
+            return labels.astype(np.int32, copy=False)
+        top = int(labels.max()) if labels.size else 0
+        if top < 2**31:
+            return labels.view(np.int32) if labels.dtype == np.uint32 else labels.astype(np.int32)
+        if top >= 2**63:
+            raise ValueError(f"{name}: must be below 2**63; got {top}. Renumber them from 1.")
+        return labels.astype(np.int64, copy=False)
 
 
-def as_image(name: str, value: Any, ndim: int = 3) -> npt.NDArray[Any]:
+def as_image(name: str, value: Any, ndim: int = 3, *, device: Cuda | None = None) -> npt.NDArray[Any]:
     """Check a grey-value image: integer or floating point, converted to native bytes but not in precision."""
-    array = as_array(name, value, ndim)
+    array = as_array(name, value, ndim, device=device)
     if array.dtype.kind not in "iufb":
         raise TypeError(f"{name}: must be of an integer or floating-point type; got {describe(array)}.")
     return array.view(np.uint8) if array.dtype == np.bool_ else array

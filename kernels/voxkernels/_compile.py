@@ -1,4 +1,4 @@
-"""How kernels are compiled: one policy, in one place.
+"""How kernels are compiled, on the CPU and on the GPU: one policy each, in one place.
 
 `jit` is `numba.njit` with the policy of this toolkit:
 
@@ -9,6 +9,9 @@
 - compiled code is kept on disk unless `VOXKERNELS_CACHE=0`, beside the sources or where Numba finds a place
   (`NUMBA_CACHE_DIR`). Several processes may compile at once, see `_SafeCache`;
 - a kernel with `parallel=True` may be called from several threads at once, see `ParallelKernel`.
+
+`Cuda` is a GPU as the `cuda.py` files see it: arrays, kernels compiled from the `.cu` file beside them, launches. CuPy
+implements it and is imported only by who asks for a device or has made a CuPy array; `import voxkernels` never does.
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ import fcntl
 import functools
 import hashlib
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 CACHE: bool = os.environ.get("VOXKERNELS_CACHE", "1") != "0"
@@ -144,3 +151,105 @@ def _locked(path: str) -> Iterator[None]:
     with open(path, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+MIN_CUDA = 12000
+"""The oldest CUDA version (major * 1000 + minor * 10) that the driver must know."""
+
+
+class Cuda:
+    """One GPU, by CuPy: the small interface on which all `cuda.py` files are written.
+
+    Arrays have the attributes that NumPy's and CuPy's share (shape, size, dtype, nbytes, reshape, view); all else about
+    them goes through a kernel or through `fetch`. Launches follow one another on the current stream, in order; only
+    `fetch` waits for the device. In the tests another class with these methods runs the same files on NumPy arrays.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._cupy = sys.modules["cupy"]
+        self.array_type: type = self._cupy.ndarray
+
+    def reserve(self, what: str, n_bytes: int) -> None:
+        """Raise MemoryError, in the name of `what`, where the device has not so many bytes to give."""
+        with self._cupy.cuda.Device(self.number):
+            free = self._cupy.cuda.runtime.memGetInfo()[0] + self._cupy.get_default_memory_pool().free_bytes()
+        if n_bytes > free:
+            raise out_of_memory(what, n_bytes, free)
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """A new array in C order, of any content."""
+        with self._cupy.cuda.Device(self.number):
+            return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        """A new array in C order, of zeros."""
+        with self._cupy.cuda.Device(self.number):
+            return self._cupy.zeros(shape, dtype)
+
+    def send(self, array: npt.NDArray[Any]) -> Any:
+        """A copy of a host array on the device."""
+        with self._cupy.cuda.Device(self.number):
+            return self._cupy.asarray(array)
+
+    def fetch(self, array: Any) -> npt.NDArray[Any]:
+        """A copy of a device array on the host, once all launches so far are done."""
+        with self._cupy.cuda.Device(self.number):
+            return np.asarray(array.get())
+
+    def kernel(self, source: Path, name: str, traits: Mapping[str, Any] | None = None) -> Any:
+        """The kernel `name` of a `.cu` file, compiled with `traits` as #defines; compiled once."""
+        return _cuda_module(self._cupy, source, tuple(sorted((traits or {}).items())), self.number).get_function(name)
+
+    def launch(self, kernel: Any, blocks: Any, threads: Any, arguments: tuple[Any, ...], shared: int = 0) -> None:
+        """Start `blocks` of `threads` threads, each one number or up to three (x, y, z).
+
+        Arguments are arrays and NumPy scalars of the types that the kernel declares; `shared`: bytes of dynamic memory.
+        """
+        grid, block = ((n,) if isinstance(n, int) else tuple(n) for n in (blocks, threads))
+        with self._cupy.cuda.Device(self.number):
+            kernel(grid, block, arguments, shared_mem=shared)
+
+
+@functools.cache
+def _cuda_module(cupy: Any, source: Path, traits: tuple[tuple[str, Any], ...], number: int) -> Any:
+    """A `.cu` file compiled by NVRTC for one device. CuPy keeps what it compiles on disk, by code, options and GPU."""
+    defines = tuple(f"-D{name}={value}" for name, value in traits)
+    with cupy.cuda.Device(number):
+        return cupy.RawModule(code=source.read_text(), options=("-std=c++17", *defines))
+
+
+def cuda_device(number: int | None = None) -> Cuda:
+    """The GPU `number`, by default CuPy's current one; RuntimeError, in one sentence, where there is none to be had."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            f"device: 'cuda' must find CuPy; got {error}. Install cupy-cuda13x (or cupy-cuda12x), or use the CPU."
+        ) from error
+    try:
+        known, count = cupy.cuda.runtime.driverGetVersion(), 0
+        if known >= MIN_CUDA:
+            count = cupy.cuda.runtime.getDeviceCount()
+            number = cupy.cuda.Device().id if number is None else number
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"device: 'cuda' must find a GPU; got {error}. Use the CPU here.") from error
+    if known < MIN_CUDA:
+        have = f"one for CUDA {known // 1000}.{known % 1000 // 10}" if known else "none"
+        raise RuntimeError(
+            f"device: 'cuda' must find an NVIDIA driver for CUDA {MIN_CUDA // 1000} or later; got {have}. "
+            "Update the driver, or use the CPU."
+        )
+    if number is None or not 0 <= number < count:
+        raise RuntimeError(
+            f"device: must be one of the {count} GPUs here, from 0; got {number}. Use the CPU otherwise."
+        )
+    return Cuda(number)
+
+
+def out_of_memory(what: str, n_bytes: int, free: int) -> MemoryError:
+    """What to raise where a kernel would need more memory than the device has to give."""
+    return MemoryError(
+        f"{what}: needs {n_bytes / 2**30:.3g} GiB on the device; {free / 2**30:.3g} GiB are free. "
+        "Give it smaller parts, such as slabs, or NumPy arrays."
+    )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import as_labels, choice, describe, narrow_labels, same_shape
-from . import cpu
+from .._arrays import as_labels, choice, describe, device_of, narrow_labels, same_shape, where
+from .._compile import Cuda
+from . import cpu, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -45,27 +46,30 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
 
     Parameters
     ----------
-    a, b : (Y, X) or (Z, Y, X), of one shape, any integer type, not negative. 0 is background.
+    a, b : (Y, X) or (Z, Y, X), of one shape, any integer type, not negative. 0 is background. NumPy, or both CuPy.
 
     Returns
     -------
-    OverlapCounts: sparse, the pairs that occur. Independent of the number of threads.
+    OverlapCounts: sparse, the pairs that occur; arrays of the kind that came. Independent of the number of threads.
 
     Raises
     ------
     TypeError, ValueError : not integer, negative, not two- or three-dimensional, or of different shapes.
     """
-    grid_a, grid_b = _as_label_image("a", a), _as_label_image("b", b)
+    device = device_of(a=a, b=b)
+    grid_a, grid_b = _as_label_image("a", a, device), _as_label_image("b", b, device)
     same_shape("b", grid_b, "a", grid_a)
     if grid_a.dtype != grid_b.dtype:
-        grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
+        with where(grid_a):
+            grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
     lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-    rows = _count(grid_a.reshape(lines), grid_b.reshape(lines), CHUNKS)
+    images = grid_a.reshape(lines), grid_b.reshape(lines)
+    rows = _count(*images, CHUNKS) if device is None else cuda.count_pairs(device, *images)
     if rows is None:
         for name, grid in (("a", grid_a), ("b", grid_b)):
-            as_labels(name, grid, grid.ndim)
+            as_labels(name, grid, grid.ndim, device=device)
         raise AssertionError("a negative label was met, then none found")
-    return _split(rows, 1)[0]
+    return _split(rows, 1, device)[0]
 
 
 def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[OverlapCounts]:
@@ -73,7 +77,8 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
 
     Parameters
     ----------
-    labels : (Z, Y, X), any integer type, not negative. 0 is background. Every slice may have its own numbers.
+    labels : (Z, Y, X), any integer type, not negative. 0 is background. Every slice may have its own numbers. NumPy or
+             CuPy.
     step   : distance in slices of the two that are compared, at least 1.
 
     Returns
@@ -85,17 +90,22 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
     ------
     TypeError, ValueError : not integer, negative, not three-dimensional; a step below 1.
     """
-    stack = narrow_labels(as_labels("labels", labels, look=False))
+    device = device_of(labels=labels)
+    stack = narrow_labels(as_labels("labels", labels, look=False, device=device))
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1:
         raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
     found: list[OverlapCounts] = []
     for z in range(0, len(stack) - int(step), BATCH):
         images = stack[z : min(z + BATCH, len(stack) - int(step))]
-        rows = _count(images, stack[z + step : z + step + len(images)], -(-CHUNKS // len(images)))
+        later = stack[z + int(step) : z + int(step) + len(images)]
+        if device is None:
+            rows = _count(images, later, -(-CHUNKS // len(images)))
+        else:
+            rows = cuda.count_pairs(device, images, later)
         if rows is None:
-            as_labels("labels", stack)
+            as_labels("labels", stack, device=device)
             raise AssertionError("a negative label was met, then none found")
-        found += _split(rows, len(images))
+        found += _split(rows, len(images), device)
     return found
 
 
@@ -113,7 +123,8 @@ def overlap_cost(
     Returns
     -------
     (A, B) float64 in 0..1, dense, for `scipy.optimize.linear_sum_assignment`: row i is the i-th label of the first
-    image in ascending order (`OverlapCounts.labels_a`), column j of the second. 1 where nothing is shared.
+    image in ascending order (`OverlapCounts.labels_a`), column j of the second. 1 where nothing is shared. A CuPy array
+    if the images are.
 
     Raises
     ------
@@ -130,17 +141,20 @@ def overlap_cost(
         raise TypeError("b: must be a label image; got None. Give two images, or one OverlapCounts.")
     else:
         overlap = overlap_counts(a, b)
+    device = device_of(ids_a=overlap.ids_a)
+    if device is not None:  # a table without pixels
+        overlap = OverlapCounts(*(device.fetch(getattr(overlap, field.name)) for field in fields(overlap)))
     row = np.searchsorted(overlap.labels_a, overlap.ids_a)
     column = np.searchsorted(overlap.labels_b, overlap.ids_b)
     size_a, size_b = overlap.size_a[row], overlap.size_b[column]
     whole = size_a + size_b - overlap.count if measure == "iou" else np.minimum(size_a, size_b)
     cost = np.ones((overlap.labels_a.size, overlap.labels_b.size))
     cost[row, column] = 1 - overlap.count / whole
-    return cost
+    return cost if device is None else device.send(cost)
 
 
-def _as_label_image(name: str, value: Any) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
-    return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False))
+def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
+    return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False, device=device))
 
 
 def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Ints | None:
@@ -176,8 +190,8 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int
     return np.column_stack([rows[starts, :3], np.add.reduceat(rows[:, 3], starts) if starts.size else starts])
 
 
-def _split(rows: Ints, n_images: int) -> list[OverlapCounts]:
-    """The result of each pair of images from the rows of all."""
+def _split(rows: Ints, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
+    """The result of each pair of images from the rows of all, on the device that the images lie on."""
     ends = np.searchsorted(rows[:, 0], np.arange(n_images + 1))
     result = []
     for start, stop in itertools.pairwise(ends):
@@ -186,7 +200,8 @@ def _split(rows: Ints, n_images: int) -> list[OverlapCounts]:
         order = np.argsort(ids_b, kind="stable")
         labels_b, size_b = _add_equal(ids_b[order], count[order])
         both = (ids_a > 0) & (ids_b > 0)
-        result.append(OverlapCounts(ids_a[both], ids_b[both], count[both], labels_a, size_a, labels_b, size_b))
+        columns = (ids_a[both], ids_b[both], count[both], labels_a, size_a, labels_b, size_b)
+        result.append(OverlapCounts(*(columns if device is None else map(device.send, columns))))
     return result
 
 
