@@ -19,6 +19,7 @@ import pytest
 from tests.host_cuda import COMPILER, ORDERS, HostDevice
 
 ON_GPU = {
+    "masks": ("paste_masks",),
     "overlaps": ("overlap_counts", "overlap_counts_stack", "overlap_cost"),
 }
 """The operations, and their functions, that have a GPU version. All others run on `reference` and `cpu` alone."""

@@ -135,15 +135,14 @@ def test_against_torchvision(ops: ModuleType) -> None:
 @given(
     n=st.integers(0, 6), side=st.integers(1, 9), y=st.integers(1, 40), x=st.integers(1, 40), seed=st.integers(0, 999)
 )
-def test_backends_agree(n, side, y, x, seed) -> None:
-    import voxkernels as vk
+def test_backends_agree(ops: ModuleType, n, side, y, x, seed) -> None:
     from voxkernels.masks import reference
 
     generator = np.random.default_rng(seed)
     masks = generator.random((n, side, side + 2)).astype(generator.choice([np.float32, np.float64]))
     boxes = generator.uniform(-10, 45, (n, 4)).round(generator.integers(0, 3))
     scores = generator.integers(0, 3, n) / 2
-    one = vk.paste_masks(masks, boxes, scores, (y, x), threshold=0.4)
+    one = ops.paste_masks(masks, boxes, scores, (y, x), threshold=0.4)
     np.testing.assert_array_equal(one, reference.paste_masks(masks, boxes, scores, (y, x), threshold=0.4))
 
 

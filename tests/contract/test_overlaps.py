@@ -98,15 +98,14 @@ def test_against_numpy_scipy_and_skimage(ops: ModuleType, shape: tuple[int, ...]
         )
     )
 )
-def test_backends_agree(pair) -> None:
-    import voxkernels as vk
+def test_backends_agree(ops: ModuleType, pair) -> None:
     from voxkernels.overlaps import reference
 
-    one, other = vk.overlap_counts(*pair), reference.overlap_counts(*pair)
+    one, other = ops.overlap_counts(*pair), reference.overlap_counts(*pair)
     assert_identical(one, other)
     for measure in ("iou", "containment"):
         np.testing.assert_array_equal(
-            vk.overlap_cost(one, measure=measure), reference.overlap_cost(other, measure=measure)
+            ops.overlap_cost(one, measure=measure), reference.overlap_cost(other, measure=measure)
         )
 
 

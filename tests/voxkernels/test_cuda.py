@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.contract.backends import ON_GPU
+from benchmarks.nvcc import NVCC, REPORT, SOURCES, digest, resources
+from tests.contract.backends import ON_GPU, load
 from tests.host_cuda import COMPILER, ORDERS, HostDevice, sanitized
 
 import voxkernels as vk
-from voxkernels import _arrays, _compile, overlaps
+from voxkernels import _arrays, _compile
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="g++ is not here")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="nvcc is not here")
 
 
 class FakeDevice:
@@ -195,19 +199,75 @@ def test_arrays_are_checked_where_they_lie(cupy: Any) -> None:
     assert seen == [1]
 
 
-# Memory of each operation, on the harness
+# What every operation states and chooses, on the harness
+
+PIXELS = np.random.default_rng(0).integers(0, 5, (9, 50, 60)).astype(np.int32)
+CALLS = {
+    "masks": ("paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
+    "overlaps": ("overlap_counts", (PIXELS, PIXELS[::-1])),
+}
+"""One call of each operation."""
 
 
-def launched_with(device: HostDevice, call: Any, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(module, "device_of", lambda **_: device)
-    return call()
+def test_every_operation_is_called() -> None:
+    assert list(CALLS) == list(ON_GPU)
 
 
 @needs_compiler
-def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    ones = np.ones((4, 4), np.int32)
-    with pytest.raises(MemoryError, match=r"overlap_counts: needs .* GiB on the device; .* are free"):
-        launched_with(HostDevice(free=2**10), lambda: vk.overlap_counts(ones, ones), overlaps, monkeypatch)
+@pytest.mark.parametrize("operation", CALLS)
+def test_little_memory(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    name, arguments = CALLS[operation]
+    module = importlib.import_module(f"voxkernels.{operation}")
+    monkeypatch.setattr(module, "device_of", lambda **_: HostDevice(free=2**10))
+    with pytest.raises(MemoryError, match=rf"{name}: needs .* GiB on the device; .* are free"):
+        getattr(module, name)(*arguments)
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("operation", CALLS)
+def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, operation: str, order: str) -> None:
+    """Indices of 64 bits instead of 32, few blocks instead of many, tables that have to grow."""
+    name, arguments = CALLS[operation]
+    expected = getattr(load(operation, "cpu"), name)(*arguments)
+    host = importlib.import_module(f"voxkernels.{operation}.cuda")
+    changed = {"INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
+    used = [key for key in changed if hasattr(host, key)]
+    assert used
+    for key in used:
+        monkeypatch.setattr(host, key, changed[key])
+        assert_equal(getattr(load(operation, f"host-{order}"), name)(*arguments), expected)
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """Two results, field by field, to the bit."""
+    if dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            assert_equal(getattr(one, field.name), getattr(other, field.name))
+    elif isinstance(one, tuple):
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+# The CUDA compiler
+
+
+@needs_nvcc
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_nvcc_compiles_every_kernel_without_spills(source: Path) -> None:
+    """Without any option but the architecture, for every set of traits that the tests can name."""
+    for row in resources(source):
+        assert row.spilled == 0, row
+
+
+@needs_nvcc
+def test_the_report_of_resources_is_of_these_sources() -> None:
+    assert [row.name for row in resources(SOURCES[0])]
+    written = REPORT.read_text()
+    for source in SOURCES:
+        assert f"{source.name} {digest(source)}" in written, f"run python -m benchmarks.nvcc: {source.name} has changed"
 
 
 # The harness

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import as_array, describe
-from . import cpu
+from .._arrays import as_array, describe, device_of, where
+from .._compile import Cuda
+from . import cpu, cuda
 
 BANDS = 64
 FARTHEST = 2**31
@@ -26,6 +27,8 @@ def paste_masks(
 ) -> npt.NDArray[np.int32]:
     """Paste the masks of N detections into one label image. The same pixels as torchvision's `paste_masks_in_image`.
 
+    The arrays are NumPy's or all CuPy's.
+
     Parameters
     ----------
     masks     : (N, H, W) floating point, 0..1; H = W = 28 for Mask R-CNN. Other types than float32 become float64.
@@ -36,25 +39,26 @@ def paste_masks(
 
     Returns
     -------
-    (Y, X) int32: i + 1 where detection i is. Where masks overlap the higher score wins, at equal scores the lower
-    index. 0 elsewhere. Boxes are grown in their own precision, masks interpolated in float64. Independent of the
-    number of threads, to the bit.
+    (Y, X) int32, a CuPy array if the arguments are: i + 1 where detection i is. Where masks overlap the higher score
+    wins, at equal scores the lower index. 0 elsewhere. Boxes are grown in their own precision, masks interpolated in
+    float64. Independent of the number of threads, to the bit.
 
     Raises
     ------
     TypeError, ValueError : wrong type, shape or number of masks, boxes and scores; boxes or scores not finite; an
     empty shape; a threshold out of range.
     """
-    grids = _as_floats("masks", masks, 3, "(N, H, W)")
+    device = device_of(masks=masks, boxes=boxes, scores=scores)
+    grids = _as_floats("masks", masks, 3, "(N, H, W)", device)
     n, mask_y, mask_x = grids.shape
     if mask_y == 0 or mask_x == 0:
         raise ValueError(f"masks: must have at least one pixel; got {describe(grids)}.")
-    corners = _as_floats("boxes", boxes, 2, "(N, 4)")
+    corners = _on_host(_as_floats("boxes", boxes, 2, "(N, 4)", device), device)
     if corners.shape != (n, 4):
         raise ValueError(f"boxes: must be ({n}, 4), one row for each mask; got {describe(corners)}.")
     if not np.all(np.abs(corners) < FARTHEST):
         raise ValueError("boxes: must be finite and below 2**31 pixels; got other values. Drop those detections.")
-    ranks = _as_floats("scores", scores, 1, "(N,)")
+    ranks = _on_host(_as_floats("scores", scores, 1, "(N,)", device), device)
     if ranks.shape != (n,):
         raise ValueError(f"scores: must be ({n},), one for each mask; got {describe(ranks)}.")
     if not np.all(np.isfinite(ranks)):
@@ -64,10 +68,12 @@ def paste_masks(
         raise ValueError(f"threshold: must be a number above 0 and at most 1; got {describe(threshold)}.")
 
     best_first = np.argsort(-ranks, kind="stable")
+    pixels = _pixel_boxes(corners, mask_y, mask_x)
+    if device is not None:
+        return cuda.paint_masks(device, grids, pixels, best_first, float(threshold), size)  # type: ignore[no-any-return]
     labels = np.zeros(size, np.int32)
     rows = np.zeros((min(BANDS, size[0]), mask_x + 2), np.float64)
     cells = np.empty((n, mask_x + 3), np.int64)
-    pixels = _pixel_boxes(corners, mask_y, mask_x)
     cpu.paint_masks(grids, pixels, best_first[::-1].copy(), float(threshold), rows, cells, labels)
     return labels
 
@@ -83,11 +89,17 @@ def _pixel_boxes(boxes: npt.NDArray[Any], mask_y: int, mask_x: int) -> npt.NDArr
     return np.concatenate([first, np.maximum(last - first + 1, 1)], axis=1)
 
 
-def _as_floats(name: str, value: Any, ndim: int, axes: str) -> npt.NDArray[Any]:
-    array = as_array(name, value, ndim, axes)
+def _as_floats(name: str, value: Any, ndim: int, axes: str, device: Cuda | None) -> npt.NDArray[Any]:
+    array = as_array(name, value, ndim, axes, device=device)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: must be of a floating-point type; got {describe(array)}.")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    with where(array):
+        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _on_host(few: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
+    """A few numbers for each detection, which are checked and sorted on the host."""
+    return few if device is None else device.fetch(few)
 
 
 def _as_shape(shape: Any) -> tuple[int, int]:
