@@ -20,6 +20,12 @@ REPORT = PROJECT / "benchmarks" / "results" / "nvcc.md"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 ARCHITECTURES = ("sm_80", "sm_90")
 TRAITS: dict[str, tuple[dict[str, str], ...]] = {
+    "components": (
+        {},
+        {"VALUE": "int", "CONNECTIVITY": "6"},
+        {"VALUE": "int", "CONNECTIVITY": "18"},
+        {"VALUE": "Long", "INDEX": "Long", "NAME": "Long"},
+    ),
     "masks": ({}, {"MASK": "double", "INDEX": "Long"}),
     "overlaps": ({}, {"LABEL": "Long"}),
 }

@@ -171,6 +171,25 @@ def test_rows_about_a_word_long(connectivity: int, length: int) -> None:
         np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
 
 
+@pytest.mark.parametrize("shape", [(9, 17, 33), (8, 8, 64), (17, 9, 31), (3, 10, 100)])
+@pytest.mark.parametrize("connectivity", CONNECTIVITIES)
+def test_shapes_about_a_tile(ops: ModuleType, connectivity: int, shape: tuple[int, int, int]) -> None:
+    """Components that cross faces, edges and corners of tiles of 8 x 8 x 32 voxels, on every backend."""
+    for values, share in ((2, 0.15), (2, 0.6), (4, 0.4)):
+        generator = np.random.default_rng(values)
+        volume = (generator.integers(1, values, shape) * (generator.random(shape) < share)).astype(np.uint8)
+        labels, n = ops.label(volume, connectivity=connectivity)
+        expected = cc3d.connected_components(volume, connectivity=connectivity)
+        assert n == expected.max()
+        np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+    z, y, x = np.indices(shape)
+    spiral = ((z + y // 2 + x // 3) % 3 > 0) & ((2 * y + x) % 7 > 0)
+    labels, n = ops.label(spiral, connectivity=connectivity)
+    expected, m = ndimage.label(spiral, structure(connectivity))
+    assert n == m
+    np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
+
+
 # Slabs
 
 
@@ -195,10 +214,10 @@ def test_slabs_are_the_volume_in_one_piece(
 
 
 @given(volumes, st.sampled_from(CONNECTIVITIES), st.lists(st.integers(0, 6), max_size=4))
-def test_any_slabs(volume: np.ndarray, connectivity: int, cuts: list[int]) -> None:
+def test_any_slabs(ops: ModuleType, volume: np.ndarray, connectivity: int, cuts: list[int]) -> None:
     slabs = cut(volume, tuple(sorted(min(c, len(volume)) for c in cuts)))
     expected, n = vk.label(volume, connectivity=connectivity)
-    labels, m = vk.label_slabs(slabs, connectivity=connectivity)
+    labels, m = ops.label_slabs(slabs, connectivity=connectivity)
     assert n == m
     np.testing.assert_array_equal(np.concatenate(list(labels)), expected)
 
@@ -284,8 +303,8 @@ def test_slabs_that_change_are_refused() -> None:
 
 
 @given(volumes, st.sampled_from(CONNECTIVITIES))
-def test_cpu_against_flood_fill(volume: np.ndarray, connectivity: int) -> None:
-    labels, n = vk.label(volume, connectivity=connectivity)
+def test_against_flood_fill(ops: ModuleType, volume: np.ndarray, connectivity: int) -> None:
+    labels, n = ops.label(volume, connectivity=connectivity)
     expected, m = reference.label(volume, connectivity=connectivity)
     assert n == m
     np.testing.assert_array_equal(labels, expected)

@@ -203,6 +203,7 @@ def test_arrays_are_checked_where_they_lie(cupy: Any) -> None:
 
 PIXELS = np.random.default_rng(0).integers(0, 5, (9, 50, 60)).astype(np.int32)
 CALLS = {
+    "components": ("label", (PIXELS[:, :40],)),
     "masks": ("paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
     "overlaps": ("overlap_counts", (PIXELS, PIXELS[::-1])),
 }
@@ -230,12 +231,12 @@ def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     """Indices of 64 bits instead of 32, few blocks instead of many, tables that have to grow."""
     name, arguments = CALLS[operation]
     expected = getattr(load(operation, "cpu"), name)(*arguments)
-    host = importlib.import_module(f"voxkernels.{operation}.cuda")
-    changed = {"INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
-    used = [key for key in changed if hasattr(host, key)]
+    modules = [importlib.import_module(f"voxkernels.{operation}{part}") for part in ("", ".cuda")]
+    changed = {"INT32_LIMIT": 1, "INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
+    used = [(module, key) for key in changed for module in modules if hasattr(module, key)]
     assert used
-    for key in used:
-        monkeypatch.setattr(host, key, changed[key])
+    for module, key in used:
+        monkeypatch.setattr(module, key, changed[key])
         assert_equal(getattr(load(operation, f"host-{order}"), name)(*arguments), expected)
 
 

@@ -12,8 +12,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import as_labels, choice, narrow_labels
-from . import cpu
+from .._arrays import as_labels, choice, device_of, narrow_labels
+from .._compile import Cuda
+from . import cpu, cuda
 
 INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
@@ -26,27 +27,31 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     ----------
     volume       : (Z, Y, X) bool or any integer type, any strides and byte order. 0 is background; voxels are connected
                    where they are neighbours and have equal values. Types other than bool, uint8, int32 and uint32 are
-                   copied to int32 if the values fit, else to int64.
+                   copied to int32 if the values fit, else to int64. NumPy or CuPy.
     connectivity : 6 (faces), 18 (faces and edges) or 26 (faces, edges and corners).
 
     Returns
     -------
-    labels : (Z, Y, X) int32 (int64 past 2**31 voxels): 0 on the background, else 1..n, numbered by the first voxel of
-             each component in C order.
+    labels : (Z, Y, X) int32 (int64 past 2**31 voxels), where the volume lies: 0 on the background, else 1..n, numbered
+             by the first voxel of each component in C order.
     n      : how many.
 
     Raises TypeError or ValueError for another type, number of axes, negative values or another connectivity.
 
-    Source: see `voxkernels.components.cpu`. The result does not depend on the number of threads.
+    Source: see `voxkernels.components.cpu` and `components.cu`. The result depends neither on the number of threads nor
+    on the device.
     """
-    binary = isinstance(volume, np.ndarray) and volume.dtype == np.bool_
-    volume = as_labels("volume", volume)
+    device = device_of(volume=volume)
+    binary = getattr(volume, "dtype", None) == np.bool_
+    volume = as_labels("volume", volume, device=device)
     choice("connectivity", connectivity, (6, 18, 26))
     dtype = np.int32 if volume.size <= INT32_LIMIT else np.int64
     if volume.size == 0:
-        return np.zeros(volume.shape, dtype), 0
+        return (np.zeros if device is None else device.zeros)(volume.shape, dtype), 0
     if volume.dtype != np.uint8:
         volume = narrow_labels(volume, "volume")
+    if device is not None:
+        return cuda.label(device, volume, connectivity, dtype)
     _, n_y, n_x = volume.shape
     rows = volume.reshape(-1, n_x)
     flat = volume.reshape(-1)
@@ -111,6 +116,7 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
     size = 0
     layer, layer_runs = None, None
     for slab in slabs:
+        device = device_of(slabs=slab)
         labels, n = label(slab, connectivity=connectivity)
         if layer is not None and slab.shape[1:] != layer.shape[1:]:
             raise ValueError(f"slabs: must all have the (Y, X) of the first, {layer.shape[1:]}; got {slab.shape[1:]}.")
@@ -121,19 +127,25 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
         if not slab.size:
             continue
         if layer is not None and layer_runs is not None:
-            touching = np.concatenate([layer, _layer(slab[:1])])
+            touching = np.concatenate([layer, _layer(slab[:1], device)])
             joint, m = label(touching, connectivity=connectivity)
-            runs = np.concatenate([layer_runs, labels[:1] + np.int64(start - 1)])
+            runs = np.concatenate([layer_runs, _on_host(labels[:1], device) + np.int64(start - 1)])
             cpu.unite_layers(joint.ravel(), runs.ravel(), np.full(m + 1, -1), parent)
-        layer, layer_runs = _layer(slab[-1:]), labels[-1:] + np.int64(start - 1)
+        layer, layer_runs = _layer(slab[-1:], device), _on_host(labels[-1:], device) + np.int64(start - 1)
 
     numbers = np.zeros(parent.size, np.int32 if size <= INT32_LIMIT else np.int64)
     n_whole = int(cpu.number_trees(parent, numbers))
     return _renamed(slabs, connectivity, counts, numbers), n_whole
 
 
-def _layer(layer: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy of one layer, of a type in which layers can be compared."""
+def _on_host(layer: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
+    """A layer where layers are compared."""
+    return layer if device is None else device.fetch(layer)
+
+
+def _layer(layer: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
+    """A copy of one layer, of a type in which layers can be compared, on the host."""
+    layer = _on_host(layer, device)
     return layer.copy() if layer.dtype == np.bool_ else narrow_labels(as_labels("slabs", layer)).copy()
 
 
@@ -149,7 +161,8 @@ def _renamed(
         names = np.zeros(n + 1, numbers.dtype)
         names[1:] = numbers[start : start + n]
         start += n
-        yield names[labels]
+        device = device_of(slabs=slab)
+        yield names[labels] if device is None else cuda.renamed(device, labels, names)
 
 
 def _warmup() -> None:
