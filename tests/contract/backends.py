@@ -22,6 +22,7 @@ ON_GPU = {
     "components": ("label", "label_slabs"),
     "masks": ("paste_masks",),
     "overlaps": ("overlap_counts", "overlap_counts_stack", "overlap_cost"),
+    "regions": ("region_properties", "merge_regions"),
 }
 """The operations, and their functions, that have a GPU version. All others run on `reference` and `cpu` alone."""
 

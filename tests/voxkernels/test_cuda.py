@@ -206,6 +206,7 @@ CALLS = {
     "components": ("label", (PIXELS[:, :40],)),
     "masks": ("paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
     "overlaps": ("overlap_counts", (PIXELS, PIXELS[::-1])),
+    "regions": ("region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
 }
 """One call of each operation."""
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import UNIT, Spacing, as_image, as_labels, as_spacing, describe, narrow_labels, same_shape
-from . import cpu
+from .._arrays import (
+    UNIT,
+    Spacing,
+    as_image,
+    as_labels,
+    as_spacing,
+    describe,
+    device_of,
+    narrow_labels,
+    same_shape,
+    where,
+)
+from . import cpu, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -74,30 +85,51 @@ def region_properties(
 
     Returns
     -------
-    RegionProperties. Position sums are exact integers, and grey values are summed as deviations from one value of their
-    region (shifted data: Chan, Golub and LeVeque 1983), so neither a far origin nor a large grey offset costs
-    precision. Independent of the number of threads, to the bit.
+    RegionProperties, of CuPy arrays if the labels are (the image must be then, too). Position sums are exact integers,
+    and grey values are summed as deviations from one value of their region (shifted data: Chan, Golub and LeVeque
+    1983), so neither a far origin nor a large grey offset costs precision. Independent of the number of threads, to the
+    bit; on a GPU, mean and std of floating-point images are so up to rounding.
 
     Raises
     ------
     TypeError, ValueError : labels not integer, negative or not three-dimensional; image of another shape or type;
     spacing not positive; origin not three integers.
     """
-    grid = narrow_labels(as_labels("labels", labels))
+    device = device_of(labels=labels, image=image)
+    grid = narrow_labels(as_labels("labels", labels, device=device))
     size = as_spacing(spacing)
     corner = _as_origin(origin)
+    values = None
+    if image is not None:
+        values = as_image("image", image, device=device)
+        same_shape("image", values, "labels", grid)
+        if values.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+            with where(values):
+                values = values.astype(np.float64)
+    if device is None:
+        names, sums, bbox, grey = _sum_regions(grid, values)
+    else:
+        with where(grid):
+            largest = int(grid.max()) if grid.size else 0
+        names, sums, bbox, grey = cuda.sum_regions(device, grid, values, largest)
+    count = sums[:, 0]
+    moments = _shift(sums[:, 1:], count, bbox[:, :3])
+    bbox = bbox + np.tile(corner, 2)
+    statistics = None
+    if grey is not None:
+        first, deviations, squares, low, high = grey.T
+        about_first = deviations / count
+        statistics = (first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0)), low, high)
+    result = _derive(names, count, bbox, moments, statistics, size)
+    return result if device is None else _moved(result, device.send)
+
+
+def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, Ints, Ints, Floats | None]:
+    """Names, position sums, boxes and grey sums of the labels present, as `cuda.sum_regions` gives them."""
     n_z, n_y, n_x = grid.shape
     n_lines = n_z * n_y
     lines = grid.reshape(n_lines, n_x)
-    if image is None:
-        grey_image = np.empty((0, 0), np.uint8)
-    else:
-        values = as_image("image", image)
-        same_shape("image", values, "labels", grid)
-        if values.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
-            values = values.astype(np.float64)
-        grey_image = values.reshape(n_lines, n_x)
-
+    grey_image = np.empty((0, 0), np.uint8) if image is None else image.reshape(n_lines, n_x)
     n_rows, keys, rows = _rows_of_labels(lines)
     row_bytes = ROW_BYTES * n_rows
     chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
@@ -118,19 +150,17 @@ def region_properties(
     if keys.size:
         names = np.empty(n_rows, np.int64)
         names[rows[keys > 0]] = keys[keys > 0]
-    count, bbox = sums[0, present, 0], box[0, present]
-    moments = _shift(sums[0, present, 1:], count, bbox[:, :3])
-    bbox += np.tile(corner, 2)
-    statistics = None
-    if image is not None:
-        first, deviations, squares, low, high = grey[0, present].T
-        about_first = deviations / count
-        statistics = (first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0)), low, high)
-    return _derive(names, count, bbox, moments, statistics, size)
+    return names, sums[0, present], box[0, present], None if image is None else grey[0, present]
+
+
+def _moved(regions: RegionProperties, move: Callable[[Any], Any]) -> RegionProperties:
+    """The same with every array on the other side: a few numbers for each label."""
+    kept = {field.name: getattr(regions, field.name) for field in fields(regions)}
+    return RegionProperties(**{k: v if v is None or k == "spacing" else move(v) for k, v in kept.items()})
 
 
 def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
-    """Join the properties of disjoint parts of one volume, such as its slabs.
+    """Join the properties of disjoint parts of one volume, such as its slabs. CuPy arrays are joined on the host.
 
     The parts must come from `region_properties` with the `origin` of each part. Counts, boxes, centroids and second
     moments equal those of the whole volume to the bit; mean and std do up to the rounding of the parts' means (pairwise
@@ -143,6 +173,13 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
     listed = list(parts)
     if not listed:
         raise ValueError("parts: must hold at least one result of region_properties; got none.")
+    device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(listed)})
+    if device is not None:
+        return _moved(_merge([_moved(part, device.fetch) for part in listed]), device.send)
+    return _merge(listed)
+
+
+def _merge(listed: list[RegionProperties]) -> RegionProperties:
     spacing = listed[0].spacing
     with_grey = listed[0].mean is not None
     for part in listed:
