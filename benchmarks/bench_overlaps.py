@@ -1,7 +1,8 @@
-"""Overlaps of two label slices beside numpy.bincount on pair numbers; the answer is checked before the clock."""
+"""Overlaps of two label slices beside numpy.bincount and a compiled loop; the answer is checked before the clock."""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -14,6 +15,21 @@ def bincount_table(a: cases.Labels, b: cases.Labels) -> np.ndarray:
     """Shared pixels as a dense table."""
     n_a, n_b = int(a.max()) + 1, int(b.max()) + 1
     return np.bincount((a.astype(np.int64) * n_b + b).ravel(), minlength=n_a * n_b).reshape(n_a, n_b)
+
+
+@numba.njit
+def dense_loop(a: cases.Labels, b: cases.Labels, n_a: int, n_b: int) -> np.ndarray:
+    """The same, one pixel after the other."""
+    table = np.zeros((n_a, n_b), np.int64)
+    for y in range(a.shape[0]):
+        for x in range(a.shape[1]):
+            table[a[y, x], b[y, x]] += 1
+    return table
+
+
+def renumbered(labels: cases.Labels) -> cases.Labels:
+    """Labels without gaps, as dense tables need them; the background stays 0."""
+    return np.searchsorted(np.union1d(0, labels), labels).astype(np.int32)
 
 
 @pytest.mark.parametrize("volume", cases.VOLUMES)
@@ -53,3 +69,11 @@ def test_peer_bincount(benchmark: BenchmarkFixture) -> None:
     a, b = cases.slice_pair(cases.electrode())
     benchmark.extra_info["voxels"] = a.size
     benchmark(bincount_table, a, b)
+
+
+def test_peer_dense_loop(benchmark: BenchmarkFixture) -> None:
+    a, b = (renumbered(labels) for labels in cases.slice_pair(cases.electrode()))
+    n_a, n_b = int(a.max()) + 1, int(b.max()) + 1
+    np.testing.assert_array_equal(dense_loop(a, b, n_a, n_b), bincount_table(a, b))
+    benchmark.extra_info["voxels"] = a.size
+    benchmark(dense_loop, a, b, n_a, n_b)

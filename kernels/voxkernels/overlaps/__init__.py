@@ -62,9 +62,11 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     if grid_a.dtype != grid_b.dtype:
         with where(grid_a):
             grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
-    lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-    images = grid_a.reshape(lines), grid_b.reshape(lines)
-    rows = _count(*images, CHUNKS) if device is None else cuda.count_pairs(device, *images)
+    if device is None:
+        rows = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1), CHUNKS)
+    else:
+        lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
+        rows = cuda.count_pairs(device, grid_a.reshape(lines), grid_b.reshape(lines))
     if rows is None:
         for name, grid in (("a", grid_a), ("b", grid_b)):
             as_labels(name, grid, grid.ndim, device=device)
@@ -96,16 +98,17 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
         raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
     found: list[OverlapCounts] = []
     for z in range(0, len(stack) - int(step), BATCH):
-        images = stack[z : min(z + BATCH, len(stack) - int(step))]
-        later = stack[z + int(step) : z + int(step) + len(images)]
+        first, last = z, min(z + BATCH, len(stack) - int(step))
+        earlier, later = stack[first:last], stack[first + int(step) : last + int(step)]
         if device is None:
-            rows = _count(images, later, -(-CHUNKS // len(images)))
+            pixels = len(earlier), math.prod(stack.shape[1:])
+            rows = _count(earlier.reshape(pixels), later.reshape(pixels), -(-CHUNKS // len(earlier)))
         else:
-            rows = cuda.count_pairs(device, images, later)
+            rows = cuda.count_pairs(device, earlier, later)
         if rows is None:
             as_labels("labels", stack, device=device)
             raise AssertionError("a negative label was met, then none found")
-        found += _split(rows, len(images), device)
+        found += _split(rows, len(earlier), device)
     return found
 
 
@@ -160,15 +163,14 @@ def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[n
 def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Ints | None:
     """Rows (image, a, b, count) of every pair that occurs, also with one background; None where a label is negative.
 
-    Ascending, each pair once. The images are (P, L, X), each cut into chunks.
+    Ascending, each pair once. The images are (P, N pixels), each cut into chunks.
     """
     n_tables = len(images_a) * n_chunks
-    marks = np.zeros((n_tables, -(-images_a.shape[2] // 8) * 8), np.uint8)
     slots = FIRST_SLOTS
     while True:
         tables = np.zeros((n_tables, slots, 3), np.int64)
         found = np.zeros(n_tables, np.int64)
-        cpu.count_pairs(images_a, images_b, n_chunks, marks, tables, found)
+        cpu.count_pairs(images_a, images_b, n_chunks, tables, np.zeros((n_tables, 0, 0), np.int64), found)
         if found.min(initial=0) >= 0:
             break
         if found.min() == -2:
@@ -178,7 +180,7 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int
             n_a, n_b = int(images_a.max()) + 1, int(images_b.max()) + 1
             if DENSE_CHUNKS * n_a * n_b <= images_a.size:
                 cells = np.zeros((DENSE_CHUNKS, n_a, n_b), np.int64)
-                cpu.count_cells(images_a[0], images_b[0], marks[:DENSE_CHUNKS], cells)
+                cpu.count_pairs(images_a, images_b, DENSE_CHUNKS, tables, cells, found[:DENSE_CHUNKS])
                 total = cells.sum(axis=0)
                 a, b = np.nonzero(total)
                 return np.column_stack([np.zeros_like(a), a, b, total[a, b]])
