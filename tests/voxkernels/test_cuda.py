@@ -204,6 +204,7 @@ def test_arrays_are_checked_where_they_lie(cupy: Any) -> None:
 PIXELS = np.random.default_rng(0).integers(0, 5, (9, 50, 60)).astype(np.int32)
 CALLS = {
     "components": ("label", (PIXELS[:, :40],)),
+    "eikonal": ("travel_time", (PIXELS, PIXELS == 0)),
     "masks": ("paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
     "overlaps": ("overlap_counts", (PIXELS, PIXELS[::-1])),
     "regions": ("region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),

@@ -27,10 +27,13 @@ from .._arrays import (
     as_spacing,
     choice,
     describe,
+    device_of,
     narrow_labels,
     same_shape,
+    where,
 )
-from . import cpu, cpu_components, cpu_paths
+from .._compile import Cuda
+from . import cpu, cpu_components, cpu_paths, cuda
 
 BAND = 2.0
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
@@ -83,9 +86,17 @@ def travel_time(
     ------
     TypeError, ValueError : wrong type, shape, or value of any argument.
     """
-    checked = check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
+    field = speed if getattr(speed, "ndim", 0) else None
+    device = device_of(domain=domain, sources=sources, speed=field, out=out)
+    checked = check_travel_time(domain, sources, spacing, order, start, speed, max_time, out, device)
     times = checked.times
     if not times.size:
+        return times
+    if device is not None:
+        if start != "centres":
+            raise NotImplementedError(f"start: must be 'centres' for CuPy arrays as yet; got {start!r}. Use the CPU.")
+        volumes = checked.labels, checked.source, checked.speed
+        cuda.travel_time(device, *volumes, checked.steps, order, start, interfaces, checked.max_time, times)
         return times
     boxes = cpu_components.split_components(checked.labels, times, times.view(np.int32))
     workers = numba.get_num_threads()
@@ -172,20 +183,28 @@ class TravelTime:
 
 
 def check_travel_time(
-    domain: Any, sources: Any, spacing: Any, order: Any, start: Any, speed: Any, max_time: Any, out: Any
+    domain: Any,
+    sources: Any,
+    spacing: Any,
+    order: Any,
+    start: Any,
+    speed: Any,
+    max_time: Any,
+    out: Any,
+    device: Cuda | None = None,
 ) -> TravelTime:
-    """Check the arguments of `travel_time`."""
-    labels = as_labels("domain", domain)
+    """Check the arguments of `travel_time`, whose arrays are NumPy's or those of `device`."""
+    labels = as_labels("domain", domain, device=device)
     if labels.dtype != np.uint8:
         labels = narrow_labels(labels)
-    source = np.require(as_mask("sources", sources), requirements=("W",))  # Numba compiles anew for read-only arrays
+    source = as_mask("sources", sources, device=device)
     same_shape("sources", source, "domain", labels)
     dz, dy, dx = as_spacing(spacing)
     choice("order", order, (1, 2))
     choice("start", start, ("surface", "faces", "centres"))
-    pace, field = as_speed(speed, labels)
+    pace, field = as_speed(speed, labels, device)
     latest = as_max_time(max_time)
-    times = as_out(out, labels.shape)
+    times = as_out(out, labels.shape, device)
     for name, given in (("domain", labels), ("sources", source), ("speed", field)):
         if np.may_share_memory(times, given):
             raise ValueError(f"out: must not share memory with {name}; got a view of it. No input is written to.")
@@ -258,20 +277,21 @@ def as_starts(starts: Any, times: npt.NDArray[Any]) -> Floats:
     return points
 
 
-def as_speed(speed: Any, domain: npt.NDArray[Any]) -> tuple[float, Times]:
+def as_speed(speed: Any, domain: npt.NDArray[Any], device: Cuda | None = None) -> tuple[float, Times]:
     """Check `speed`: one number, and the array (empty where the speed is one number)."""
     nowhere = np.empty((0, 0, 0), np.float32)
     if speed is None:
         return 1.0, nowhere
-    if isinstance(speed, np.ndarray) and speed.ndim:
-        array = as_array("speed", speed, 3)
+    wanted: Any = np.ndarray if device is None else device.array_type
+    if isinstance(speed, wanted) and speed.ndim:
+        array = as_array("speed", speed, 3, device=device)
         same_shape("speed", array, "domain", domain)
         if array.dtype.kind not in "iuf":
             raise TypeError(f"speed: must be real numbers; got {describe(speed)}.")
-        with np.errstate(over="ignore"):
-            field = np.require(array, np.float32, ("C", "W"))
-        inside = field[domain != 0]
-        if not (np.isfinite(inside) & (inside > 0)).all():
+        with np.errstate(over="ignore"), where(array):
+            field = array.astype(np.float32, copy=False)
+            good = bool((((field > 0) & (field < math.inf)) | (domain == 0)).all())
+        if not good:
             raise ValueError(
                 "speed: must be positive and finite inside the domain; got other values. "
                 "Set the domain to 0 where nothing passes."
@@ -297,17 +317,23 @@ def as_max_time(max_time: Any) -> float:
     return latest
 
 
-def as_out(out: Any, shape: tuple[int, ...]) -> Times:
+def as_out(out: Any, shape: tuple[int, ...], device: Cuda | None = None) -> Times:
     """Check `out`, or make it."""
+    if out is None and device is not None:
+        device.reserve("travel_time", 4 * math.prod(shape))
+        made: Times = device.empty(shape, np.float32)
+        return made
     if out is None:
         return np.empty(shape, np.float32)
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or not out.dtype.isnative:
+    wanted: Any = np.ndarray if device is None else device.array_type
+    if not isinstance(out, wanted) or out.dtype != np.float32 or not out.dtype.isnative:
         raise TypeError(f"out: must be a float32 array; got {describe(out)}.")
     if out.shape != shape:
         raise ValueError(f"out: must have the shape of domain, {shape}; got {describe(out)}.")
-    if not (out.flags.c_contiguous and out.flags.writeable):
+    if not (out.flags.c_contiguous and getattr(out.flags, "writeable", True)):  # CuPy's are
         raise ValueError("out: must be writable and in C order; got another layout. Make it with numpy.empty.")
-    return out
+    given: Times = out
+    return given
 
 
 @functools.lru_cache(maxsize=16)
