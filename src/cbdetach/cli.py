@@ -112,6 +112,12 @@ def run(
     segmenter: Segmenter = None,
     model: Model = None,
     views: Views = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            "--anchor", help="Side z0, z1, y0, y1, x0 or x1 that carbon/binder leads to, without a collector."
+        ),
+    ] = None,
     crop: Annotated[str | None, typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
     bin: Annotated[int | None, typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
     slab: Annotated[int | None, typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
@@ -138,6 +144,7 @@ def run(
             "segmenter": segmenter,
             "model": model,
             "views": views,
+            "anchor": anchor,
             "slab": slab,
             "config": config,
             "device": device,

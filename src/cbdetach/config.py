@@ -81,6 +81,17 @@ class Detachment(Section):
     particle_contact: Literal["ignored", "attached"] = "ignored"
 
 
+class Connected(Section):
+    """Carbon/binder with a path to the anchor (DEFINITIONS: Connected CBD).
+
+    `anchor`: the side of the volume that carbon/binder is followed to where no collector is among the phases; None:
+    none, and the columns are empty. `undetermined`: how carbon/binder that leaves the volume counts.
+    """
+
+    anchor: Literal["z0", "z1", "y0", "y1", "x0", "x1"] | None = None
+    undetermined: Literal["apart", "attached", "detached"] = "apart"
+
+
 class Diffusion(Section):
     """Electron diffusion lengths (DEFINITIONS: Electron diffusion length)."""
 
@@ -120,6 +131,7 @@ class Settings(Section):
     segment: Segment = Segment()
     link: Link = Link()
     detachment: Detachment = Detachment()
+    connected: Connected = Connected()
     diffusion: Diffusion = Diffusion()
     damage: Damage = Damage()
     density: Density = Density()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import damage, density, detachment, diffusion, phases, report, table
+from cbdetach import connected, damage, density, detachment, diffusion, phases, report, table
 from cbdetach.codes import CBD, N_PHASES, VOID
 from cbdetach.errors import InputError
 from cbdetach.job import Job
@@ -43,6 +43,16 @@ VOLUMES = {
 """Volumes of `volumes.h5`: the stage that writes each, and its name in the slabs."""
 
 
+CONNECTED_VOLUMES = {
+    "cbd_connected": ("connected", "connected"),
+    "cbd_connected26": ("connected", "connected26"),
+}
+"""And where carbon/binder is followed to an anchor: the codes of `cbdetach.connected`."""
+
+CONNECTED_COLUMNS = {6: "detachment_fraction_connected", 26: "detachment_fraction_connected26"}
+"""Columns by how carbon/binder voxels are connected."""
+
+
 def particle_columns(job: Job, contacts: Contacts) -> tuple[dict[str, Array], dict[str, str]]:
     """Every column that this run can fill, aligned with the particles, and why the others are empty."""
     regions = job.regions
@@ -61,10 +71,12 @@ def particle_columns(job: Job, contacts: Contacts) -> tuple[dict[str, Array], di
     if scores is not None:
         columns["score"] = scores
     empty = {} if scores is not None else {"score": "the segmenter gives no scores"}
-    empty |= {
-        "detachment_fraction_connected": "this version does not follow carbon/binder to an anchor",
-        "detachment_fraction_connected26": "this version does not follow carbon/binder to an anchor",
-    }
+    if is_connected(job):
+        columns |= _connected_columns(job, measured["area_particle_um2"])
+    else:
+        empty |= dict.fromkeys(
+            CONNECTED_COLUMNS.values(), "no collector was found, and [connected] anchor names no side"
+        )
     moved = [columns["detachment_fraction"]] + [
         s["detachment_fraction"] for n, s in surface.items() if "tolerance" not in n
     ]
@@ -99,6 +111,42 @@ def merged_contacts(job: Job) -> Contacts:
         name: vk.merge_contacts([unpack(vk.ContactAreas, t) for t in job.tables("detachment", f"table/{name}")])
         for name in names
     }
+
+
+def is_connected(job: Job) -> bool:
+    """Whether carbon/binder was followed to an anchor."""
+    return "volume_shares" in job.result("connected")
+
+
+def _classes_of_areas(job: Job, connectivity: int) -> dict[str, Array]:
+    shares = [unpack(vk.ContactAreas, t) for t in job.tables("detachment", "table/connected")]
+    return connected.areas_by_class(vk.merge_contacts(shares), job.regions.labels, connectivity)
+
+
+def _connected_columns(job: Job, area_particle: Array) -> dict[str, Array]:
+    attached = job.settings.detachment.particle_contact == "attached"
+    return {
+        name: connected.connected_fraction(
+            _classes_of_areas(job, connectivity),
+            area_particle if attached else 0.0,
+            undetermined=job.settings.connected.undetermined,
+        )
+        for connectivity, name in CONNECTED_COLUMNS.items()
+    }
+
+
+def connected_record(job: Job) -> dict[str, Any]:
+    """The anchor, and the shares of carbon/binder by its class: of its volume, and of the surface it covers."""
+    found = {k: v for k, v in job.result("connected").items() if k != "warnings"}
+    if is_connected(job):
+        found["undetermined"] = job.settings.connected.undetermined
+        found["surface_shares"] = {}
+        for connectivity in connected.CONNECTIVITIES:
+            areas = _classes_of_areas(job, connectivity)
+            total = {name: float(areas[name].sum()) for name in connected.CLASSES.values()}
+            whole = sum(total.values())
+            found["surface_shares"][str(connectivity)] = {k: v / whole if whole else None for k, v in total.items()}
+    return found
 
 
 def _aligned(labels: Array, shares: list[dict[str, Array]], names: Iterable[str]) -> dict[str, Array]:
@@ -242,6 +290,9 @@ def report_input(
         phases=volumes["phases"],
         grey=job.grey,
         diffusion_length=volumes["diffusion_length"],
+        connected=record.get("connected"),
+        cbd_connected=volumes.get("cbd_connected"),
+        cbd_connected26=volumes.get("cbd_connected26"),
         survey=None
         if survey is None
         else survey.to_dict() | {"edge_profile": {"distance_um": survey.edge_distance_um, "grey": survey.edge_profile}},
@@ -357,18 +408,20 @@ def report_stage(job: Job) -> dict[str, Any]:
         temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
     with whole_file(out / "profiles.csv") as temporary:
         profile.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
-    job.folder.write_volumes(VOLUMES, job.shape, job.voxel_size)
+    named = VOLUMES | (CONNECTED_VOLUMES if is_connected(job) else {})
+    job.folder.write_volumes(named, job.shape, job.voxel_size)
     record = {
         "counts": counts(frame),
         "balances": balances(job, frame, contacts["measured"]),
         "empty_columns": empty,
-        "volumes": VOLUMES,
+        "volumes": named,
         "sha256": job.result("survey")["sha256"],
         "edge_width_um": job.edge_width_um,
         "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
         "phases": job.result("phases")["voxels"],
         "segment": {k: v for k, v in job.result("segment").items() if k != "warnings"},
         "links": job.result("link")["links"],
+        "connected": connected_record(job),
         "min_contact_um2": job.result("diffusion")["min_contact_um2"],
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:

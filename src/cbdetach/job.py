@@ -228,6 +228,7 @@ def resolved_settings(
             "crop": flags.get("crop"),
             "bin": flags.get("bin"),
         },
+        "connected": {"anchor": flags.get("anchor")},
         "segment": {name: None if flags.get(name) is None else str(flags[name]) for name in SEGMENT_FLAGS},
     }
     if isinstance(config, Mapping):

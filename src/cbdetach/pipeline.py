@@ -2,7 +2,7 @@
 
 ::
 
-    survey -> phases -> segment -> link -> detachment -> diffusion -> damage -> density -> report
+    survey -> phases -> segment -> link -> connected -> detachment -> diffusion -> damage -> density -> report
 
 A stage is a function of a `Job`. It reads what earlier stages have written, calls a function on plain arrays for every
 slab that is not there yet, and writes one file per slab; what it returns, for the whole volume, is written last and
@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import damage, density, detachment, diffusion, gather, link, phases, segment
-from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, N_PHASES, PHASE_CODES
+from cbdetach import connected, damage, density, detachment, diffusion, gather, link, phases, segment
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
 from cbdetach.errors import InputError
 from cbdetach.estimate import Estimate, estimate, refuse_what_cannot_fit
 from cbdetach.job import Job, open_job, resolved_settings
@@ -366,6 +366,63 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
     return [renumbered[level] for level in ids], links.report() | {"too_small": int((~keep[1:]).sum())}
 
 
+class _EverySlab:
+    """An array for each slab, read anew whenever it is gone through."""
+
+    def __init__(self, n: int, read: Callable[[int], Array]) -> None:
+        self.n, self.read = n, read
+
+    def __iter__(self) -> Iterator[Array]:
+        return map(self.read, range(self.n))
+
+
+def connected_stage(job: Job) -> dict[str, Any]:
+    """Carbon/binder with a path to the collector, or to the side that the settings name; nothing without an anchor."""
+    voxels, side = job.result("phases")["voxels"], job.settings.connected.anchor
+    anchor = "collector" if voxels["collector"] else side
+    warnings = []
+    if anchor == "collector" and side is not None:
+        warnings.append(f"The volume holds a collector: carbon/binder is followed to it, not to the side {side}.")
+    if anchor is None or not voxels["cbd"]:
+        return {"anchor": anchor, "warnings": warnings}
+    n = len(job.folder.slabs)
+
+    def cbd(index: int, halo: int = 0) -> Array:
+        w0, w1 = job.slab(index, halo)
+        return connected.free_cbd(job.particles(w0, w1), job.codes(w0, w1))
+
+    def touching(index: int, connectivity: int) -> Array:
+        if side is not None and anchor == side:
+            return connected.on_side(cbd(index), side, first=index == 0, last=index == n - 1)
+        (z0, z1), (w0, w1) = job.slab(index), job.slab(index, connected.HALO)
+        found = connected.anchored(
+            cbd(index, connected.HALO), job.codes(w0, w1) == COLLECTOR, connectivity=connectivity
+        )
+        return found[z0 - w0 : z1 - w0]
+
+    def classes(connectivity: int) -> Iterator[Array]:
+        anchors = _EverySlab(n, lambda index: touching(index, connectivity))
+        return connected.classify(_EverySlab(n, cbd), anchors, connectivity=connectivity)
+
+    found = enumerate(zip(*map(classes, connected.CONNECTIVITIES), strict=True))
+
+    def work(index: int) -> dict[str, Array]:
+        by_faces, by_corners = next(both for i, both in found if i == index)
+        voxels = [np.bincount(c.ravel(), minlength=4) for c in (by_faces, by_corners)]
+        return {"connected": by_faces, "connected26": by_corners, "table/voxels": np.array(voxels)}
+
+    job.each_slab("connected", work)
+    total = np.sum([t["voxels"] for t in job.tables("connected")], axis=0)[:, 1:]
+    if not total[1, connected.CONNECTED - 1]:
+        warnings.append(f"No carbon/binder touches the anchor ({anchor}): every contact counts as detached.")
+    shares = {
+        str(c): dict(zip(connected.CLASSES.values(), (row / row.sum()).tolist(), strict=True))
+        for c, row in zip(connected.CONNECTIVITIES, total, strict=True)
+        if row.sum()
+    }
+    return {"anchor": anchor, "volume_shares": shares, "warnings": warnings}
+
+
 def detachment_stage(job: Job) -> dict[str, Any]:
     """Areas of every particle by what it faces: as measured, with contact tolerances, and with moved thresholds."""
     voxel = min(job.voxel_size)
@@ -392,6 +449,18 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         shares["electrode"] = areas((labels > 0).astype(np.int32), codes, wanted.tolerance_um, unresolved)
         for n in gather.TOLERANCES:
             shares[f"tolerance_{n}"] = areas(labels, codes, n * voxel)
+        if gather.is_connected(job):
+            classes = [
+                connected.attach_classes(
+                    labels,
+                    codes,
+                    job.folder.read_volume("connected", name, w0, w1),
+                    wanted.tolerance_um,
+                    job.voxel_size,
+                )
+                for name in ("connected", "connected26")
+            ]
+            shares["connected"] = areas(labels, connected.surface_kinds(codes, *classes), 0.0)
         if variants:
             r0, r1 = job.slab(index, halo + rim)
             assert job.grey is not None
@@ -522,6 +591,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "phases": phases_stage,
     "segment": segment_stage,
     "link": link_stage,
+    "connected": connected_stage,
     "detachment": detachment_stage,
     "diffusion": diffusion_stage,
     "damage": damage_stage,
@@ -546,6 +616,7 @@ def run(
     segmenter: str | None = None,
     model: str | Path | None = None,
     views: str | None = None,
+    anchor: str | None = None,
     slab: int | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     device: str = "cpu",
@@ -570,6 +641,8 @@ def run(
         network where its model, ONNX Runtime and a grey volume are there, else the watershed.
     model : ONNX file of the network; None: the one that comes with cbdetach.
     views : "z", or "zyx": slices along three axes, fused into one labelling; takes three to six times as long.
+    anchor : side of the volume ("z0", "z1", "y0", ...) that carbon/binder is followed to, where the phases hold no
+        collector; None: it is followed to the collector alone.
     slab : slices of the slabs that the work is cut into.
     config : TOML file or nested mapping with every other setting (`cbdetach.config.Settings`).
     threads : of the kernels; None: all. Results do not depend on it.
@@ -592,6 +665,7 @@ def run(
         segmenter=segmenter,
         model=model,
         views=views,
+        anchor=anchor,
         slab=slab,
     )
     _require_cpu(device)

@@ -42,6 +42,7 @@ OWN_NAMES = (
     "phases",
     "segment",
     "link",
+    "connected",
     "detachment",
     "diffusion",
     "damage",

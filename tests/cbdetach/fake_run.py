@@ -26,6 +26,7 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
     centres, radii = _packed(rng, wanted, extent)
     particles, phases, mouth_share = _painted(rng, centres, radii, shape, voxel)
     table, boxes, length, paths = _measured(rng, particles, phases, extent, voxel)
+    classes = [_classes((phases == codes.CBD) & (particles == 0), rank) for rank in (1, 3)]
     grey = np.array([9000, 21000, 43000, 47000, 31000])[phases] * 1.0
     grey = ndimage.gaussian_filter(grey, 0.8) + rng.normal(0, 1500, shape)
     counts, edges = np.histogram(grey, 400)
@@ -53,6 +54,16 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
         phases=phases,
         grey=grey.astype(np.float32),
         diffusion_length=length,
+        connected={
+            "anchor": "z0",
+            "undetermined": "apart",
+            "volume_shares": {
+                str(c): dict(zip(("connected", "undetermined", "isolated"), _shares(k), strict=True))
+                for c, k in zip((6, 26), classes, strict=True)
+            },
+        },
+        cbd_connected=classes[0],
+        cbd_connected26=classes[1],
         survey={
             "counts": counts.tolist(),
             "edges": edges.tolist(),
@@ -109,6 +120,9 @@ def without_cbd(run: ReportInput) -> ReportInput:
         profiles=profiles,
         phases=phases,
         diffusion_length=None,
+        connected={"anchor": None},
+        cbd_connected=None,
+        cbd_connected26=None,
         sensitivity=None,
         cbd_thickness=None,
         paths=(),
@@ -121,6 +135,21 @@ def phases_only(run: ReportInput) -> ReportInput:
     kinds = run.sensitivity
     assert kinds is not None
     return replace(run, grey=None, survey=None, thresholds=None, sensitivity=kinds[kinds["kind"] == "tolerance"])
+
+
+def _classes(cbd: np.ndarray, rank: int) -> np.ndarray:
+    """1 where carbon/binder leads to z0, 2 where it leaves by another side, 3 where it ends in the volume; else 0."""
+    parts, n = ndimage.label(cbd, ndimage.generate_binary_structure(3, rank))
+    kind = np.full(n + 1, 3, np.uint8)
+    for layer in (parts[-1], parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1]):
+        kind[layer] = 2
+    kind[parts[0]] = 1
+    kind[0] = 0
+    return kind[parts]
+
+
+def _shares(kind: np.ndarray) -> np.ndarray:
+    return np.bincount(kind[kind > 0], minlength=4)[1:] / max(np.count_nonzero(kind), 1)
 
 
 def _packed(rng: np.random.Generator, radii: np.ndarray, extent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +255,8 @@ def _measured(
         "detachment_fraction": detachment,
         "detachment_fraction_low": detachment * 0.9,
         "detachment_fraction_high": np.minimum(detachment * 1.1, 1),
+        "detachment_fraction_connected": np.minimum(detachment * 1.3, 1),
+        "detachment_fraction_connected26": np.minimum(detachment * 1.05, 1),
         "diffusion_length_mean_um": np.where(touched, mean, np.nan),
         "diffusion_length_max_um": np.where(touched, largest, np.nan),
         "contact_ratio": np.where(touched, rng.uniform(1, 3, labels.size), np.nan),

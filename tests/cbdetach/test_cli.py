@@ -163,8 +163,8 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(pipeline, "run", run)
     code, said, complained = command(
         "run v.tif --out o --voxel-size 0.5,0.4,0.4 --config c.toml --labels l.tif --phases p.tif --phase-values void=0"
-        " --segmenter watershed2d --model m.onnx --views zyx --crop 0:9,:,: --bin 2 --slab 16 --device cpu --threads 1"
-        " --resume --overwrite"
+        " --segmenter watershed2d --model m.onnx --views zyx --anchor y1 --crop 0:9,:,: --bin 2 --slab 16 --device cpu"
+        " --threads 1 --resume --overwrite"
     )
     assert (code, said, complained) == (2, "This run needs little.\n", "cbdetach: that will do\n")
     same = {
@@ -178,6 +178,7 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "segmenter": "watershed2d",
         "model": "m.onnx",
         "views": "zyx",
+        "anchor": "y1",
         "crop": "0:9,:,:",
         "bin": 2,
         "slab": 16,

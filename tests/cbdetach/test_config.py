@@ -34,7 +34,7 @@ def test_defaults_are_valid() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"detachmnt": {}}, r"^detachmnt: unknown setting; the settings there are damage, density,"),
+        ({"detachmnt": {}}, r"^detachmnt: unknown setting; the settings there are connected, damage, density,"),
         (
             {"link": {"min_iuo": 0.5}},
             r"^link.min_iuo: unknown setting; the settings there are max_gap, min_containment",

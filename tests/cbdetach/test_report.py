@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.cbdetach.fake_run import fake_run, phases_only, without_cbd
 
 from cbdetach import codes
-from cbdetach.report import ReportInput, html, render, style, summarise, views, write_report
+from cbdetach.report import ReportInput, drawing, render, style, summarise, views, write_report
 from cbdetach.report.summary import MIN_PER_BIN, quartiles, size_classes, used_rows, weighted_quantile
 
 SECTIONS = {
@@ -26,6 +26,7 @@ SECTIONS = {
     "volume",
     "size",
     "sensitivity",
+    "connected",
     "gallery",
     "paths",
     "depth",
@@ -44,6 +45,8 @@ FIGURES = {
     "detachment_size",
     "detachment_threshold",
     "detachment_tolerance",
+    "connected_slices",
+    "connected_detachment",
     "gallery",
     "longest_path",
     "depth_profile",
@@ -126,7 +129,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportInput, Page
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pictures, where only the page's content matters."""
-    monkeypatch.setattr(html, "DPI", 40)
+    monkeypatch.setattr(drawing, "DPI", 40)
 
 
 # ---- the whole page
@@ -268,6 +271,8 @@ def test_without_carbon_binder(written: tuple[ReportInput, Page], tmp_path: Path
         "detachment_tolerance",
         "slices_detachment",
         "slices_diffusion",
+        "connected_slices",
+        "connected_detachment",
         "longest_path",
         "cbd_thickness",
     }

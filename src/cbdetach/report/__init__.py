@@ -39,6 +39,9 @@ class ReportInput:
     phases: Any  # codes of cbdetach.codes
     grey: Any | None = None
     diffusion_length: Any | None = None  # inf where no contact is reached, nan outside the solid
+    connected: Mapping[str, Any] | None = None  # anchor, undetermined, volume_shares by connectivity and class
+    cbd_connected: Any | None = None  # classes of carbon/binder by faces, codes of cbdetach.connected
+    cbd_connected26: Any | None = None  # by faces, edges and corners
     survey: dict[str, Any] | None = None  # counts, edges, edge_width_um, edge_rays, edge_profile {distance_um, grey}
     thresholds: dict[str, Any] | None = None  # phases.Thresholds.to_dict()
     sensitivity: DataFrame | None = None  # kind ("tolerance" or a threshold), value, detachment_median, q1, q3, n

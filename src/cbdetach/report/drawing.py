@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,26 @@ class Drawing:
     table: DataFrame
     vector: bool = True  # on the page as SVG; else as PNG
     place: str = "half"  # of the page's width; or "wide": the whole; or "aside": two thirds, the caption beside
+
+
+DPI = 190
+
+
+def save(folder: Path, drawing: Drawing) -> dict[str, bytes]:
+    """Write the figure as `folder/name.png`, `.svg` and `.csv`, equal bytes for equal input; the pictures' bytes."""
+    from cbdetach.store import whole_file
+
+    encoded = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        drawing.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        drawing.figure.set_layout_engine("none")  # the same places in both files
+        encoded[kind] = buffer.getvalue()
+        with whole_file(folder / f"{drawing.name}.{kind}") as temporary:
+            temporary.write_bytes(encoded[kind])
+    with whole_file(folder / f"{drawing.name}.csv") as temporary:
+        drawing.table.to_csv(temporary, index=False, lineterminator="\n")
+    return encoded
 
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:

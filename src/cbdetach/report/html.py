@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import figures, pictures, style
-from cbdetach.report.drawing import Drawing
+from cbdetach.report import connected, figures, pictures, style
+from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from cbdetach.report import ReportInput
 
-DPI = 190
 ROWS = 2000
 """The page's table holds at most so many particles; the CSV holds all."""
 
@@ -98,6 +97,12 @@ def build(run: ReportInput, summary: Summary) -> str:
             lead="The same particles, measured with other thresholds, and with a gap allowed between particle and "
             "carbon/binder.",
         ),
+        _section(
+            run,
+            "connected",
+            "Connected carbon/binder",
+            [connected.connected_slices(run), connected.connected_detachment(run)],
+        ),
         _gallery(run),
         _section(run, "paths", "Longest path", [pictures.longest_path(run)]),
         _section(run, "depth", "Depth", [figures.depth_profile(run)]),
@@ -173,19 +178,7 @@ def _absent_slices(run: ReportInput, summary: Summary) -> list[str]:
 
 def _save(run: ReportInput, drawing: Drawing) -> Picture:
     """Write the figure's three files; the page gets the SVG of a chart, the PNG of a picture."""
-    from cbdetach.store import whole_file
-
-    folder = run.out / "figures"
-    encoded = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        buffer = io.BytesIO()
-        drawing.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-        drawing.figure.set_layout_engine("none")  # the same places in both files
-        encoded[kind] = buffer.getvalue()
-        with whole_file(folder / f"{drawing.name}.{kind}") as temporary:
-            temporary.write_bytes(encoded[kind])
-    with whole_file(folder / f"{drawing.name}.csv") as temporary:
-        drawing.table.to_csv(temporary, index=False, lineterminator="\n")
+    encoded = save(run.out / "figures", drawing)
     shown, mime = ("svg", "image/svg+xml") if drawing.vector else ("png", "image/png")
     source = f"data:{mime};base64,{base64.b64encode(encoded[shown]).decode()}"
     return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.place)

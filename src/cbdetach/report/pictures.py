@@ -42,8 +42,8 @@ def slices(run: ReportInput) -> list[Drawing]:
     where = ", ".join(f"{p.name} at {style.number(p.position_um)} µm" for p in planes)
 
     picture = views.canvas(planes, plan, lambda plane, fit: views.outlined(plane, fit, grey, cut))
-    figure, at = _slice_figure(picture, plan)
-    _key(
+    figure, at = slice_figure(picture, plan)
+    place_key(
         figure,
         at,
         [
@@ -63,9 +63,9 @@ def slices(run: ReportInput) -> list[Drawing]:
         )
     ]
 
-    figure, at = _slice_figure(views.canvas(planes, plan, views.phase_colours), plan)
+    figure, at = slice_figure(views.canvas(planes, plan, views.phase_colours), plan)
     present = sorted({int(code) for plane in planes for code in np.unique(plane.phases)} & set(style.PHASES))
-    _key(figure, at, [Patch(fc=style.PHASES[code][1], label=style.PHASES[code][0]) for code in present])
+    place_key(figure, at, [Patch(fc=style.PHASES[code][1], label=style.PHASES[code][0]) for code in present])
     drawings.append(
         Drawing(
             "slices_phases",
@@ -85,7 +85,7 @@ def slices(run: ReportInput) -> list[Drawing]:
             plan,
             lambda plane, fit: views.by_particle(plane, fit, labels[order], value, lambda v: colours(norm(v))[..., :3]),
         )
-        figure, at = _slice_figure(picture, plan)
+        figure, at = slice_figure(picture, plan)
         _scale(figure, at, colours, norm, "detachment fraction")
         drawings.append(
             Drawing(
@@ -105,7 +105,7 @@ def slices(run: ReportInput) -> list[Drawing]:
         picture = views.canvas(
             planes, plan, lambda plane, fit: views.by_length(plane, fit, lambda v: colours(norm(v))[..., :3])
         )
-        figure, at = _slice_figure(picture, plan)
+        figure, at = slice_figure(picture, plan)
         _scale(figure, at, colours, norm, "diffusion length (µm)")
         drawings.append(
             Drawing(
@@ -280,7 +280,7 @@ def longest_path(run: ReportInput) -> Drawing | str:
     )
 
 
-def _slice_figure(picture: Floats, plan: views.Layout) -> tuple[Figure, tuple[float, float]]:
+def slice_figure(picture: Floats, plan: views.Layout) -> tuple[Figure, tuple[float, float]]:
     """The canvas of three slices with their names and a scale bar; and where its key belongs (middle, in inches from
     the lower left): the empty quarter, or, where that is too small, a strip below."""
     rows, columns = plan.shape
@@ -313,7 +313,7 @@ def _box(x: float, y: float, width: float, height: float) -> Any:
     return Rectangle((x, y), width, height, fc=style.INK, ec="none", alpha=0.66)
 
 
-def _key(figure: Figure, at: tuple[float, float], handles: Sequence[Any]) -> None:
+def place_key(figure: Figure, at: tuple[float, float], handles: Sequence[Any]) -> None:
     """A legend whose middle lies at `at`, in one row where it lies in the strip below the slices."""
     width, height = figure.get_size_inches()
     figure.legend(

@@ -62,10 +62,10 @@ def middle_planes(
     planes = []
     for axis, name in zip((0, 1, 2), PLANES, strict=True):
         index = int(particles.shape[axis]) // 2
-        cut = [None if v is None else _cut(v, axis, index) for v in (particles, phases, grey, length)]
-        assert cut[0] is not None
-        assert cut[1] is not None
-        planes.append(Plane(name, index, index * voxel_size[axis], cut[0], cut[1], cut[2], cut[3]))
+        found = [None if v is None else cut(v, name, index) for v in (particles, phases, grey, length)]
+        assert found[0] is not None
+        assert found[1] is not None
+        planes.append(Plane(name, index, index * voxel_size[axis], found[0], found[1], found[2], found[3]))
     return planes
 
 
@@ -112,7 +112,7 @@ def outlined(plane: Plane, fit: Callable[[Array], Array], grey: tuple[float, flo
         base = np.array([0.13, 0.42, 0.72, 0.86, 1.0])[np.minimum(fit(plane.phases), 4)]
     picture = np.repeat(0.88 * base[..., None].astype(np.float64), 3, axis=2)
     labels = fit(plane.particles)
-    edge = _edges(labels, thick=True)
+    edge = edges(labels, thick=True)
     at_border = np.isin(labels, cut) & edge
     picture[edge & ~at_border] = style.rgb(style.OUTLINE)
     picture[at_border] = style.rgb(style.OUTLINE_CUT)
@@ -137,7 +137,7 @@ def by_particle(
     picture[known] = style.rgb(style.NO_VALUE)
     finite = np.isfinite(value)
     picture[finite] = colours(value[finite])
-    picture[_edges(shown)] = 1.0
+    picture[edges(shown)] = 1.0
     return picture
 
 
@@ -151,7 +151,7 @@ def by_length(plane: Plane, fit: Callable[[Array], Array], colours: Callable[[Fl
     picture[(shown > 0) & active] = style.rgb(style.NO_VALUE)
     finite = np.isfinite(value)
     picture[finite] = colours(value[finite])
-    picture[_edges(shown)] = 1.0
+    picture[edges(shown)] = 1.0
     return picture
 
 
@@ -194,7 +194,9 @@ def length_table(planes: list[Plane]) -> DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _cut(volume: Any, axis: int, index: int) -> Array:
+def cut(volume: Any, plane: str, index: int) -> Array:
+    """One slice of a volume, "xy", "xz" or "yz", in the rows and columns of `Plane`; read in bands."""
+    axis = PLANES.index(plane)
     depth, height, width = (int(n) for n in volume.shape)
     if axis == 0:
         whole: Array = np.asarray(volume[index : index + 1, 0:height, 0:width])
@@ -215,7 +217,7 @@ def _averaged(values: Array, fit: Callable[[Array], Array]) -> Array:
     return values if max(sizes) == 1 else np.asarray(uniform_filter(values.astype(np.float32), sizes))
 
 
-def _edges(labels: Array, *, thick: bool = False) -> npt.NDArray[np.bool_]:
+def edges(labels: Array, *, thick: bool = False) -> npt.NDArray[np.bool_]:
     """Pixels of a particle beside another label: a line one pixel wide inside each particle, or three."""
     from scipy.ndimage import binary_dilation
 
