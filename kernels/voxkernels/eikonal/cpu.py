@@ -15,8 +15,9 @@ first. In a box:
 3. Order 2. When a bucket is final, its voxels are taken in the order of their order-1 arrival, sorted by counting into
    parts narrower than a thousandth of a step. The stencil uses only neighbours that arrive earlier by such a part, with
    second differences where two arrive one after the other (Sethian 1999), so that neither the order of work nor a tie
-   changes the answer. A voxel at a wall also tries straight lines from voxels in sight: the neighbour that it needs may
-   be wall, and a corner is a new point source.
+   changes the answer. A voxel at a wall also tries the straight lines from voxels in
+   sight that are shorter than what order 1 found: the neighbour that it needs may be wall, and a corner is a new point
+   source.
 
 Cost: O(N), 2.3 solutions of the equation a voxel. Memory beside input and output: 6 bytes for each voxel of the boxes
 in work, one a thread (4 more with a speed array; 4 more for order 2, unless the box nearly fills the volume), and about

@@ -163,11 +163,12 @@ def second_order(
             t = upwind_root(az, bz, ay, by, ax, bx, slowness * slowness)
         if math.isnan(T[v - sz] + T[v + sz] + T[v - sy] + T[v + sy] + T[v - one] + T[v + one]):
             here, there = np.int64(v), np.int64(g)
+            latest = arrival - EARLIER * min(h[0], h[1], h[2]) * slowness
             for o in range(1, offsets.shape[0]):
-                w = here + step[o]
-                if T[np.uint64(w)] < arrival - margin * length[o]:
+                w, line = here + step[o], length[o] * slowness
+                if T[np.uint64(w)] + line < latest:
                     x = there + offsets[o, 0] * strides[0] + offsets[o, 1] * strides[1] + offsets[o, 2]
-                    straight = times[np.uint64(x)] + length[o] * slowness
+                    straight = times[np.uint64(x)] + line
                     if straight < t and in_sight(
                         T, mark, pace, here, w, way, first_way, first_line[o], first_line[o + 1]
                     ):

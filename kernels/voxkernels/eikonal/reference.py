@@ -301,10 +301,11 @@ def second_order(
                 terms.append((times[near], weight))
         t = root(terms, slowness**2) if terms else first[v]
         if lines and any(scene.label.get(plus(v, d)) != scene.label[v] for d in STEPS):
+            latest = first[v] - EARLIER * float(scene.h.min()) * slowness
             for o in offsets:
-                w, length = plus(v, o), math.sqrt(sum((np.array(o) * scene.h) ** 2))
-                if scene.label.get(w) == scene.label[v] and before(w, v, EARLIER * length * slowness):
-                    straight = times[w] + length * slowness
+                w, line = plus(v, o), math.sqrt(sum((np.array(o) * scene.h) ** 2)) * slowness
+                if scene.label.get(w) == scene.label[v] and first.get(w, math.inf) + line < latest:
+                    straight = times[w] + line
                     if straight < t and scene.in_sight(v, w):
                         t = straight
         times[v] = float(np.float32(t))
