@@ -17,7 +17,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy.typing as npt
 import voxkernels as vk
 from cbdetach import connected, damage, density, detachment, diffusion, gather, link, phases, segment
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
+from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
 from cbdetach.estimate import Estimate, estimate, refuse_what_cannot_fit
 from cbdetach.job import Job, open_job, resolved_settings
@@ -750,19 +750,3 @@ def needs(job: Job) -> Estimate:
         network=job.model is not None,
         zoom=zoom,
     )
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    """Let the kernels use `n` threads (None: all)."""
-    import numba
-
-    most = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009
-    if n is not None and not 1 <= n <= most:
-        raise InputError(f"--threads: must be 1 to {most} on this machine; got {n}.")
-    before = numba.get_num_threads()
-    numba.set_num_threads(n or most)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
