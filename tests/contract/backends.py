@@ -20,12 +20,12 @@ from tests.host_cuda import COMPILER, ORDERS, HostDevice
 
 ON_GPU = {
     "components": ("label", "label_slabs"),
-    "eikonal": ("travel_time",),
+    "eikonal": ("travel_time", "trace_paths"),
     "masks": ("paste_masks",),
     "overlaps": ("overlap_counts", "overlap_counts_stack", "overlap_cost"),
     "regions": ("region_properties", "merge_regions"),
 }
-"""The operations, and their functions, that have a GPU version. All others run on `reference` and `cpu` alone."""
+"""The operations, and their functions, that have a GPU version. The tests of others skip the GPU's backends."""
 
 BACKENDS = ("reference", "cpu")
 GPU_BACKENDS = (*(f"host-{order}" for order in ORDERS), "cuda")

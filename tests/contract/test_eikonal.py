@@ -615,6 +615,20 @@ def test_paths_stay_in_their_label(ops: ModuleType) -> None:
     assert free[-1, 2] > 9
 
 
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 1, 0.7)])
+def test_paths_have_the_same_bits_on_every_device(ops: ModuleType, spacing: tuple[float, float, float]) -> None:
+    if ops is reference:
+        pytest.skip("the reference goes from voxel to voxel")
+    labels, sources = rough_scene(3, 10)
+    T = vk.travel_time(labels, sources, spacing=spacing)
+    rng = np.random.default_rng(0)
+    starts = np.argwhere(np.isfinite(T)) + rng.uniform(-0.49, 0.49, (np.isfinite(T).sum(), 3))
+    for domain in (labels, labels.astype(np.int64) << 40, None):
+        paths = ops.trace_paths(T, starts, spacing=spacing, domain=domain)
+        for path, expected in zip(paths, vk.trace_paths(T, starts, spacing=spacing, domain=domain), strict=True):
+            np.testing.assert_array_equal(path, expected)
+
+
 def test_path_options(ops: ModuleType) -> None:
     domain, sources, _ = point_in_box(11)
     T = vk.travel_time(domain, sources)

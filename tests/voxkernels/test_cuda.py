@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.nvcc import NVCC, REPORT, SOURCES, digest, resources
+from benchmarks.nvcc import ARCHITECTURES, NVCC, REPORT, SOURCES, TRAITS, digest, resources
 from tests.contract.backends import ON_GPU, load
-from tests.host_cuda import COMPILER, ORDERS, HostDevice, sanitized
+from tests.host_cuda import COMPILER, ORDERS, HostDevice, nvrtc, sanitized
 
 import voxkernels as vk
 from voxkernels import _arrays, _compile
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="g++ is not here")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="nvcc is not here")
+needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not here; PyTorch brings it")
 
 
 class FakeDevice:
@@ -202,24 +203,26 @@ def test_arrays_are_checked_where_they_lie(cupy: Any) -> None:
 # What every operation states and chooses, on the harness
 
 PIXELS = np.random.default_rng(0).integers(0, 5, (9, 50, 60)).astype(np.int32)
+TIMES = np.linalg.norm(np.indices((7, 8, 9)), axis=0).astype(np.float32)
 CALLS = {
-    "components": ("label", (PIXELS[:, :40],)),
-    "eikonal": ("travel_time", (PIXELS, PIXELS == 0)),
-    "masks": ("paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
-    "overlaps": ("overlap_counts", (PIXELS, PIXELS[::-1])),
-    "regions": ("region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
+    "label": ("components", (PIXELS[:, :40],)),
+    "travel_time": ("eikonal", (PIXELS, PIXELS == 0)),
+    "trace_paths": ("eikonal", (TIMES, [(6, 7, 8), (6, 0, 8), (1, 2, 3)])),
+    "paste_masks": ("masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
+    "overlap_counts": ("overlaps", (PIXELS, PIXELS[::-1])),
+    "region_properties": ("regions", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
 }
-"""One call of each operation."""
+"""A call of each kernel: operation, arguments."""
 
 
 def test_every_operation_is_called() -> None:
-    assert list(CALLS) == list(ON_GPU)
+    assert {operation for operation, _ in CALLS.values()} == set(ON_GPU)
 
 
 @needs_compiler
-@pytest.mark.parametrize("operation", CALLS)
-def test_little_memory(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
-    name, arguments = CALLS[operation]
+@pytest.mark.parametrize("name", CALLS)
+def test_little_memory(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    operation, arguments = CALLS[name]
     module = importlib.import_module(f"voxkernels.{operation}")
     monkeypatch.setattr(module, "device_of", lambda **_: HostDevice(free=2**10))
     with pytest.raises(MemoryError, match=rf"{name}: needs .* GiB on the device; .* are free"):
@@ -228,10 +231,10 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("operation", CALLS)
-def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, operation: str, order: str) -> None:
+@pytest.mark.parametrize("name", CALLS)
+def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, name: str, order: str) -> None:
     """Indices of 64 bits instead of 32, few blocks instead of many, tables that have to grow."""
-    name, arguments = CALLS[operation]
+    operation, arguments = CALLS[name]
     expected = getattr(load(operation, "cpu"), name)(*arguments)
     modules = [importlib.import_module(f"voxkernels.{operation}{part}") for part in ("", ".cuda")]
     changed = {"INT32_LIMIT": 1, "INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
@@ -247,7 +250,7 @@ def assert_equal(one: Any, other: Any) -> None:
     if dataclasses.is_dataclass(one):
         for field in dataclasses.fields(one):
             assert_equal(getattr(one, field.name), getattr(other, field.name))
-    elif isinstance(one, tuple):
+    elif isinstance(one, tuple | list):
         for a, b in zip(one, other, strict=True):
             assert_equal(a, b)
     else:
@@ -271,6 +274,22 @@ def test_the_report_of_resources_is_of_these_sources() -> None:
     written = REPORT.read_text()
     for source in SOURCES:
         assert f"{source.name} {digest(source)}" in written, f"run python -m benchmarks.nvcc: {source.name} has changed"
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_nvrtc_compiles_every_kernel(source: Path) -> None:
+    """As CuPy does on a user's machine, where neither nvcc nor any header is."""
+    for traits in TRAITS.get(source.stem, ({},)):
+        for architecture in ARCHITECTURES:
+            assert nvrtc.complaints(source, traits, architecture) == ""
+
+
+@needs_nvrtc
+def test_nvrtc_knows_less_than_nvcc(tmp_path: Path) -> None:
+    source = tmp_path / "infinite.cu"
+    source.write_text('extern "C" __global__ void infinite(float* out) { out[0] = INFINITY; }')
+    assert 'identifier "INFINITY" is undefined' in nvrtc.complaints(source, {}, "sm_90")
 
 
 # The harness

@@ -137,7 +137,7 @@ def trace_paths(
     Parameters
     ----------
     T : (Z, Y, X) arrival times, as from `travel_time`: nan outside the domain, inf where nothing arrived.
-    starts : (N, 3) index coordinates (z, y, x), each in a voxel with a finite time.
+    starts : (N, 3) index coordinates (z, y, x), each in a voxel with a finite time: an array as T is, or a sequence.
     spacing : (dz, dy, dx), as for T.
     domain : the labels that T was computed with, where different labels touch: a path stays in the label of its start.
     step : length of a step in the smallest spacing, up to 1.
@@ -145,14 +145,20 @@ def trace_paths(
 
     Returns
     -------
-    A list of N arrays (n, 3) float64, index coordinates, the start first and the contact last. With speed 1 a path is
-    as long as T at its start: 19 of 20 within 3 % and half a voxel. No point leaves the domain.
+    A list of N arrays (n, 3) float64, index coordinates, the start first and the contact last; CuPy arrays if T is one,
+    with the same bits. With speed 1 a path is as long as T at its start: 19 of 20 within 3 % and half a voxel. No point
+    leaves the domain.
 
     Raises
     ------
     TypeError, ValueError : wrong argument, or a start outside the volume, outside the domain, or where nothing arrived.
     """
-    task = check_trace_paths(T, starts, spacing, domain, step, max_steps)
+    device = device_of(T=T, starts=starts if hasattr(starts, "dtype") else None, domain=domain)
+    task = check_trace_paths(T, starts, spacing, domain, step, max_steps, device)
+    if not len(task.starts):
+        return []
+    if device is not None:
+        return _trace_on(device, task)
     first = np.zeros(len(task.starts) + 1, np.int64)
     count = np.zeros(len(task.starts), np.int64)
     room = np.empty((0, 3))
@@ -164,7 +170,16 @@ def trace_paths(
             raise ValueError(too_long(task.max_steps, task.starts[np.argmin(count)]))
         np.cumsum(count, out=first[1:])
         room = room if len(room) else np.empty((int(first[-1]), 3))
-    return np.split(room, first[1:-1]) if len(task.starts) else []
+    return np.split(room, first[1:-1])
+
+
+def _trace_on(device: Cuda, task: Paths) -> list[Floats]:
+    labels = task.labels if task.labels.size else None
+    points, count = cuda.trace_paths(device, task.times, labels, task.starts, task.h, task.stride, task.max_steps)
+    if (count < 0).any():
+        raise ValueError(too_long(task.max_steps, task.starts[np.argmin(count)]))
+    ends = np.cumsum(count)
+    return [points[end - n : end] for end, n in zip(ends.tolist(), count.tolist(), strict=True)]
 
 
 # ---- checks, shared by the backends --------------------------------------------------------------------------------
@@ -213,7 +228,10 @@ def check_travel_time(
 
 @dataclass(frozen=True)
 class Paths:
-    """A checked call of `trace_paths`: `labels` is empty without a domain; `stride` is the step as a length."""
+    """A checked call of `trace_paths`: `labels` is empty without a domain; `stride` is the step as a length.
+
+    `starts` are on the host, `times` and `labels` where they came from.
+    """
 
     times: Times
     starts: Floats
@@ -223,15 +241,19 @@ class Paths:
     max_steps: int
 
 
-def check_trace_paths(T: Any, starts: Any, spacing: Any, domain: Any, step: Any, max_steps: Any) -> Paths:
+def check_trace_paths(
+    T: Any, starts: Any, spacing: Any, domain: Any, step: Any, max_steps: Any, device: Cuda | None = None
+) -> Paths:
     """Check the arguments of `trace_paths`."""
-    times = np.require(as_image("T", T), np.float32, ("C", "W"))
+    times = as_image("T", T, device=device)
+    with where(times):
+        times = times.astype(np.float32, copy=False)
     h = as_spacing(spacing)
     labels: npt.NDArray[Any] = np.empty((0, 0, 0), np.int32)
     if domain is not None:
-        labels = narrow_labels(as_labels("domain", domain))
+        labels = narrow_labels(as_labels("domain", domain, device=device))
         same_shape("domain", labels, "T", times)
-    points = as_starts(starts, times)
+    points = as_starts(starts, times, device)
     if not (isinstance(step, (int, float)) and 0 < step <= 1):
         raise ValueError(
             f"step: must be above 0 and at most 1; got {describe(step)}. Its unit is the smallest spacing."
@@ -246,10 +268,12 @@ def too_long(max_steps: int, start: Floats) -> str:
     return f"max_steps: must be enough for every path; got {max_steps}, too few from {start.tolist()}. Give more."
 
 
-def as_starts(starts: Any, times: npt.NDArray[Any]) -> Floats:
-    """Check `starts`: points in voxels that the front reached."""
+def as_starts(starts: Any, times: npt.NDArray[Any], device: Cuda | None = None) -> Floats:
+    """Check `starts`: points in voxels that the front reached. They come back on the host."""
+    if device is not None and isinstance(starts, device.array_type):
+        starts = device.fetch(starts)
     try:
-        points = np.array(starts, np.float64)
+        points = np.array(starts, np.float64, order="C")
     except (TypeError, ValueError):
         points = np.array(math.nan)
     if points.size == 0:
@@ -263,7 +287,8 @@ def as_starts(starts: Any, times: npt.NDArray[Any]) -> Floats:
             f"starts: must lie inside the volume of shape {times.shape}; got {points[outside][0].tolist()}. "
             "Give index coordinates, not lengths."
         )
-    arrival = times[tuple(voxel.astype(np.int64).T)]
+    voxel = np.ravel_multi_index(tuple(voxel.astype(np.int64).T), times.shape)
+    arrival = times.reshape(-1)[voxel] if device is None else cuda.times_at(device, times, voxel)
     if np.isnan(arrival).any():
         raise ValueError(
             f"starts: must lie inside the domain; got {points[np.isnan(arrival)][0].tolist()}, where T is nan. "

@@ -5,6 +5,10 @@ whether the last round had anything to do.
 
 Memory on the device: the result, 1 byte for each voxel and 12 for each tile of 8^3 voxels; for order 2 also 4 bytes for
 each voxel. Waits for the device: once for each batch, about twice the logarithm (to base 2) of the number of rounds.
+
+Paths are traced twice, first to count their points, all of which are equal to the CPU's, to the bit. Starts and counts,
+a few numbers for each path, are on the host, too. Memory: 24 bytes for each point, 40 for each start. Waits for the
+device: for the times at the starts, which are checked, and for the counts.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._compile import Cuda
 
 SOURCE = Path(__file__).with_name("eikonal.cu")
 SIDE = 8
-THREADS = 256
+THREADS, PATH_THREADS = 256, 64
 BLOCKS = 1 << 16
 """Blocks of the launches that go through a volume in strides, at most."""
 
@@ -111,3 +116,54 @@ class Rounds:
             if not self.device.fetch(self.counts)[self.number % 3]:
                 return
             batch *= 2
+
+
+# ---- paths ----------------------------------------------------------------------------------------------------------
+
+
+def times_at(device: Cuda, times: Any, at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The times (float32, on the device) at flat indices (N,), N > 0; both on the host."""
+    device.reserve("trace_paths", 12 * at.size)
+    found = device.empty(at.size, np.float32)
+    kernel = device.kernel(SOURCE, "read_times")
+    device.launch(kernel, -(-at.size // PATH_THREADS), PATH_THREADS, (times, device.send(at), np.int64(at.size), found))
+    return device.fetch(found)
+
+
+def trace_paths(
+    device: Cuda,
+    times: Any,
+    labels: Any,
+    starts: npt.NDArray[np.float64],
+    h: tuple[float, float, float],
+    stride: float,
+    max_steps: int,
+) -> tuple[Any, npt.NDArray[np.int64]]:
+    """The points (n, 3) of all paths one after another, on the device, and how many each has (N,), on the host.
+
+    times  : (Z, Y, X) float32 on the device; labels: of its shape, int32 or int64, or None.
+    starts : (N, 3) on the host, N > 0. Where a path has more than `max_steps` points its count is -1, and no points
+             are returned.
+    """
+    n = len(starts)
+    device.reserve("trace_paths", 40 * n)
+    wide = times.size > INDEX_LIMIT
+    labelled = labels is not None
+    traits = {"INDEX": "Long" if wide else "int", "LABEL": TYPES[labels.dtype] if labelled else "int"}
+    kernel = device.kernel(SOURCE, "trace_paths", traits)
+    sides = tuple((np.int64 if wide else np.int32)(side) for side in times.shape)
+    grid = (times, labels if labelled else device.zeros(1, np.int32), np.int32(labelled), *sides)
+    settings = (np.int64(n), *(np.float64(number) for number in (*h, stride)), np.int64(max_steps))
+    sent, count = device.send(starts), device.empty(n, np.int64)
+    points, first = device.empty((0, 3), np.float64), device.zeros(n + 1, np.int64)
+    for again in (True, False):  # count, then write
+        arguments = (*grid, sent, *settings, first, points, count)
+        device.launch(kernel, -(-n // PATH_THREADS), PATH_THREADS, arguments)
+        if again:
+            counts = device.fetch(count)
+            if counts.min() < 0:
+                break
+            ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+            device.reserve("trace_paths", 24 * int(ends[-1]))
+            points, first = device.empty((int(ends[-1]), 3), np.float64), device.send(ends)
+    return points, counts

@@ -388,3 +388,259 @@ cut(float* times, Long size, double latest) {
     for (Long i = (Long)blockIdx.x * THREADS + threadIdx.x; i < size; i += (Long)gridDim.x * THREADS)
         if (times[i] > latest) times[i] = NEVER;
 }
+
+// ---- paths ---------------------------------------------------------------------------------------------------------
+//
+// One thread follows one path, as cpu_paths.py does: steepest descent on T in midpoint steps, along a wall where it
+// meets one, and from voxel centre to voxel centre where a step does not lower the time by enough. That file says why.
+// Every operation is in double precision and rounds for itself (`Real`), so a path has the bits of the CPU's.
+//
+// Each path is traced twice: once to count its points, then into its part of one array.
+//
+// Cost: about 100 reads of T a step, from cache mostly; threads of a warp whose paths end early wait for the longest.
+// Memory: 24 bytes for each point, 40 for each start.
+// Not checked here: spacing > 0, starts inside the volume on voxels that can be used.
+
+#define PATH_THREADS 64
+#define LAST 1.0
+#define SHORTEST 0.3
+#define GAIN 0.3
+#define FARTHEST 1e300
+#define LATEST 3.402823466e+38f
+#define TOO_LONG -1
+
+// A number whose products and sums are never fused: each rounds for itself, as on the CPU.
+struct Real {
+    double v;
+    Real() = default;
+    __device__ __forceinline__ Real(double value) : v(value) {}
+};
+__device__ __forceinline__ Real operator+(Real a, Real b) { return __dadd_rn(a.v, b.v); }
+__device__ __forceinline__ Real operator-(Real a, Real b) { return __dadd_rn(a.v, -b.v); }
+__device__ __forceinline__ Real operator*(Real a, Real b) { return __dmul_rn(a.v, b.v); }
+__device__ __forceinline__ Real operator/(Real a, Real b) { return a.v / b.v; }
+__device__ __forceinline__ bool operator<(Real a, Real b) { return a.v < b.v; }
+__device__ __forceinline__ bool operator>(Real a, Real b) { return a.v > b.v; }
+__device__ __forceinline__ Real root(Real a) { return sqrt(a.v); }
+__device__ __forceinline__ Real lower_of(Real a, Real b) { return b.v < a.v ? b.v : a.v; }
+
+struct Point { Real at[3]; };
+
+// What a path may go through, seen from its start; h is the spacing.
+struct Ways {
+    const float* T;
+    const LABEL* labels;
+    bool labelled;
+    LABEL mine;
+    INDEX n[3];
+    Real h[3];
+};
+
+__device__ __forceinline__ float time_of(const Ways& w, INDEX z, INDEX y, INDEX x) {
+    return w.T[(z * w.n[1] + y) * w.n[2] + x];
+}
+
+__device__ __forceinline__ bool usable(const Ways& w, INDEX z, INDEX y, INDEX x) {
+    if (z < 0 || z >= w.n[0] || y < 0 || y >= w.n[1] || x < 0 || x >= w.n[2]) return false;
+    INDEX at = (z * w.n[1] + y) * w.n[2] + x;
+    return w.T[at] <= LATEST && (!w.labelled || w.labels[at] == w.mine);
+}
+
+__device__ __forceinline__ bool at_point(const Ways& w, const Point& p) {
+    double c[3];
+    for (int d = 0; d < 3; d++) {
+        c[d] = floor((p.at[d] + 0.5).v);
+        if (!(c[d] >= 0 && c[d] < w.n[d])) return false;
+    }
+    return usable(w, (INDEX)c[0], (INDEX)c[1], (INDEX)c[2]);
+}
+
+// Whether the straight line between two points less than two voxels apart stays in voxels that can be used.
+__device__ __forceinline__ bool free_way(const Ways& w, const Point& p, const Point& q) {
+#pragma unroll 1
+    for (int i = 1; i < 9; i++) {
+        Point r;
+        for (int d = 0; d < 3; d++) r.at[d] = p.at[d] + (q.at[d] - p.at[d]) * (double)i / 8.0;
+        if (!at_point(w, r)) return false;
+    }
+    return true;
+}
+
+// Derivative of T at a voxel centre along one axis. Where two fronts have met, the way goes to the steeper side.
+__device__ __forceinline__ Real slope(const Ways& w, const INDEX* c, int axis) {
+    float v = time_of(w, c[0], c[1], c[2]);
+    Real total = 0.0, steepest = 0.0;
+    int count = 0, lower = 0;
+    for (int side = -1; side < 2; side += 2) {
+        INDEX z = c[0] + (axis == 0 ? side : 0), y = c[1] + (axis == 1 ? side : 0), x = c[2] + (axis == 2 ? side : 0);
+        if (!usable(w, z, y, x)) continue;
+        float there = time_of(w, z, y, x);
+        Real rate = (double)side * (double)(there - v) / w.h[axis].v;
+        total = total + rate;
+        count++;
+        if (there < v) {
+            lower++;
+            if (fabs(rate.v) > fabs(steepest.v)) steepest = rate;
+        }
+    }
+    if (lower == 2) return steepest;
+    return count ? total / (double)count : Real(0.0);
+}
+
+// Time at a point, and its gradient (written): linear from each corner that can be used, trilinear weights.
+__device__ __forceinline__ Real sample(const Ways& w, const Point& p, Point& gradient) {
+    Real total = 0.0, value = 0.0;
+    Point sum;
+    for (int d = 0; d < 3; d++) sum.at[d] = 0.0;
+#pragma unroll 1
+    for (int corner = 0; corner < 8; corner++) {
+        Real weight = 1.0;
+        INDEX c[3];
+        for (int d = 0; d < 3; d++) {
+            double low = floor(p.at[d].v);
+            bool up = corner >> d & 1;
+            c[d] = (INDEX)low + up;
+            weight = weight * (up ? p.at[d] - low : Real(1.0) - p.at[d] + low);
+        }
+        if (!(weight > 0.0) || !usable(w, c[0], c[1], c[2])) continue;
+        Real here = (double)time_of(w, c[0], c[1], c[2]);
+        for (int d = 0; d < 3; d++) {
+            Real g = slope(w, c, d);
+            here = here + g * (p.at[d] - (double)c[d]) * w.h[d];
+            sum.at[d] = sum.at[d] + weight * g;
+        }
+        value = value + weight * here;
+        total = total + weight;
+    }
+    for (int d = 0; d < 3; d++) gradient.at[d] = sum.at[d] / total;
+    value = value / total;
+    return value > 0.0 ? value : Real(0.0);
+}
+
+__device__ __forceinline__ Real length_of(const Point& g) {
+    return root(g.at[0] * g.at[0] + g.at[1] * g.at[1] + g.at[2] * g.at[2]);
+}
+
+// The next voxel centre downhill, in q; the centre of p's own voxel if the way is not free. False if there is none.
+__device__ __forceinline__ bool best_neighbour(const Ways& w, const Point& p, Point& q) {
+    Point c;
+    for (int d = 0; d < 3; d++) c.at[d] = floor((p.at[d] + 0.5).v);
+    INDEX z = (INDEX)c.at[0].v, y = (INDEX)c.at[1].v, x = (INDEX)c.at[2].v;
+    float here = time_of(w, z, y, x);
+    Real steepest = 0.0;
+#pragma unroll 1
+    for (int n = 0; n < 27; n++) {
+        int step[3] = {n / 9 - 1, n / 3 % 3 - 1, n % 3 - 1};
+        if (!usable(w, z + step[0], y + step[1], x + step[2])) continue;
+        float there = time_of(w, z + step[0], y + step[1], x + step[2]);
+        if (!(there < here)) continue;
+        Point r, far;
+        for (int d = 0; d < 3; d++) {
+            r.at[d] = c.at[d] + (double)step[d];
+            far.at[d] = w.h[d] * (double)step[d];
+        }
+        Real rate = Real((double)(here - there)) / length_of(far);
+        if (rate > steepest && free_way(w, c, r)) steepest = rate, q = r;
+    }
+    if (steepest > 0.0 && !free_way(w, p, q)) q = c;
+    return steepest > 0.0;
+}
+
+// One step of second order against the gradient g at p, to q, or along the wall that it meets. False if it does not
+// lower the time by enough.
+__device__ __forceinline__ bool midpoint_step(const Ways& w, const Point& p, Real value, Real stride, const Point& g,
+                                              Point& q) {
+    Real rate = length_of(g);
+    if (!(rate > 0.0)) return false;
+    Point r, turned = g;
+    for (int d = 0; d < 3; d++) r.at[d] = p.at[d] - stride * 0.5 * g.at[d] / rate / w.h[d];
+    if (at_point(w, r)) sample(w, r, turned);
+    Real turn = length_of(turned);
+    if (!(turn > 0.0)) return false;
+    Real lowest = FARTHEST;
+#pragma unroll 1
+    for (int dropped = 0; dropped < 7; dropped++) {  // axes left out: none, one, two
+        Real moved = 0.0;
+        for (int d = 0; d < 3; d++) {
+            r.at[d] = p.at[d];
+            if (dropped >> d & 1) continue;
+            Real by = stride * turned.at[d] / turn;
+            r.at[d] = r.at[d] - by / w.h[d];
+            moved = moved + by * by;
+        }
+        Real shortest = stride * SHORTEST;
+        if (!(moved > shortest * shortest) || !free_way(w, p, r)) continue;
+        Point unused;
+        Real there = sample(w, r, unused);
+        if (there < lower_of(lowest, value - root(moved) * GAIN * rate)) {
+            lowest = there, q = r;
+            if (dropped == 0) break;
+        }
+    }
+    return lowest < FARTHEST;
+}
+
+// Trace one path into `path` (room, 3), as far as it has room. The number of its points, or TOO_LONG.
+__device__ __forceinline__ Long trace(const Ways& w, Point p, Real stride, Long max_steps, double* path, Long room) {
+    Real widest = w.h[0] > w.h[1] ? w.h[0] : w.h[1];
+    widest = w.h[2] > widest ? w.h[2] : widest;
+    Real level = FARTHEST;  // the time at which a step failed last: below it the path may leave the voxel centres again
+    for (Long n = 0; n < max_steps; n++) {
+        if (n < room)
+            for (int d = 0; d < 3; d++) path[3 * n + d] = p.at[d].v;
+        Point q, g;
+        Real value = sample(w, p, g), rate = length_of(g);
+        if (!(value > 0.0)) return n + 1;
+        bool moved = false;
+        if (value > stride * rate) {
+            moved = value < level && midpoint_step(w, p, value, stride, g, q);
+            if (!moved && value > widest * LAST * rate) {
+                level = lower_of(level, value);
+                moved = best_neighbour(w, p, q);
+            }
+        }
+        if (moved) {
+            p = q;
+            continue;
+        }
+        if (!(rate > 0.0)) return n + 1;
+        Real square = rate * rate;
+        if (square < 1e-300) square = 1e-300;
+#pragma unroll 1
+        for (int tenth = 10; tenth > 0; tenth--) {  // the rest of the way, as far as the last voxel goes
+            for (int d = 0; d < 3; d++)
+                q.at[d] = p.at[d] - Real(0.0999999) * (double)tenth * value * g.at[d] / square / w.h[d];
+            if (!free_way(w, p, q)) continue;
+            if (n + 1 < room)
+                for (int d = 0; d < 3; d++) path[3 * (n + 1) + d] = q.at[d].v;
+            return n + 2;
+        }
+        return n + 1;
+    }
+    return TOO_LONG;
+}
+
+// starts (N, 3), first (N + 1,): path i has rows first[i]..first[i + 1] - 1 of `points`; count (N,) its points, or
+// TOO_LONG. labels (Z, Y, X) where `labelled`.
+extern "C" __global__ void __launch_bounds__(PATH_THREADS, 1)
+trace_paths(const float* T, const LABEL* labels, int labelled, INDEX n_z, INDEX n_y, INDEX n_x, const double* starts,
+            Long n_starts, double dz, double dy, double dx, double stride, Long max_steps, const Long* first,
+            double* points, Long* count) {
+    Long i = (Long)blockIdx.x * PATH_THREADS + threadIdx.x;
+    if (i >= n_starts) return;
+    Ways w = {T, labels, labelled != 0, 0, {n_z, n_y, n_x}, {dz, dy, dx}};
+    Point p;
+    for (int d = 0; d < 3; d++) p.at[d] = starts[3 * i + d];
+    if (labelled) {
+        INDEX z = (INDEX)floor((p.at[0] + 0.5).v), y = (INDEX)floor((p.at[1] + 0.5).v);
+        w.mine = labels[(z * n_y + y) * n_x + (INDEX)floor((p.at[2] + 0.5).v)];
+    }
+    count[i] = trace(w, p, stride, max_steps, points + 3 * first[i], first[i + 1] - first[i]);
+}
+
+// found[i] = T[at[i]], for `at` (N,) flat indices
+extern "C" __global__ void __launch_bounds__(PATH_THREADS)
+read_times(const float* T, const Long* at, Long n, float* found) {
+    Long i = (Long)blockIdx.x * PATH_THREADS + threadIdx.x;
+    if (i < n) found[i] = T[at[i]];
+}
