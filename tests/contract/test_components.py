@@ -397,16 +397,11 @@ def test_parts_do_not_change_a_bit(
         np.testing.assert_array_equal(labels, expected)
 
 
-def test_threads_do_not_change_a_bit() -> None:
+def test_threads_do_not_change_a_bit(threads: int) -> None:
     volume = random_mask((40, 40, 40), 0.3)
-    threads = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        expected, n = vk.label(volume)
-        numba.set_num_threads(threads)
-        labels, m = vk.label(volume)
-    finally:
-        numba.set_num_threads(threads)
+    labels, m = vk.label(volume)
+    numba.set_num_threads(1)
+    expected, n = vk.label(volume)
     assert n == m
     np.testing.assert_array_equal(labels, expected)
 

@@ -497,16 +497,12 @@ def test_any_strides_and_no_writes(ops: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_threads_do_not_change_a_bit(estimator: str) -> None:
+def test_threads_do_not_change_a_bit(estimator: str, threads: int) -> None:
     labels, phases = scene(7, (40, 20, 20), edge=3)
-    threads = numba.get_num_threads()
     results = []
-    try:
-        for n in range(1, threads + 1):
-            numba.set_num_threads(n)
-            results.append(vk.contact_areas(labels, phases, estimator=estimator, spacing=(1, 0.7, 2.1)))
-    finally:
-        numba.set_num_threads(threads)
+    for n in range(1, threads + 1):
+        numba.set_num_threads(n)
+        results.append(vk.contact_areas(labels, phases, estimator=estimator, spacing=(1, 0.7, 2.1)))
     for other in results[1:]:
         assert_identical(other, results[0])
 

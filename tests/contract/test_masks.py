@@ -174,17 +174,14 @@ def test_types_and_layouts(ops: ModuleType, dtype: type) -> None:
     np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.usefixtures("threads")
 def test_same_bits_on_any_number_of_threads_and_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     from voxkernels import masks as operation
 
     masks, boxes, scores = discs(20, (64, 65), seed=8)
     expected = operation.paste_masks(masks, boxes, scores, (64, 65))
-    threads = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        np.testing.assert_array_equal(operation.paste_masks(masks, boxes, scores, (64, 65)), expected)
-    finally:
-        numba.set_num_threads(threads)
+    numba.set_num_threads(1)
+    np.testing.assert_array_equal(operation.paste_masks(masks, boxes, scores, (64, 65)), expected)
     monkeypatch.setattr(operation, "BANDS", 3)
     np.testing.assert_array_equal(operation.paste_masks(masks, boxes, scores, (64, 65)), expected)
 

@@ -246,6 +246,7 @@ def test_inputs_are_not_written(ops: ModuleType) -> None:
     ops.overlap_counts(a, b)
 
 
+@pytest.mark.usefixtures("threads")
 def test_threads_and_table_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from voxkernels import overlaps
 
@@ -253,12 +254,8 @@ def test_threads_and_table_size_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     expected = overlaps.overlap_counts(a, b)
     monkeypatch.setattr(overlaps, "FIRST_SLOTS", 2)
     assert_identical(overlaps.overlap_counts(a, b), expected)
-    threads = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        assert_identical(overlaps.overlap_counts(a, b), expected)
-    finally:
-        numba.set_num_threads(threads)
+    numba.set_num_threads(1)
+    assert_identical(overlaps.overlap_counts(a, b), expected)
 
 
 # Messages

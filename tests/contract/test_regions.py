@@ -296,19 +296,15 @@ def test_merge_of_empty_parts(ops: ModuleType) -> None:
 # Threads
 
 
-def test_same_bits_on_any_number_of_threads() -> None:
+def test_same_bits_on_any_number_of_threads(threads: int) -> None:
     import voxkernels as vk
 
     labels = np.kron(random_labels(1, (5, 6, 7), 30), np.ones((4, 4, 4), np.int32))
     image = np.random.default_rng(1).normal(0, 1, labels.shape).astype(np.float32)
     results = []
-    threads = numba.get_num_threads()
-    try:
-        for n in range(1, threads + 1):
-            numba.set_num_threads(n)
-            results.append(vk.region_properties(labels, image))
-    finally:
-        numba.set_num_threads(threads)
+    for n in range(1, threads + 1):
+        numba.set_num_threads(n)
+        results.append(vk.region_properties(labels, image))
     for other in results[1:]:
         assert_identical(results[0], other)
 
