@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._arrays import as_labels, choice, device_of, narrow_labels
 from .._compile import Cuda
-from . import cpu, cuda
+from . import cpu, cpu_runs, cuda
 
 INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
@@ -43,7 +43,8 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     """
     device = device_of(volume=volume)
     binary = getattr(volume, "dtype", None) == np.bool_
-    volume = as_labels("volume", volume, device=device)
+    given = volume
+    volume = as_labels("volume", volume, look=device is not None, device=device)
     choice("connectivity", connectivity, (6, 18, 26))
     dtype = np.int32 if volume.size <= INT32_LIMIT else np.int64
     if volume.size == 0:
@@ -61,11 +62,15 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     bounds = len(rows) * np.arange(parts + 1) // parts
     eights = np.zeros((parts, 8 * n_words), np.uint64)
     flags = eights.view(np.uint8)
-    bits = (len(rows) + 1, n_words + 2)
-    some, starts, left, up = (np.zeros(bits, np.uint64) for _ in range(4))
+    # one block, which the system maps in large pages: four would take longer to map than to fill
+    some, starts, left, up = np.zeros((4, len(rows) + 1, n_words + 2), np.uint64)
     before = np.zeros((len(rows) + 1, n_words), np.int32)
     first = np.zeros(len(rows) + 1, np.int64)
-    cpu.mark_runs(rows, n_y, binary, some, starts, left, up, before, first, flags, eights, bounds)
+    negative = np.zeros(parts, np.uint64)
+    cpu_runs.mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, negative, bounds)
+    if negative.any():
+        as_labels("volume", given)
+        raise AssertionError("a negative value was met, then none found")
     np.cumsum(first, out=first)
     parent = np.empty(first[-1], dtype)
     runs = (some, starts, left, up, first, before, parent)

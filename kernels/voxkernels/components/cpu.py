@@ -19,10 +19,14 @@ Source: run-based labelling, He, Chao and Suzuki, IEEE Trans. Image Process. 17,
 splicing after Rem, see Patwary, Blair and Manne, SEA 2010. Memory: the result, half a byte for each voxel, and 4 bytes
 for each run (8 past 2**31 voxels). Not checked here: shapes, negative values.
 
-Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core. Reached there, in CPU time on
-a busy machine: 20 ms (balls) and 35 ms (percolating network) at 26 neighbours, half of it writing, a fifth finding the
-bits; one list of runs for each row and a comparison of lists took 30 and 64. What it needs: no call of `unite_at`
-without a bit, since its arguments cost more than a word (network 60 ms). Several values: finding the bits takes half.
+Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core (as much again where the system
+has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 20 and 10 ms (balls, 26
+neighbours; cc3d 24), 37 and 20 (three phases), 27 and 14 (one label everywhere, int32), 171 and 100 (300 labels at
+random). Half of it unites, a third writes; the bits take 2 ms of bool and 6.8 of int32, which is reading it. What it
+needs: no call of `unite_at` without a bit, since its arguments cost more than a word (network 60 ms instead of 35); one
+block of memory for all bits, in large pages (5 ms less than four arrays); no pass of its own for the sign (2 ms). A
+byte for each flag, packed eight at a time, took 7 and 18 ms for the bits. One list of runs for each row and a
+comparison of lists took 30 and 64 ms in all for balls and a network.
 """
 
 from __future__ import annotations
@@ -31,29 +35,15 @@ import numba
 import numpy as np
 
 from .._compile import jit
+from .cpu_runs import ALL, EACH, HIGH_BYTE, ONE, ZERO, behind, count_bits
 
-ZERO = np.uint64(0)
-ONE = np.uint64(1)
 EIGHT = np.uint64(8)
 BYTE = np.uint64(0xFF)
-ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 TOP = np.uint64(1 << 63)
-LAST = np.uint64(63)
-HIGH_BYTE = np.uint64(56)
 GATHER = np.uint64(0x0102040810204080)  # eight bytes, 0 or 1, times this: their bits are the highest byte
 DIAGONAL = np.uint64(0x8040201008040201)
-EACH = np.uint64(0x0101010101010101)
 SEVENS = np.uint64(0x7F7F7F7F7F7F7F7F)
 SEVEN = np.uint64(7)
-
-
-@jit
-def count_bits(word):
-    """How many bits of a word are set."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * EACH) >> HIGH_BYTE)
 
 
 @jit
@@ -69,64 +59,6 @@ def packed(eights, at):
 def spread(byte):
     """The bits of a byte as eight bytes, 0 or 1."""
     return ((((byte * EACH) & DIAGONAL) + SEVENS) >> SEVEN) & EACH
-
-
-@jit
-def behind(words, row, w):
-    """Word w of a row moved on by one: every voxel has the bit of the voxel before it."""
-    return (words[row, w] << ONE) | (words[row, w - 1] >> LAST)
-
-
-@jit(parallel=True)
-def mark_runs(volume, n_y, binary, some, starts, left, up, before, first, flags, eights, bounds):
-    """Write the bits of all rows of `volume` (R, X), W words each, and count their runs.
-
-    some, starts, left, up : (R + 1, W + 2) uint64, zero; words 1..W of rows 0..R-1 are written.
-    before : (R + 1, W) int32, runs of the row that start before the word.
-    first  : (R + 1,) int64, zero; first[r + 1] is how many runs row r has.
-    flags, eights : (parts, 64 W) uint8, zero, and the same memory as uint64.
-    bounds : (parts + 1,) int64, rows of each part.
-    """
-    n_x = volume.shape[1]
-    n_words = some.shape[1] - 2
-    for p in numba.prange(bounds.size - 1):
-        flag, eight = flags[p], eights[p]
-        for r in range(bounds[p], bounds[p + 1]):
-            for x in range(n_x):
-                flag[x] = volume[r, x] != 0
-            for w in range(n_words):
-                some[r, w + 1] = packed(eight, 8 * w)
-            if binary:
-                for w in range(1, n_words + 1):
-                    starts[r, w] = some[r, w] & ~behind(some, r, w)
-            else:
-                for x in range(1, n_x):
-                    flag[x] = (volume[r, x] != 0) & (volume[r, x] != volume[r, x - 1])
-                for w in range(n_words):
-                    starts[r, w + 1] = packed(eight, 8 * w)
-                if r >= 1:
-                    for x in range(n_x):
-                        flag[x] = (volume[r, x] != 0) & (volume[r, x] == volume[r - 1, x])
-                    for w in range(n_words):
-                        left[r, w + 1] = packed(eight, 8 * w)
-                if r >= n_y:
-                    for x in range(n_x):
-                        flag[x] = (volume[r, x] != 0) & (volume[r, x] == volume[r - n_y, x])
-                    for w in range(n_words):
-                        up[r, w + 1] = packed(eight, 8 * w)
-            n = 0
-            for w in range(n_words):
-                before[r, w] = n
-                n += count_bits(starts[r, w + 1])
-            first[r + 1] = n
-    if binary:
-        for p in numba.prange(bounds.size - 1):
-            for r in range(max(bounds[p], 1), bounds[p + 1]):
-                for w in range(1, n_words + 1):
-                    left[r, w] = some[r, w] & some[r - 1, w]
-                if r >= n_y:
-                    for w in range(1, n_words + 1):
-                        up[r, w] = some[r, w] & some[r - n_y, w]
 
 
 @jit
