@@ -257,30 +257,46 @@ class _Shared:
 
     def assign(self, min_iou: float, min_containment: float) -> Ints:
         """Rows of the one-to-one assignment with the largest sum of IoU, among the rows that reach a threshold."""
-        from scipy.optimize import linear_sum_assignment
-
         rows = np.flatnonzero((self.iou >= min_iou) | (self.containment >= min_containment))
-        if rows.size == 0:
-            return rows
-        _, left = np.unique(self.a[rows], return_inverse=True)
-        _, right = np.unique(self.b[rows], return_inverse=True)
-        right = right + left.max() + 1
-        component = _components(int(right.max()) + 1, np.stack([left, right], axis=1))[left]
-        order = np.argsort(component, kind="stable")
-        rows, component = rows[order], component[order]
-        begin = np.flatnonzero(np.diff(component, prepend=-1))
-        width = np.diff(np.append(begin, rows.size))
-        chosen = [rows[begin[width == 1]]]
-        for i, n in zip(begin[width > 1], width[width > 1], strict=True):
-            these = rows[i : i + n]
-            _, y = np.unique(self.a[these], return_inverse=True)
-            _, x = np.unique(self.b[these], return_inverse=True)
-            table = np.full((y.max() + 1, x.max() + 1), -1)
-            table[y, x] = these
-            gain = np.where(table >= 0, self.iou[table], 0.0)
-            solved = table[linear_sum_assignment(gain, maximize=True)]
-            chosen.append(solved[solved >= 0])
-        return np.sort(np.concatenate(chosen))
+        return rows[assign(self.a[rows], self.b[rows], self.iou[rows])]
+
+
+def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
+    """The one-to-one assignment with the largest sum of gains, from the pairs that are possible.
+
+    Parameters
+    ----------
+    a, b : (K,) the two objects of each pair, any numbers; no pair twice.
+    gain : (K,) what each pair is worth, not negative. Objects may stay alone.
+
+    Returns
+    -------
+    The chosen pairs, ascending, as indices below K.
+
+    Pairs fall into connected components, each solved on its own: that is the optimum of the whole table.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if a.size == 0:
+        return np.zeros(0, np.int64)
+    _, left = np.unique(a, return_inverse=True)
+    _, right = np.unique(b, return_inverse=True)
+    right = right + left.max() + 1
+    component = _components(int(right.max()) + 1, np.stack([left, right], axis=1))[left]
+    order = np.argsort(component, kind="stable")
+    begin = np.flatnonzero(np.diff(component[order], prepend=-1))
+    width = np.diff(np.append(begin, order.size))
+    chosen = [order[begin[width == 1]]]
+    for i, n in zip(begin[width > 1], width[width > 1], strict=True):
+        these = order[i : i + n]
+        _, y = np.unique(a[these], return_inverse=True)
+        _, x = np.unique(b[these], return_inverse=True)
+        table = np.full((y.max() + 1, x.max() + 1), -1)
+        table[y, x] = these
+        worth = np.where(table >= 0, gain[table], 0.0)
+        solved = table[linear_sum_assignment(worth, maximize=True)]
+        chosen.append(solved[solved >= 0])
+    return np.sort(np.concatenate(chosen))
 
 
 def _components(n: int, pairs: Ints) -> Ints:
