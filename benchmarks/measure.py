@@ -1,0 +1,138 @@
+"""One measurement in a process of its own: `python -m benchmarks.measure WHAT OPERATION CASE EDGE FOLDER [...]`.
+
+WHAT is `check` (every answer against every peer's), `time` (paired runs), `peak` (memory of one call) or `first` (the
+first call of a new process). The arrays lie in FOLDER as `.npy`; the result is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.harness import Arrays, Case
+
+LEAST, MOST = 3, 15
+"""How often a call is timed."""
+ENOUGH_S = 8.0
+"""How long, in all, the runs of one case may take beyond the least number of repeats."""
+
+
+def load(folder: Path) -> Arrays:
+    """The arrays of a case, in memory."""
+    return tuple(np.load(path) for path in sorted(folder.glob("*.npy")))
+
+
+def save(folder: Path, arrays: Arrays) -> None:
+    """Lay the arrays of a case down in an empty folder."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    for k, array in enumerate(arrays):
+        np.save(folder / f"{k}.npy", array)
+
+
+def beginning(arrays: Arrays) -> Arrays:
+    """A few slices, enough to compile and import everything that a call needs."""
+    return tuple(array[:8].copy() for array in arrays)
+
+
+def time_pairs(case: Case, arrays: Arrays, edge: int, threads: list[int]) -> dict[str, Any]:
+    """Ours and each peer's call one after the other, the first one another each time, on fresh arrays each time.
+
+    Returns the seconds of every run, by solver: `ours 1`, `ours 2` (with so many threads) and the peers.
+    """
+    peers = case.peers_at(edge)
+    small = beginning(arrays)
+    case.ours(*small)
+    for peer in peers.values():
+        peer.call(*peer.prepare(*small))
+
+    def ours(n: int) -> Callable[[Arrays], float]:
+        def run(fresh: Arrays) -> float:
+            numba.set_num_threads(n)
+            start = time.perf_counter()
+            case.ours(*fresh)
+            return time.perf_counter() - start
+
+        return run
+
+    def theirs(name: str) -> Callable[[Arrays], float]:
+        def run(fresh: Arrays) -> float:
+            prepared = peers[name].prepare(*fresh)
+            start = time.perf_counter()
+            peers[name].call(*prepared)
+            return time.perf_counter() - start
+
+        return run
+
+    solvers = {f"ours {n}": ours(n) for n in threads} | {name: theirs(name) for name in peers}
+    seconds: dict[str, list[float]] = {name: [] for name in solvers}
+    ours_only = [name for name in solvers if name.startswith("ours")]
+    slow: set[str] = set()
+    began = time.perf_counter()
+    for repeat in range(MOST):
+        if repeat >= LEAST and time.perf_counter() - began > ENOUGH_S:
+            break
+        fresh = case.fresh(arrays, repeat)
+        names = list(solvers)
+        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+            if name in slow and name not in ours_only:
+                continue
+            seconds[name].append(solvers[name](fresh))
+            if seconds[name][-1] > ENOUGH_S:
+                slow.add(name)  # once is enough
+    return {"seconds": seconds, "units": case.units(*arrays), "shape": list(arrays[0].shape)}
+
+
+def memory_kb(field: str) -> int:
+    """VmRSS (now) or VmHWM (the peak) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise KeyError(field)
+
+
+def peak(call: Callable[..., Any], arrays: Arrays, prepare: Callable[..., Arrays]) -> float:
+    """The most memory, in MB, that a call takes beyond what is there before it; its result is part of it."""
+    call(*prepare(*beginning(arrays)))
+    prepared = prepare(*arrays)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = memory_kb("VmRSS")
+    kept = call(*prepared)
+    high = memory_kb("VmHWM")
+    del kept
+    return (high - before) * 1024 / 1e6
+
+
+def main(what: str, operation: str, name: str, edge: int, folder: Path, *more: str) -> Any:
+    """Do one measurement."""
+    (case,) = (case for case in harness.cases_of(operation) if case.name == name)
+    arrays = load(folder)
+    if what == "check":
+        harness.check(case, arrays, edge)
+        return {"checked": [*case.peers_at(edge)]}
+    if what == "time":
+        return time_pairs(case, arrays, edge, [int(n) for n in more])
+    if what == "peak":
+        peer = case.peers.get(more[0])
+        return peak(peer.call, arrays, peer.prepare) if peer else peak(case.ours, arrays, harness.given)
+    start = time.perf_counter()
+    case.ours(*arrays)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    what, operation, name, edge, folder, *more = sys.argv[1:]
+    sys.stdout.write(json.dumps(main(what, operation, name, int(edge), Path(folder), *more)) + "\n")
