@@ -338,11 +338,11 @@ def bench(
     """Measure the kernels and the pipeline on this machine, beside its memory's bandwidth; check every answer first."""
     with one_line_errors(quiet, verbose):
         from cbdetach import bench as _bench
-        from cbdetach.bench import table
+        from cbdetach.bench import cases, table
 
         found = _bench.bench(
             size=size,
-            kernels=_bench.KERNELS if kernels is None else kernels.split(","),
+            kernels=cases.KERNELS if kernels is None else kernels.split(","),
             on=device,
             pipeline=pipeline,
             repeats=repeats,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from cbdetach import __version__, device
 from cbdetach.bench import machine
-from cbdetach.bench.cases import Case, every_case
+from cbdetach.bench.cases import KERNELS, Case, every_case
 from cbdetach.device import Gpu
 from cbdetach.errors import InputError
 
@@ -36,12 +36,6 @@ Item = TypeVar("Item")
 
 SIZES = (32, 1024)
 """Edges of the electrode that make sense, voxels."""
-
-KERNELS = (
-    *("travel_time", "trace_paths", "label", "contact_areas", "region_properties"),
-    *("overlap_counts", "overlap_counts_stack", "paste_masks"),
-)
-"""What `--kernels` chooses from."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +124,7 @@ def bench(
             copy["cuda"] = machine.copy_bandwidth_of(gpu, copy_bytes)
         phantom = Phantom(shape=(size, size, size))
         truth = phantom.volume()
-        found = every_case(truth.labels, truth.phases, truth.grey)
-        chosen = (case for case in _bar(found, progress) if case.kernel in kernels)
+        chosen = _bar(every_case(truth.labels, truth.phases, truth.grey, kernels), progress)
         rows = [row for case in chosen for row in measure(case, places, gpu, copy, repeats)]
         stages = stage_seconds(truth.grey, phantom.settings.voxel_size_um, places, threads) if pipeline else {}
         known = machine.about(gpu) | {"why_no_gpu": why}

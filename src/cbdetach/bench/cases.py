@@ -8,9 +8,9 @@ volume too, and compared with the processor's.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,12 @@ from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE, CBD
 
 Array = npt.NDArray[Any]
+
+KERNELS = (
+    *("travel_time", "trace_paths", "label", "contact_areas", "region_properties"),
+    *("overlap_counts", "overlap_counts_stack", "paste_masks"),
+)
+"""The kernels that there are cases of."""
 
 BLOCK = {"travel_time": 8}
 """Edge of the block that the reference computes, in voxels, where it is not `ANY_BLOCK`."""
@@ -99,38 +105,45 @@ def difference(one: Any, other: Any, where: str) -> str:
     return f"{int(off.sum())} values differ {where}, by up to {apart.max():.3g}" if off.any() else ""
 
 
-def every_case(labels: Array, phases: Array, grey: Array) -> Iterator[Case]:
-    """Every kernel on one electrode: (Z, Y, X) int32 filled particles, uint8 phase codes and grey values."""
+def every_case(labels: Array, phases: Array, grey: Array, kernels: Sequence[str] = KERNELS) -> Iterator[Case]:
+    """The chosen kernels on one electrode: (Z, Y, X) int32 filled particles, uint8 phase codes and grey values."""
     solid = np.where(phases == ACTIVE, labels, 0).astype(np.int32)
     sources = (phases == CBD) & (labels == 0)
     network = phases == CBD
-    three = np.where(network, np.uint8(1), (phases == ACTIVE) * np.uint8(2))
+    busiest = cache(partial(_busiest, solid > 0, sources))
 
     def volume(name: str, function: Any, arrays: tuple[Array, ...], check: Any, **options: Any) -> Case:
-        block = _busiest(solid > 0, sources, BLOCK.get(function.__name__, ANY_BLOCK))
+        block = busiest(BLOCK.get(function.__name__, ANY_BLOCK))
         return Case(name, function, arrays, check, tuple(array[block] for array in arrays), options)
 
-    for name, options in (
-        ("travel_time, order 2", {}),
-        ("travel_time, order 1", {"order": 1, "start": "centres"}),
-    ):
-        yield volume(name, vk.travel_time, (solid, sources), partial(_check_times, solid, sources), **options)
-    times = vk.travel_time(solid, sources)
-    starts = _starts(times)
-    check = partial(_check_paths, solid, times, starts)
-    yield Case("trace_paths", vk.trace_paths, (times, starts), check, options={"domain": solid})
-    for n in (6, 18, 26):
-        yield volume(f"label, {n}", vk.label, (network,), partial(_check_label, network, n), connectivity=n)
-    yield volume("label, 26, phases", vk.label, (three,), partial(_check_label, three, 26))
-    for how in ("faces", "crofton", "weighted"):
-        faces = partial(_check_faces, labels, phases)
-        yield volume(f"contact_areas, {how}", vk.contact_areas, (labels, phases), faces, estimator=how)
-    yield volume("region_properties", vk.region_properties, (labels,), partial(_check_regions, labels, None))
-    yield volume("region_properties, grey", vk.region_properties, (labels, grey), partial(_check_regions, labels, grey))
-    pair = labels[:-1], labels[1:]
-    yield volume("overlap_counts", vk.overlap_counts, pair, partial(_check_overlaps, *pair))
-    yield volume("overlap_counts_stack", vk.overlap_counts_stack, (labels,), partial(_check_stack, labels))
-    yield _paste_case(labels.shape[1:])
+    if "travel_time" in kernels:
+        right = partial(_check_times, solid, sources)
+        yield volume("travel_time, order 2", vk.travel_time, (solid, sources), right)
+        yield volume("travel_time, order 1", vk.travel_time, (solid, sources), right, order=1, start="centres")
+    if "trace_paths" in kernels:
+        times = vk.travel_time(solid, sources)
+        starts = _starts(times)
+        check = partial(_check_paths, solid, times, starts)
+        yield Case("trace_paths", vk.trace_paths, (times, starts), check, options={"domain": solid})
+    if "label" in kernels:
+        for n in (6, 18, 26):
+            yield volume(f"label, {n}", vk.label, (network,), partial(_check_label, network, n), connectivity=n)
+        three = np.where(network, np.uint8(1), (phases == ACTIVE) * np.uint8(2))
+        yield volume("label, 26, phases", vk.label, (three,), partial(_check_label, three, 26))
+    if "contact_areas" in kernels:
+        for how in ("faces", "crofton", "weighted"):
+            faces = partial(_check_faces, labels, phases)
+            yield volume(f"contact_areas, {how}", vk.contact_areas, (labels, phases), faces, estimator=how)
+    if "region_properties" in kernels:
+        for name, image in (("region_properties", ()), ("region_properties, grey", (grey,))):
+            yield volume(name, vk.region_properties, (labels, *image), partial(_check_regions, labels, *image))
+    if "overlap_counts" in kernels:
+        pair = labels[:-1], labels[1:]
+        yield volume("overlap_counts", vk.overlap_counts, pair, partial(_check_overlaps, *pair))
+    if "overlap_counts_stack" in kernels:
+        yield volume("overlap_counts_stack", vk.overlap_counts_stack, (labels,), partial(_check_stack, labels))
+    if "paste_masks" in kernels:
+        yield paste_case(labels.shape[1:])
 
 
 def _busiest(solid: Array, sources: Array, edge: int) -> tuple[slice, slice, slice]:
@@ -249,8 +262,9 @@ def _check_faces(labels: Array, phases: Array, answer: vk.ContactAreas) -> str:
     return ""
 
 
-def _check_regions(labels: Array, grey: Array | None, answer: vk.RegionProperties) -> str:
+def _check_regions(labels: Array, *grey_and_answer: Any) -> str:
     """Counts, centroids and mean grey values by `numpy.bincount`."""
+    *grey, answer = grey_and_answer
     flat = labels.ravel()
     count = np.bincount(flat)
     present = np.flatnonzero(count[1:]) + 1
@@ -262,9 +276,9 @@ def _check_regions(labels: Array, grey: Array | None, answer: vk.RegionPropertie
         centre = np.bincount(flat, weights=position)[present] / count[present]
         if not np.allclose(answer.centroid[:, axis], centre, rtol=1e-9, atol=1e-9):
             return f"the centroids along axis {axis} are not NumPy's"
-    if grey is None:
+    if not grey:
         return ""
-    mean = np.bincount(flat, weights=grey.ravel())[present] / count[present]
+    mean = np.bincount(flat, weights=grey[0].ravel())[present] / count[present]
     return "" if np.allclose(np.asarray(answer.mean), mean, rtol=1e-9) else "the mean grey values are not NumPy's"
 
 
@@ -283,7 +297,7 @@ def _check_stack(labels: Array, answer: list[vk.OverlapCounts]) -> str:
     return next((said for (a, b), found in checks if (said := _check_overlaps(a, b, found))), "")
 
 
-def _paste_case(shape: tuple[int, ...]) -> Case:
+def paste_case(shape: tuple[int, ...]) -> Case:
     """Soft discs of random size and place on an image of a slice's shape."""
     random = np.random.default_rng(0)
     y, x = np.indices((28, 28)) - 13.5
