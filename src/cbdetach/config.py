@@ -122,8 +122,20 @@ class Report(Section):
     gallery: int = Field(default=20, ge=0, le=100)
 
 
+class Metadata(Section):
+    """What the volume is of, for `cbdetach compare`: decides no result of this run.
+
+    `rate`: "C/10", "5C" or a number, charges per hour. Runs with the same `electrode` are one electrode.
+    """
+
+    electrode: str | None = None
+    rate: str | float | None = None
+    cycles: int | None = Field(default=None, ge=0)
+    state_of_charge: float | None = Field(default=None, ge=0, le=1)
+
+
 class Settings(Section):
-    """Everything that decides a result. Threads and memory, which decide none, are not here."""
+    """Everything that decides a result, and what the volume is of. Threads and memory decide none and are not here."""
 
     slab: int | None = Field(default=None, ge=1)
     input: Input = Input()
@@ -136,6 +148,7 @@ class Settings(Section):
     damage: Damage = Damage()
     density: Density = Density()
     report: Report = Report()
+    metadata: Metadata = Metadata()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, as in the run record."""

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, phases, report, table
-from cbdetach.codes import CBD, N_PHASES, VOID
+from cbdetach import connected, damage, density, detachment, diffusion, phases, report, statistics, table
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 from cbdetach.errors import InputError
 from cbdetach.job import Job
 from cbdetach.results import Run
@@ -33,6 +33,9 @@ TOLERANCES = (1, 2)
 
 AREA_TOLERANCE = 0.02
 """How far the summed areas of the particles may differ from the area of all of them as one body."""
+
+PEAKS = {"cbd": (CBD,), "active": (ACTIVE, ACTIVE_HIGH), "collector": (COLLECTOR,)}
+"""Regions whose grey peaks are measured, and the phase codes that belong to each."""
 
 VOLUMES = {
     "particles": ("link", "particles"),
@@ -192,11 +195,66 @@ def _damage_columns(job: Job) -> dict[str, Array]:
     return damage.damage_columns(_damage_share(job), job.regions.labels, job.regions.count)
 
 
+def _eroded_grey(job: Job) -> density.ErodedGrey:
+    shares = [unpack(vk.RegionProperties, t) for t in job.tables("density", "table/shells")]
+    depths = job.result("density")["depths_um"]
+    return density.eroded_grey(vk.merge_regions(shares), job.regions.labels, len(depths))
+
+
 def _density_columns(job: Job) -> dict[str, Array]:
-    shares = [unpack(vk.RegionProperties, t) for t in job.tables("density", "table/eroded")]
-    return density.density_columns(
-        vk.merge_regions(shares), job.regions.labels, calibration=job.settings.density.calibration
-    )
+    result = job.result("density")
+    at = result["depths_um"].index(result["erosion_um"])
+    return density.density_columns(_eroded_grey(job), at, calibration=job.settings.density.calibration)
+
+
+def densities(job: Job) -> pd.DataFrame | None:
+    """Density of every particle by the depth from which the grey value counts; None without a grey volume."""
+    import pandas as pd
+
+    depths = job.result("density").get("depths_um")
+    if depths is None:
+        return None
+    eroded = _eroded_grey(job)
+    frames = []
+    for k, depth in enumerate(depths):
+        columns = density.density_columns(eroded, k, calibration=job.settings.density.calibration)
+        frames.append(
+            pd.DataFrame({"label": job.regions.labels, "erosion_um": depth, **columns, "voxels": eroded.count[:, k]})
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def peak_edges(job: Job) -> Array:
+    """Bins of the peaks' histograms: those of the survey, so many together that about a thousand are left."""
+    assert job.survey is not None
+    edges = job.survey.edges
+    step = -(-(edges.size - 1) // 1024)
+    return np.append(edges[:-1:step], edges[0] + (edges[1] - edges[0]) * step * (-(-(edges.size - 1) // step)))
+
+
+def peaks(job: Job) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    """Histograms deep inside each phase (phase, grey, voxels), and where their peaks are and how wide."""
+    import pandas as pd
+
+    if job.grey is None and job.result("density").get("depths_um") is None:
+        return None, {}
+    shares = job.tables("density", "table/peaks")
+    edges = peak_edges(job)
+    middle, _ = density.to_density((edges[:-1] + edges[1:]) / 2, np.zeros(1), job.settings.density.calibration)
+    frames, found = [], {}
+    for name in PEAKS:
+        counts = np.sum([share[name] for share in shares], axis=0)
+        peak = statistics.peak_of(*((middle, counts) if middle[-1] > middle[0] else (middle[::-1], counts[::-1])))
+        found[name] = {
+            "voxels": int(counts.sum()),
+            "position": None if peak is None else peak.position,
+            "fwhm": None if peak is None else peak.width,
+        }
+        held = np.flatnonzero(counts)
+        if held.size:
+            part = slice(held[0], held[-1] + 1)
+            frames.append(pd.DataFrame({"phase": name, "grey": middle[part], "voxels": counts[part]}))
+    return pd.concat(frames, ignore_index=True) if frames else None, found
 
 
 def depth_profile(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
@@ -308,6 +366,9 @@ def report_input(
             for b in record["balances"]
         ],
         warnings=run_record.get("warnings", []),
+        densities=densities(job),
+        erosion_um=job.result("density").get("erosion_um"),
+        peaks=peaks(job)[0],
         settings=job.settings.to_toml(),
         versions=run_record.get("versions", {}),
         seed=job.settings.report.seed,
@@ -408,6 +469,10 @@ def report_stage(job: Job) -> dict[str, Any]:
         temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
     with whole_file(out / "profiles.csv") as temporary:
         profile.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    by_depth = densities(job)
+    if by_depth is not None:
+        with whole_file(out / "densities.csv") as temporary:
+            by_depth.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
     named = VOLUMES | (CONNECTED_VOLUMES if is_connected(job) else {})
     job.folder.write_volumes(named, job.shape, job.voxel_size)
     record = {
@@ -423,6 +488,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         "links": job.result("link")["links"],
         "connected": connected_record(job),
         "min_contact_um2": job.result("diffusion")["min_contact_um2"],
+        "peaks": peaks(job)[1],
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:
         report.write_report(report_input(job, frame, profile, contacts, record, volumes))

@@ -569,21 +569,27 @@ def density_stage(job: Job) -> dict[str, Any]:
         return {"erosion_um": None, "warnings": []}
     wanted = job.settings.density.erosion_um
     erosion = density.default_erosion_um(job.voxel_size, job.edge_width_um) if wanted is None else wanted
-    halo = density.halo(job.voxel_size, erosion)
+    depths = density.erosion_depths(erosion, job.voxel_size)
+    blur = max(job.edge_width_um, max(job.voxel_size))
+    below = {"cbd": blur, "active": max(erosion, blur), "collector": 2 * blur}
+    halo = density.halo(job.voxel_size, max(depths[-1], *below.values())) + 1
+    edges = gather.peak_edges(job)
 
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
         w0, w1 = job.slab(index, halo)
-        labels = job.particles(w0, w1)
-        active = detachment.is_active(job.codes(w0, w1))
-        depth = density.solid_depth(labels, active, spacing=job.voxel_size, reach_um=erosion)
-        eroded = density.grey_of_solid(
-            labels, grey[w0:w1], depth, spacing=job.voxel_size, erosion_um=erosion, core=(z0 - w0, z1 - w0), z0=w0
+        labels, codes, image = job.particles(w0, w1), job.codes(w0, w1), grey[w0:w1]
+        core = (z0 - w0, z1 - w0)
+        depth = density.solid_depth(
+            labels, detachment.is_active(codes), spacing=job.voxel_size, reach_um=float(depths[-1])
         )
-        return pack("table/eroded", eroded)
+        shells = density.grey_of_shells(labels, image, depth, depths, spacing=job.voxel_size, core=core, z0=w0)
+        deep = density.deep_regions(labels, codes, gather.PEAKS, spacing=job.voxel_size, depths_um=below)
+        found = density.grey_histograms(image, deep, edges, core=core)
+        return pack("table/shells", shells) | {f"table/peaks/{name}": counts for name, counts in found.items()}
 
     job.each_slab("density", work)
-    return {"erosion_um": erosion, "warnings": []}
+    return {"erosion_um": erosion, "depths_um": depths.tolist(), "peaks_below_um": below, "warnings": []}
 
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {

@@ -57,6 +57,7 @@ OWN_NAMES = (
     "particles.parquet",
     "columns.json",
     "profiles.csv",
+    "densities.csv",
     "report.html",
 )
 """Everything that a run writes, at the top of its folder: what `--overwrite` may delete, and nothing else."""

@@ -48,6 +48,9 @@ class ReportInput:
     cbd_thickness: DataFrame | None = None  # thickness_um (middle of the class), share
     paths: Sequence[npt.NDArray[np.float64]] = ()  # (n, 3) index coordinates, from the farthest voxel of a particle
     path_labels: Sequence[int] = ()
+    densities: DataFrame | None = None  # the columns of densities.csv
+    erosion_um: float | None = None  # the depth that the table's densities are measured below
+    peaks: DataFrame | None = None  # phase (cbd, active, collector), grey (middle of the class), voxels
     balances: Sequence[Mapping[str, Any]] = ()  # one row each; a value `ok` (bool) becomes a mark
     warnings: Sequence[str] = ()
     settings: str = ""  # TOML

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -77,3 +78,43 @@ def round_length(most: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `most`."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(power * max(k for k in (1, 2, 5) if k * power <= most * (1 + 1e-9)))
+
+
+def legend_above(ax: Axes, offset: float = 0.0) -> None:
+    """The legend above the plot, where it hides nothing."""
+    handles, _ = ax.get_legend_handles_labels()
+    ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.01, 0.99 + offset),
+        ncols=max(len(handles), 1),
+        columnspacing=1.2,
+        handlelength=1.4,
+        borderaxespad=0.2,
+    )
+
+
+def note_above(ax: Axes, x: float, text: str, *, colour: str | None = None, lift: float = 3) -> None:
+    """Small text above the plot, over the value `x`."""
+    from cbdetach.report import style
+
+    ax.annotate(
+        text,
+        (x, 1),
+        (0, lift),
+        ax.get_xaxis_transform(),
+        "offset points",
+        ha="center",
+        fontsize=7.5,
+        color=colour or style.INK,
+    )
+
+
+def size_axis(ax: Axes, edges: Any) -> None:
+    """Diameters on a logarithmic axis with ticks at the edges of the size classes."""
+    from cbdetach.report import style
+
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(edges))
+    ax.xaxis.set_major_formatter(lambda tick, _: style.number(tick, 2))
+    ax.minorticks_off()
+    ax.set(xlabel="equivalent diameter (µm)", xlim=(edges[0], edges[-1]))

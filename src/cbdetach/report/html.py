@@ -7,11 +7,12 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import connected, figures, pictures, style
+from cbdetach.report import connected, figures, pictures, relation_figures, style
 from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
@@ -87,7 +88,12 @@ def build(run: ReportInput, summary: Summary) -> str:
             run,
             "size",
             "Detachment",
-            [figures.detachment_distribution(run, summary), figures.detachment_size(run)],
+            [
+                figures.detachment_distribution(run, summary),
+                figures.detachment_size(run),
+                relation_figures.detachment_volume(run),
+                relation_figures.detachment_spread(run),
+            ],
         ),
         _section(
             run,
@@ -106,6 +112,16 @@ def build(run: ReportInput, summary: Summary) -> str:
         _gallery(run),
         _section(run, "paths", "Longest path", [pictures.longest_path(run)]),
         _section(run, "depth", "Depth", [figures.depth_profile(run)]),
+        _section(
+            run,
+            "density",
+            "Density",
+            [
+                relation_figures.density_detachment(run),
+                relation_figures.density_erosion(run),
+                relation_figures.peaks(run),
+            ],
+        ),
         _section(
             run,
             "resolution",
@@ -150,7 +166,7 @@ def _section(
     pictures = []
     for drawing in drawings:
         if isinstance(drawing, Drawing):
-            pictures.append(_save(run, drawing))
+            pictures.append(saved(run.out, drawing))
         elif drawing not in missing:
             missing.append(drawing)
     return Section(id, title, lead if pictures else "", pictures, missing, extra or {})
@@ -176,9 +192,9 @@ def _absent_slices(run: ReportInput, summary: Summary) -> list[str]:
     return sentences
 
 
-def _save(run: ReportInput, drawing: Drawing) -> Picture:
+def saved(out: Path, drawing: Drawing) -> Picture:
     """Write the figure's three files; the page gets the SVG of a chart, the PNG of a picture."""
-    encoded = save(run.out / "figures", drawing)
+    encoded = save(out / "figures", drawing)
     shown, mime = ("svg", "image/svg+xml") if drawing.vector else ("png", "image/png")
     source = f"data:{mime};base64,{base64.b64encode(encoded[shown]).decode()}"
     return Picture(drawing.name, drawing.title, drawing.caption, source, drawing.place)
