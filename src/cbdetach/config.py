@@ -115,6 +115,19 @@ class Density(Section):
     calibration: tuple[float, float] | None = None
 
 
+class Features(Section):
+    """The features of each particle (`features.csv`).
+
+    `neighbourhood_um`: side of the cube that the packing is measured in. `smoothing_um`: of surfaces, to tell how rough
+    they are; None is 0.5 um, and at least one and a half voxels. `min_contact_um2`: least area on which particles
+    touch; None is the least contact with carbon/binder that counts.
+    """
+
+    neighbourhood_um: float = Field(default=20.0, gt=0)
+    smoothing_um: float | None = Field(default=None, gt=0)
+    min_contact_um2: float | None = Field(default=None, ge=0)
+
+
 class Report(Section):
     """What the report shows."""
 
@@ -147,6 +160,7 @@ class Settings(Section):
     diffusion: Diffusion = Diffusion()
     damage: Damage = Damage()
     density: Density = Density()
+    features: Features = Features()
     report: Report = Report()
     metadata: Metadata = Metadata()
 

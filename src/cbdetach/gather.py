@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, phases, report, statistics, table
+from cbdetach import connected, damage, density, detachment, diffusion, features, phases, report, statistics, table
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 from cbdetach.errors import InputError
 from cbdetach.job import Job
@@ -222,6 +222,54 @@ def densities(job: Job) -> pd.DataFrame | None:
             pd.DataFrame({"label": job.regions.labels, "erosion_um": depth, **columns, "voxels": eroded.count[:, k]})
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def feature_table(job: Job, columns: Mapping[str, Array], measured: vk.ContactAreas) -> dict[str, Array]:
+    """Every column of `features.csv`, aligned with the particles."""
+    result, wanted = job.result("features"), job.settings.features
+    shares = job.tables("features", "table/surfaces")
+    surfaces = _aligned(job.regions.labels, shares, [name for name in shares[0] if name != "labels"])
+    cell = tuple(result["packing_cell"])
+    cells = features.join_cells(
+        [(int(t["first"]), t["counts"]) for t in job.tables("features", "table/cells")], -(-job.shape[0] // cell[0])
+    )
+    packed = features.packing(
+        cells,
+        (cell[0], cell[1], cell[2]),
+        job.regions.centroid,
+        side_um=wanted.neighbourhood_um,
+        shape=job.shape,
+        spacing=job.voxel_size,
+    )
+    return features.feature_columns(
+        job.regions,
+        columns,
+        measured,
+        surfaces,
+        packed,
+        shape=job.shape,
+        spacing=job.voxel_size,
+        min_contact_um2=result["min_contact_um2"],
+    )
+
+
+def write_features(job: Job, frame: pd.DataFrame, measured: vk.ContactAreas, reasons: Mapping[str, str]) -> None:
+    """`features.csv` and `.parquet`, and `features.json`: units, meanings, and the settings that they depend on."""
+    import pandas as pd
+
+    out = job.folder.path
+    found = feature_table(job, {str(name): frame[name].to_numpy() for name in frame}, measured)
+    content = {
+        "columns": features.feature_dictionary(found, reasons),
+        "settings": job.result("features") | {"neighbourhood_um": job.settings.features.neighbourhood_um},
+    }
+    content["settings"].pop("warnings")
+    with whole_file(out / "features.csv") as temporary:
+        pd.DataFrame(found).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    with whole_file(out / "features.parquet") as temporary:
+        pd.DataFrame(found).to_parquet(temporary, index=False)
+    with whole_file(out / "features.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def peak_edges(job: Job) -> Array:
@@ -469,6 +517,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
     with whole_file(out / "profiles.csv") as temporary:
         profile.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    write_features(job, frame, contacts["measured"], empty)
     by_depth = densities(job)
     if by_depth is not None:
         with whole_file(out / "densities.csv") as temporary:

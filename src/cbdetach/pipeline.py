@@ -2,7 +2,8 @@
 
 ::
 
-    survey -> phases -> segment -> link -> connected -> detachment -> diffusion -> damage -> density -> report
+    survey -> phases -> segment -> link -> connected -> detachment -> diffusion -> damage -> density -> features
+    -> report
 
 A stage is a function of a `Job`. It reads what earlier stages have written, calls a function on plain arrays for every
 slab that is not there yet, and writes one file per slab; what it returns, for the whole volume, is written last and
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, gather, link, phases, segment
+from cbdetach import connected, damage, density, detachment, diffusion, features, gather, link, phases, segment
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
 from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
@@ -592,6 +593,39 @@ def density_stage(job: Job) -> dict[str, Any]:
     return {"erosion_um": erosion, "depths_um": depths.tolist(), "peaks_below_um": below, "warnings": []}
 
 
+def features_stage(job: Job) -> dict[str, Any]:
+    """What the features need of voxels: surfaces of every particle on its own box, and how full space is of them."""
+    wanted = job.settings.features
+    smoothing = features.default_smoothing_um(job.voxel_size) if wanted.smoothing_um is None else wanted.smoothing_um
+    least = job.result("diffusion")["min_contact_um2"] if wanted.min_contact_um2 is None else wanted.min_contact_um2
+    cell = features.packing_cell(wanted.neighbourhood_um, job.voxel_size)
+    boxes = job.regions.bbox
+
+    def work(index: int) -> dict[str, Array]:
+        z0, z1 = job.slab(index)
+        begins = (boxes[:, 0] >= z0) & (boxes[:, 0] < z1)
+        w1 = int(boxes[begins, 3].max(initial=z1))
+        labels = job.particles(z0, w1)
+        found = features.surface_features(
+            labels,
+            job.folder.read_volume("damage", "damage_class", z0, w1) > 0,
+            job.regions.labels[begins],
+            boxes[begins] - np.array([z0, 0, 0, z0, 0, 0]),
+            spacing=job.voxel_size,
+            smoothing_um=smoothing,
+        )
+        first, counts = features.count_cells(labels[: z1 - z0] > 0, cell, z0)
+        return {
+            "table/surfaces/labels": job.regions.labels[begins],
+            **{f"table/surfaces/{name}": column for name, column in found.items()},
+            "table/cells/first": np.array(first),
+            "table/cells/counts": counts,
+        }
+
+    job.each_slab("features", work)
+    return {"smoothing_um": smoothing, "min_contact_um2": least, "packing_cell": list(cell), "warnings": []}
+
+
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "survey": survey_stage,
     "phases": phases_stage,
@@ -602,6 +636,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
     "diffusion": diffusion_stage,
     "damage": damage_stage,
     "density": density_stage,
+    "features": features_stage,
     "report": gather.report_stage,
 }
 

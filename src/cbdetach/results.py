@@ -46,6 +46,13 @@ class Run:
         return pd.read_parquet(self.path / "particles.parquet")
 
     @cached_property
+    def features(self) -> pd.DataFrame:
+        """One row per particle: shape, orientation, surfaces, neighbourhood; units are in `features.json`."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "features.parquet")
+
+    @cached_property
     def volumes(self) -> Mapping[str, Any]:
         """The result volumes, (Z, Y, X) each, as h5py datasets: slice them to read."""
         import h5py

@@ -47,6 +47,7 @@ OWN_NAMES = (
     "diffusion",
     "damage",
     "density",
+    "features",
     "report",
     "figures",
     "run.json",
@@ -58,6 +59,9 @@ OWN_NAMES = (
     "columns.json",
     "profiles.csv",
     "densities.csv",
+    "features.csv",
+    "features.parquet",
+    "features.json",
     "report.html",
 )
 """Everything that a run writes, at the top of its folder: what `--overwrite` may delete, and nothing else."""

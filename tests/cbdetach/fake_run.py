@@ -42,6 +42,23 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
         columns=["kind", "value", "detachment_median", "q1", "q3", "n"],
     )
     thickness = (np.arange(20) + 0.5) * 0.1
+    density = pd.concat(
+        [
+            pd.DataFrame({"label": table["label"], "erosion_um": d, "density_mean": rng.normal(43000, 500, len(table))})
+            for d in (0.0, 0.4, 0.8)
+        ],
+        ignore_index=True,
+    )
+    table["density_mean"] = density["density_mean"].to_numpy()[: len(table)]
+    peaks = pd.concat(
+        [
+            pd.DataFrame(
+                {"phase": name, "grey": edges[:-1], "voxels": np.histogram(rng.normal(at, 1500, 4000), edges)[0]}
+            )
+            for name, at in (("cbd", 21000), ("active", 43000))
+        ],
+        ignore_index=True,
+    )
     return ReportInput(
         out=out,
         title="made-up balls.h5:/grey",
@@ -85,6 +102,9 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
         cbd_thickness=pd.DataFrame(
             {"thickness_um": thickness, "share": np.exp(-(((thickness - 0.6) / 0.25) ** 2)) / 4.4}
         ),
+        densities=density,
+        erosion_um=0.4,
+        peaks=peaks,
         paths=paths[0],
         path_labels=paths[1],
         balances=[
@@ -134,7 +154,16 @@ def phases_only(run: ReportInput) -> ReportInput:
     """The same run from given phases."""
     kinds = run.sensitivity
     assert kinds is not None
-    return replace(run, grey=None, survey=None, thresholds=None, sensitivity=kinds[kinds["kind"] == "tolerance"])
+    return replace(
+        run,
+        table=run.table.assign(density_mean=np.nan),
+        densities=None,
+        peaks=None,
+        grey=None,
+        survey=None,
+        thresholds=None,
+        sensitivity=kinds[kinds["kind"] == "tolerance"],
+    )
 
 
 def _classes(cbd: np.ndarray, rank: int) -> np.ndarray:
