@@ -77,7 +77,9 @@ def test_features_are_right(run: cbdetach.Run, given: dict[str, Any]) -> None:
     assert (found["cbd_contact_fraction"].iloc[:4] > 0.4).all()
     cube = given["labels"][:31, :33, :33] > 0  # 40 voxels around (10, 12, 12), as far as there is a volume
     assert found["packing_fraction"][1] == pytest.approx(cube.mean(), abs=0.01)
-    assert found["density_mean"].tolist() == pytest.approx([400 + k for k in range(1, 9)])
+    assert np.isnan(found["density_mean"][4])  # around the pore no solid is deep enough
+    others = found["density_mean"].drop(4)
+    assert others.tolist() == pytest.approx((400 + others.index).tolist())
 
 
 def test_densities_by_depth(run: cbdetach.Run) -> None:
