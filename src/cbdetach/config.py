@@ -36,11 +36,20 @@ class Input(Section):
 
 
 class Phases(Section):
-    """Grey value to phase (DEFINITIONS: Phases)."""
+    """Grey value to phase (DEFINITIONS: Phases).
 
-    method: Literal["otsu", "gmm"] = "gmm"
+    `method`: the mixture ("gmm"), multi-Otsu, or a choice between them by how steep the edges are at their thresholds.
+    `active_levels`: densities of active material; None is found where the method is chosen, else 1. `void_cbd`,
+    `cbd_active`, `active_high`: thresholds in grey units that are taken as they are. `classifier`: a trained pixel
+    classifier (`cbdetach train-phases`), which decides instead of the thresholds.
+    """
+
+    method: Literal["auto", "gmm", "otsu"] = "auto"
+    active_levels: Literal[1, 2] | None = None
     void_cbd: float | None = None
     cbd_active: float | None = None
+    active_high: float | None = None
+    classifier: str | None = None
     edge_width_um: float | None = Field(default=None, gt=0)
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, features, phases, report, statistics, table
+from cbdetach import connected, damage, density, detachment, diffusion, features, report, statistics, table
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 from cbdetach.errors import InputError
 from cbdetach.job import Job
 from cbdetach.results import Run
 from cbdetach.store import RunFolder, unpack, whole_file
+from cbdetach.thresholds import Thresholds
 from cbdetach.volume import open_volume
 
 if TYPE_CHECKING:
@@ -490,7 +491,7 @@ def balances(job: Job, frame: pd.DataFrame, measured: vk.ContactAreas) -> list[d
     return found
 
 
-def threshold_variants(job: Job) -> dict[str, phases.Thresholds]:
+def threshold_variants(job: Job) -> dict[str, Thresholds]:
     """The thresholds moved to the ends of their bands, one at a time; none where phases were given."""
     return {} if job.thresholds is None else job.thresholds.variants()
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import voxkernels as vk
 from cbdetach.config import Settings, resolve
 from cbdetach.errors import InputError
-from cbdetach.phases import Thresholds
 from cbdetach.segment import maskrcnn
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
+from cbdetach.thresholds import Thresholds
 from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""From grey values to phases: thresholds of the global histogram, and the partial-volume rim around every particle.
+"""From grey values to phases: the partial-volume rim around every particle, resolved. Thresholds: `thresholds.py`.
 
 At a boundary between active material and void the instrument's blur passes through the grey value of carbon/binder
 (CBD), so plain thresholds wrap every particle in a thin false CBD rim, and every detachment becomes 0. Here the
@@ -29,14 +29,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cbdetach.codes import ACTIVE, CBD, PHASE_CODES, VOID
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, PHASE_CODES, VOID
 from cbdetach.errors import InputError
+from cbdetach.thresholds import Thresholds
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -54,253 +55,8 @@ SHARE = 1.2
 FLOOR = 0.4  # least height of a film, as a part of the void/CBD threshold
 SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is neither void nor CBD
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
-STEP = np.array([(1 + math.erf(z / math.sqrt(2))) / 2 for z in np.linspace(-2.5, 2.5, 31)])  # a blurred step, sampled
-CBD_PLACE, CBD_PLACE_SD = 0.35, 0.1  # where electron density puts CBD between void and active
-CBD_PRIOR_WEIGHT = 2e-4  # of that prior, against the log likelihood per voxel
 CHUNK = 1 << 19  # rim voxels looked up at a time
 MARGIN = 1.25  # "beyond delta" is looked up at this many delta
-
-
-# ---- thresholds
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Two grey values that separate void, CBD and active, and what they were derived from (all in grey units)."""
-
-    void_cbd: float
-    cbd_active: float
-    means: tuple[float, float, float]
-    sds: tuple[float, float, float]
-    weights: tuple[float, float, float]
-    void_cbd_band: tuple[float, float]
-    cbd_active_band: tuple[float, float]
-    method: str
-
-    def variants(self) -> dict[str, Thresholds]:
-        """The thresholds moved to the ends of their bands, one at a time."""
-        moved = {}
-        for name, band in (("void_cbd", self.void_cbd_band), ("cbd_active", self.cbd_active_band)):
-            for end, value in zip(("low", "high"), band, strict=True):
-                change: dict[str, Any] = {name: value}
-                moved[f"{name}_{end}"] = replace(self, **change)
-        return moved
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Thresholds:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return Thresholds(**fields)
-
-
-def find_thresholds(
-    counts: ArrayLike,
-    edges: ArrayLike,
-    *,
-    method: str = "gmm",
-    void_cbd: float | None = None,
-    cbd_active: float | None = None,
-) -> Thresholds:
-    """Thresholds between void, CBD and active from the histogram of the whole volume.
-
-    counts (N,), edges (N + 1,) : the global histogram
-    method : "gmm": a mixture of three Gaussians and, for voxels cut by a boundary, uniform bridges between each two of
-        them, fitted by expectation maximisation; a threshold is the middle between two class means, where a blurred
-        boundary is neither shrunk nor grown. "otsu": multi-Otsu (Otsu 1979), which takes the cut voxels for class
-        members.
-    void_cbd, cbd_active : a threshold in grey units that is taken as it is.
-
-    The band of a threshold is the range in which the posterior of the brighter class is 0.25 to 0.75; a cut voxel
-    belongs to the brighter class by its share. Raises InputError if the histogram does not hold three grey levels, or
-    a given threshold lies out of order.
-    """
-    x, n = _compact(np.asarray(counts, np.float64), np.asarray(edges, np.float64))
-    if method not in ("gmm", "otsu"):
-        raise InputError(f"method: must be 'gmm' or 'otsu'; got {method!r}.")
-    start = _otsu(x, n)
-    fit = _Mixture.from_cuts(x, n, *start) if method == "otsu" else _fit_mixture(x, n, start)
-    v, c, a = fit.means
-    low, high = start if method == "otsu" else ((v + c) / 2, (c + a) / 2)
-    low = low if void_cbd is None else float(void_cbd)
-    high = high if cbd_active is None else float(cbd_active)
-    if not v < low < high < a:
-        raise InputError(
-            f"void_cbd, cbd_active: must rise between the grey of void and active, {v:g} and {a:g}; "
-            f"got {low:g}, {high:g}."
-        )
-    if (void_cbd, cbd_active) != (None, None):
-        method = "given" if None not in (void_cbd, cbd_active) else f"{method}, one given"
-    return fit.thresholds(low, high, method)
-
-
-def _compact(counts: Array, edges: Array) -> tuple[Array, Array]:
-    """At most about 512 bins between the grey values that hold all but 1e-4 of the voxels at each end."""
-    centres = (edges[:-1] + edges[1:]) / 2
-    total = counts.sum()
-    cumulated = np.cumsum(counts)
-    low = int(np.searchsorted(cumulated, 1e-4 * total))
-    high = int(np.searchsorted(cumulated, (1 - 1e-4) * total))
-    counts, centres = counts[low : high + 1], centres[low : high + 1]
-    if np.count_nonzero(counts) < 3:
-        raise InputError(
-            "volume: must hold at least three grey levels to tell void, CBD and active apart; "
-            f"got {np.count_nonzero(counts)}. Give the phases (--phases) instead."
-        )
-    group = max(1, math.ceil(counts.size / 512))
-    starts = np.arange(0, counts.size, group)
-    merged = np.add.reduceat(counts, starts)
-    weight = np.maximum(np.add.reduceat(np.ones_like(counts), starts), 1)
-    return np.add.reduceat(centres, starts) / weight, merged
-
-
-def _otsu(x: Array, n: Array) -> tuple[float, float]:
-    """The two cuts that maximise the variance between three classes: all pairs of bins."""
-    w = np.concatenate([[0.0], np.cumsum(n)])
-    m = np.concatenate([[0.0], np.cumsum(n * x)])
-
-    def between(i: Array | int, j: Array | int) -> Array:
-        weight = w[j] - w[i]
-        return np.asarray(np.divide((m[j] - m[i]) ** 2, weight, out=np.zeros_like(weight), where=weight > 0))
-
-    k = x.size
-    i, j = np.triu_indices(k - 1, 1)
-    i, j = i + 1, j + 1
-    zero, end = np.zeros_like(i), np.full_like(i, k)
-    best = int(np.argmax(between(zero, i) + between(i, j) + between(j, end)))
-    cut = (x[:-1] + x[1:]) / 2
-    return float(cut[i[best] - 1]), float(cut[j[best] - 1])
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """Three Gaussians and three bridges (void-CBD, CBD-active, void-active)."""
-
-    x: Array
-    means: tuple[float, float, float]
-    sds: tuple[float, float, float]
-    pure: tuple[float, float, float]
-    bridges: tuple[float, float, float]
-
-    @staticmethod
-    def from_cuts(x: Array, n: Array, low: float, high: float) -> _Mixture:
-        means, sds, pure = [], [], []
-        for part in (x < low, (x >= low) & (x < high), x >= high):
-            weight = n[part].sum()
-            mean = float((n[part] * x[part]).sum() / weight) if weight else (low + high) / 2
-            var = float((n[part] * (x[part] - mean) ** 2).sum() / weight) if weight else 0.0
-            means.append(mean)
-            sds.append(max(math.sqrt(var), float(x[1] - x[0]) / 2))
-            pure.append(float(weight / n.sum()))
-        return _Mixture(x, _three(means), _three(sds), _three(pure), (0.0, 0.0, 0.0))
-
-    def densities(self) -> tuple[Array, Array, Array]:
-        """Weighted densities (3, N) of Gaussians and of bridges, and the share of the brighter class in a bridge."""
-        means, sds, pure = (np.array(t)[:, None] for t in (self.means, self.sds, self.pure))
-        gauss = pure / sds * np.exp(-(((self.x - means) / sds) ** 2) / 2) / math.sqrt(2 * math.pi)
-        bridge, share = [], []
-        for w, (i, j) in zip(self.bridges, ((0, 1), (1, 2), (0, 2)), strict=True):
-            centre = self.means[i] + (self.means[j] - self.means[i]) * STEP
-            sd = np.maximum(self.sds[i] + (self.sds[j] - self.sds[i]) * STEP, 0.04 * (self.means[j] - self.means[i]))
-            parts = np.exp(-(((self.x - centre[:, None]) / sd[:, None]) ** 2) / 2) / sd[:, None]
-            total = parts.sum(0)
-            bridge.append(w * total / (STEP.size * math.sqrt(2 * math.pi)))
-            share.append((STEP @ parts) / np.maximum(total, 1e-300))
-        return gauss, np.stack(bridge), np.stack(share)
-
-    def thresholds(self, low: float, high: float, method: str) -> Thresholds:
-        # voxels cut by a void/active boundary are the rim's, whatever these thresholds are: they take no part
-        gauss, bridge, share = self.densities()
-        _, middle, bright = gauss
-        between = bridge * share
-        total = np.maximum(gauss.sum(0) + bridge[:2].sum(0), 1e-300)
-        over_low = (middle + bright + between[0] + bridge[1]) / total
-        over_high = (bright + between[1]) / total
-        v, c, a = self.means
-        return Thresholds(
-            low,
-            high,
-            self.means,
-            self.sds,
-            self.pure,
-            _band(self.x, over_low, v, c, low),
-            _band(self.x, over_high, c, a, high),
-            method,
-        )
-
-
-def _three(values: list[float]) -> tuple[float, float, float]:
-    a, b, c = values
-    return a, b, c
-
-
-def _band(x: Array, posterior: Array, low: float, high: float, threshold: float) -> tuple[float, float]:
-    """Where the posterior of the brighter class passes 0.25 and 0.75 between two class means; holds the threshold."""
-    inside = (x >= low) & (x <= high)
-    if inside.sum() < 2:
-        return threshold, threshold
-    p = np.maximum.accumulate(posterior[inside])
-    first = float(np.interp(0.25, p, x[inside]))
-    last = float(np.interp(0.75, p, x[inside]))
-    return min(first, threshold), max(last, threshold)
-
-
-def _fit_mixture(x: Array, n: Array, start: tuple[float, float]) -> _Mixture:
-    """The mixture with the CBD level at the most likely place between void and active.
-
-    Expectation maximisation with the place held, for each of a row of places. The prior decides only where the
-    histogram does not: CBD in films as thin as the blur has no peak of its own.
-    """
-    n = n / n.sum()
-    rough = _Mixture.from_cuts(x, n, *start)
-    v, a = _mode(x, n, rough.means[0], rough.sds[0]), _mode(x, n, rough.means[2], rough.sds[2])
-    sd = max(0.5 * min(rough.sds[0], rough.sds[2]), 0.005 * (a - v))
-
-    def fitted(place: float) -> tuple[_Mixture, float]:
-        c = v + place * (a - v)
-        fit = _Mixture(x, (v, c, a), (sd, sd, sd), (0.4, 0.1, 0.4), (0.03, 0.03, 0.04))
-        for _ in range(60):
-            fit = _improve(fit, n, place)
-        gauss, bridge, _ = fit.densities()
-        likelihood = float((n * np.log(np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300))).sum())
-        return fit, likelihood - CBD_PRIOR_WEIGHT * ((place - CBD_PLACE) / CBD_PLACE_SD) ** 2 / 2
-
-    places = np.arange(0.15, 0.86, 0.05)
-    scores = [fitted(float(place))[1] for place in places]
-    best = int(np.clip(np.argmax(scores), 1, places.size - 2))
-    before, top, after = scores[best - 1 : best + 2]
-    bend = before - 2 * top + after
-    offset = float(np.clip(0.5 * (before - after) / bend, -1, 1)) if bend < 0 else 0.0
-    return fitted(float(places[best]) + 0.05 * offset)[0]
-
-
-def _improve(fit: _Mixture, n: Array, place: float) -> _Mixture:
-    """One round of expectation maximisation. The CBD's spread is held near that of the other two classes."""
-    gauss, bridge, _ = fit.densities()
-    total = np.maximum(gauss.sum(0) + bridge.sum(0), 1e-300)
-    member = n * gauss / total
-    weight = np.maximum(member.sum(1), 1e-9)
-    v, _, a = (float(m) for m in (member * fit.x).sum(1) / weight)
-    if not a > v:
-        v, _, a = fit.means
-    means = (v, v + place * (a - v), a)
-    spread = np.sqrt((member * (fit.x - np.array(means)[:, None]) ** 2).sum(1) / weight)
-    spread = np.maximum(spread, 0.005 * (a - v))
-    low, high = sorted((spread[0], spread[2]))
-    sds = _three([float(s) for s in (spread[0], np.clip(spread[1], 0.7 * low, 1.3 * high), spread[2])])
-    bridges = _three([float(w) for w in (n * bridge / total).sum(1)])
-    return _Mixture(fit.x, means, sds, _three([float(w) for w in weight]), bridges)
-
-
-def _mode(x: Array, n: Array, mean: float, sd: float) -> float:
-    """The highest place of the smoothed histogram within two sd of a class mean."""
-    from scipy.ndimage import gaussian_filter1d
-
-    smooth = gaussian_filter1d(n, max(1.0, 0.1 * sd / float(x[1] - x[0])))
-    near = np.abs(x - mean) <= 2 * sd
-    return float(x[near][np.argmax(smooth[near])])
 
 
 # ---- the rim
@@ -357,8 +113,9 @@ def resolve_phases(
 
     grey (Z, Y, X) any real dtype : the window, with `halo` slices more than wanted at inner ends
     spacing (dz, dy, dx) um; edge_width_um : full width at half maximum of the blur
-    -> phases (Z, Y, X) uint8 (codes.VOID, CBD, ACTIVE); unresolved (Z, Y, X) bool: voxels of the rim (within one edge
-       width of active material) behind which something else lies: CBD films, gaps and cracks thinner than the edge.
+    -> phases (Z, Y, X) uint8 (codes.VOID, CBD, ACTIVE, and ACTIVE_HIGH where `thresholds.active_high` is set);
+       unresolved (Z, Y, X) bool: voxels of the rim (within one edge width of active material) behind which something
+       else lies: CBD films, gaps and cracks thinner than the edge.
 
     Moving `thresholds.cbd_active` moves surfaces that face void by the same share of their step.
     """
@@ -396,6 +153,7 @@ class _Solution:
     height: Float32  # the highest of it nearby
     blur: _Blur
     lift: np.float32  # of the surface in `inside`
+    solid: Float32 | None  # grey of the active material alone, averaged over less than the blur; only for two densities
 
     def decide(self, thresholds: Thresholds) -> NDArray[np.uint8]:
         """The phase of every voxel."""
@@ -404,7 +162,11 @@ class _Solution:
         film = np.clip(self.height * (np.float32(SHARE) * cut / level), FLOOR * cut, SHARE * cut)
         outer = np.where(self.active < 0.02, self.grey >= cut, self.other >= film)
         inside = self.inside >= (step.lift - self.lift) * step.scale
-        return np.where(inside, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
+        phases = np.where(inside, np.uint8(ACTIVE), np.where(outer, np.uint8(CBD), np.uint8(VOID)))
+        if self.solid is not None and thresholds.active_high is not None:
+            v, _, a = thresholds.means
+            phases[inside & (self.solid >= np.float32((thresholds.active_high - v) / (a - v)))] = ACTIVE_HIGH
+        return phases
 
 
 def _scaled(thresholds: Thresholds) -> tuple[np.float32, np.float32, float]:
@@ -461,7 +223,8 @@ def _solve(
     other = _unmixed(u, active, level, GENTLE, blur.close)
     height = np.where(active < 0.8, other, np.float32(-1))
     maximum_filter(height, [2 * n + 1 for n in blur.plateau], output=height, mode="nearest")
-    return _Solution(u, active, inside, other, height, blur, step.lift)
+    solid = None if thresholds.active_high is None else _mean_of_active(u, active, blur.close)
+    return _Solution(u, active, inside, other, height, blur, step.lift, solid)
 
 
 def _smooth(x: Float32, sigma: tuple[float, ...]) -> None:
@@ -525,6 +288,17 @@ def _unmixed(u: Float32, active: Float32, level: np.float32, power: int, sigma: 
     return other
 
 
+def _mean_of_active(u: Float32, active: Float32, sigma: tuple[float, ...]) -> Float32:
+    """Grey of the active material nearby, with weights active^8: the rim of a particle takes that of its inside."""
+    weight = active**STEEP
+    weight += np.float32(1e-6)
+    mean = u * weight
+    _smooth(mean, sigma)
+    _smooth(weight, sigma)
+    mean /= weight
+    return mean
+
+
 def _unresolved(
     phases: NDArray[np.uint8], mask: Float32, blur: _Blur, spacing: tuple[float, float, float]
 ) -> NDArray[np.bool_]:
@@ -532,7 +306,7 @@ def _unresolved(
     from scipy.special import ndtri
 
     result = np.zeros(phases.shape, bool)
-    rim = np.flatnonzero((phases != ACTIVE) & (mask > 0.01))
+    rim = np.flatnonzero((phases < ACTIVE) & (mask > 0.01))
     for start in range(0, rim.size, CHUNK):
         at = np.unravel_index(rim[start : start + CHUNK], phases.shape)
         slope = []
@@ -547,7 +321,7 @@ def _unresolved(
             np.clip(np.rint(i + way * s / length / h).astype(np.intp), 0, size - 1)
             for i, s, h, size in zip(at, slope, spacing, phases.shape, strict=True)
         )
-        result[at] = phases[there] != phases[at]
+        result[at] = np.minimum(phases[there], ACTIVE) != phases[at]
     return result
 
 

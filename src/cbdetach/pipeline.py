@@ -35,6 +35,7 @@ from cbdetach.prepare import prepared
 from cbdetach.results import Run
 from cbdetach.store import pack
 from cbdetach.survey import SurveyAccumulator
+from cbdetach.thresholds import find_thresholds
 from cbdetach.volume import Volume, check_finite
 
 Array = npt.NDArray[Any]
@@ -83,12 +84,15 @@ def survey_stage(job: Job) -> dict[str, Any]:
             warnings.append("The blur could not be measured on this volume: it is taken for one voxel.")
         if job.phases is None:
             wanted = job.settings.phases
-            thresholds = phases.find_thresholds(
+            thresholds = find_thresholds(
                 survey.counts,
                 survey.edges,
                 method=wanted.method,
+                active_levels=wanted.active_levels,
+                strength=(survey.strength_grey, survey.strength),
                 void_cbd=wanted.void_cbd,
                 cbd_active=wanted.cbd_active,
+                active_high=wanted.active_high,
             )
             result["thresholds"] = thresholds.to_dict()
     result["warnings"] = warnings

@@ -14,7 +14,8 @@ from scipy.special import ndtri
 
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
-from cbdetach.phases import Thresholds, find_thresholds, halo, map_phases, resolve_moved, resolve_phases
+from cbdetach.phases import halo, map_phases, resolve_moved, resolve_phases
+from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
 UNIT = (1.0, 1.0, 1.0)
@@ -282,7 +283,7 @@ class TestThresholds:
 
     def test_bad_arguments(self) -> None:
         counts, edges = self.histogram((0.4, 0.2, 0.4), 0.05)
-        with pytest.raises(InputError, match="method: must be 'gmm' or 'otsu'; got 'magic'"):
+        with pytest.raises(InputError, match="method: must be 'auto', 'gmm' or 'otsu'; got 'magic'"):
             find_thresholds(counts, edges, method="magic")
         with pytest.raises(InputError, match="void_cbd, cbd_active: must rise between the grey of void and active"):
             find_thresholds(counts, edges, void_cbd=39000.0)

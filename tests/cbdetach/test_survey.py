@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.special import ndtr
 
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
@@ -174,3 +175,29 @@ def test_edge_width_of_a_small_phantom() -> None:
     survey = accumulator.finish()
     assert survey.edge_width_um == pytest.approx(phantom.settings.blur_fwhm_um, rel=0.1)
     assert survey.edge_rays > 100
+
+
+def test_edge_strength_peaks_half_way() -> None:
+    """A blurred step is steepest half-way; grey values that lie in flat places have no strength."""
+    away = np.arange(40) - 20 - np.arange(60)[:, None] / 60  # the step lies elsewhere in each row
+    found = survey(np.tile(10000 + 30000 * ndtr(away / 2.0), (5, 1, 1)).astype(np.float32))
+    assert found.strength_grey[np.argmax(found.strength)] == pytest.approx(25000, abs=600)
+    slope = 30000 / math.sqrt(2 * math.pi * (2.0**2 + 1.5**2))
+    assert found.strength.max() == pytest.approx(slope, rel=0.05)
+    assert found.strength[0] < 0.1 * slope
+
+
+def test_regional_histograms_hold_every_voxel_once() -> None:
+    rng = np.random.default_rng(5)
+    volume = rng.integers(0, 60000, (300, 9, 11)).astype(np.uint16)
+    volume[:, :4] //= 2
+    found = survey(volume)
+    assert found.region_counts.sum() == volume.size
+    assert found.region_slices.tolist() == [[64 * i, min(64 * i + 64, 300)] for i in range(5)]
+    quarter = volume[64:128, :4, 5:]
+    clipped = np.clip(quarter, found.region_edges[0], found.region_edges[-1] - 1e-6)
+    expected, _ = np.histogram(clipped, found.region_edges)
+    assert np.abs(found.region_counts[1, 1] - expected).sum() <= 0.01 * quarter.size
+    middle = (found.region_edges[:-1] + found.region_edges[1:]) / 2
+    mean = (found.region_counts * middle).sum(-1) / found.region_counts.sum(-1)
+    np.testing.assert_allclose(mean[:, :2] * 2, mean[:, 2:], rtol=0.05)
