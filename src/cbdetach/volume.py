@@ -184,6 +184,28 @@ def open_volume(
     return Volume(stored, box, bin, kind, given or stored.voxel_size, path)
 
 
+def read_map(source: str | os.PathLike[str] | Array, pixel_um: float | None = None) -> tuple[Array, float]:
+    """A two-dimensional map and its pixel size in micrometres, from anything that `open_volume` reads.
+
+    pixel_um : wins over the file's metadata.
+
+    Raises:
+        InputError: what is there cannot be read as one image with square pixels of a known size.
+    """
+    if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
+        raise InputError(f"--pixel-size: must be a positive number, in micrometres; got {pixel_um:g}.")
+    with open_volume(source, voxel_size=pixel_um, allow_2d=True) as volume:
+        if volume.shape[0] != 1:
+            raise InputError(f"--map: must be one image; {volume} has {volume.shape[0]} slices. Give one of them.")
+        size = volume.voxel_size
+        image = np.asarray(volume[0:1])[0].astype(np.float64)
+    if size is None:
+        raise InputError(f"--pixel-size: {volume} does not state one; give it in micrometres.")
+    if abs(size[1] - size[2]) > 1e-6 * size[1]:
+        raise InputError(f"--map: must have square pixels; got {size[1]:g} x {size[2]:g} um. Resample it first.")
+    return image, size[2]
+
+
 def require_voxel_size(volume: Volume) -> VoxelSize:
     """The voxel size, or an `InputError` that says how to give it."""
     if volume.voxel_size is None:
@@ -208,6 +230,31 @@ def parse_voxel_size(value: float | str | Sequence[float]) -> VoxelSize:
         )
     dz, dy, dx = numbers if len(numbers) == 3 else numbers * 3
     return dz, dy, dx
+
+
+def parse_direction(text: str) -> tuple[float, float, float]:
+    """Read a direction: `z`, `y` or `x`, or three numbers `z,y,x`, finite and not all 0."""
+    known = {"z": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "x": (0.0, 0.0, 1.0)}
+    if text in known:
+        return known[text]
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        z = y = x = 0.0
+    if not (math.isfinite(z + y + x) and (z, y, x) != (0, 0, 0)):
+        raise InputError(f"--direction: must be z, y, x or three numbers z,y,x, not all 0; got {text!r}.")
+    return z, y, x
+
+
+def parse_range(text: str, option: str) -> tuple[float, float]:
+    """Read `LOW,HIGH`: two finite numbers, the first not above the second."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not (math.isfinite(low + high) and low <= high):
+        raise InputError(f"{option}: must be LOW,HIGH, two numbers, LOW not above HIGH; got {text!r}.")
+    return low, high
 
 
 def parse_crop(text: str) -> Box:

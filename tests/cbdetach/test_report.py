@@ -53,6 +53,7 @@ FIGURES = {
     "connected_detachment",
     "gallery",
     "longest_path",
+    "streamlines",
     "depth_profile",
     "histogram",
     "edge_profile",
@@ -286,6 +287,7 @@ def test_without_carbon_binder(written: tuple[ReportInput, Page], tmp_path: Path
         "connected_slices",
         "connected_detachment",
         "longest_path",
+        "streamlines",
         "cbd_thickness",
     }
     assert figure_names(tmp_path) == FIGURES - absent

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import connected, figures, pictures, relation_figures, style
+from cbdetach.report import connected, figures, pictures, relation_figures, streamlines, style
 from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
@@ -110,7 +110,7 @@ def build(run: ReportInput, summary: Summary) -> str:
             [connected.connected_slices(run), connected.connected_detachment(run)],
         ),
         _gallery(run),
-        _section(run, "paths", "Longest path", [pictures.longest_path(run)]),
+        _section(run, "paths", "Longest path", [pictures.longest_path(run), _streamlines(run)]),
         _section(run, "depth", "Depth", [figures.depth_profile(run)]),
         _section(
             run,
@@ -179,6 +179,16 @@ def _gallery(run: ReportInput) -> Section:
     drawing, tiles = drawn
     extra = {"tiles": [(tile, _png(tile.picture)) for tile in tiles]}
     return _section(run, "gallery", "Particles", [drawing], extra=extra)
+
+
+def _streamlines(run: ReportInput) -> Drawing | str:
+    """Of the particle whose longest path is shown."""
+    row = pictures.longest(run)
+    if row is None:
+        return pictures.NO_PATH
+    label = int(run.table["label"].iloc[row])
+    volumes = run.particles, run.phases, run.diffusion_length
+    return streamlines.streamlines(*volumes, label, run.boxes[row], run.voxel_size, seed=run.seed)
 
 
 def _absent_slices(run: ReportInput, summary: Summary) -> list[str]:

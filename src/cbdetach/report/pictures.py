@@ -206,21 +206,30 @@ def gallery(run: ReportInput) -> tuple[Drawing, list[Tile]] | str:
     return drawing, tiles
 
 
+NO_PATH = "No particle has a diffusion length, so there is no path to draw."
+
+
+def longest(run: ReportInput) -> int | None:
+    """Row of the particle with the longest way to its contact, whole if any is; None where no particle has one."""
+    length = numbers(run.table, "diffusion_length_max_um")
+    length = np.where(run.table["touches_border"].to_numpy(dtype=bool) & _any_whole(run, length), np.nan, length)
+    return int(np.nanargmax(length)) if run.diffusion_length is not None and np.isfinite(length).any() else None
+
+
 def longest_path(run: ReportInput) -> Drawing | str:
     """The particle with the longest way out, cut open along that way: the length in colour, the paths in white."""
     import pandas as pd
     from matplotlib.colors import Normalize
     from matplotlib.patheffects import Normal, Stroke
 
-    longest = numbers(run.table, "diffusion_length_max_um")
-    longest = np.where(run.table["touches_border"].to_numpy(dtype=bool) & _any_whole(run, longest), np.nan, longest)
-    if run.diffusion_length is None or not np.isfinite(longest).any():
-        return "No particle has a diffusion length, so there is no path to draw."
-    row = int(np.nanargmax(longest))
+    row = longest(run)
+    if row is None:
+        return NO_PATH
     label, box = int(run.table["label"].iloc[row]), run.boxes[row]
     shape = render.read_shape(run.particles, run.phases, label, box, run.voxel_size)
     z0, y0, x0, z1, y1, x1 = (int(b) for b in box)
     mine = np.asarray(run.particles[z0:z1, y0:y1, x0:x1]) == label
+    assert run.diffusion_length is not None
     field = np.where(mine, np.asarray(run.diffusion_length[z0:z1, y0:y1, x0:x1], dtype=np.float32), np.nan)
     given = [
         np.asarray(p, dtype=np.float64) for p, owner in zip(run.paths, run.path_labels, strict=True) if owner == label
@@ -231,7 +240,7 @@ def longest_path(run: ReportInput) -> Drawing | str:
     camera, hits = render.look(shape, direction, pixels=620, cut=(point, normal))
     traced = _face_paths(field, box, hits, run.voxel_size)
 
-    top = float(longest[row])
+    top = float(numbers(run.table, "diffusion_length_max_um")[row])
     colours, norm = colour_map(style.LENGTH_MAP), Normalize(0, top)
     picture = render.shade(hits, strength=0.9)
     length = render.sample(field, box, hits.position)
