@@ -14,7 +14,7 @@ from scipy import ndimage
 from tests.contract.backends import backend_fixture
 
 import voxkernels as vk
-from voxkernels.eikonal import reference
+from voxkernels.eikonal import cpu, cpu_large, reference
 
 ops = backend_fixture("eikonal")
 
@@ -491,6 +491,46 @@ def test_threads_change_no_bit() -> None:
         finally:
             numba.set_num_threads(before)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("options", [{"order": 1}, {}, {"spacing": (2, 1, 0.7)}, {"max_time": 5.0}, {"speed": True}])
+def test_a_component_that_threads_share_has_the_same_bits(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    """Above `cpu.LARGE`, a component is solved in tiles, all threads on one; tiles are made small here."""
+    labels, sources = rough_scene(3, 44)
+    if options.get("speed"):
+        options = {"speed": np.random.default_rng(0).uniform(0.5, 2, labels.shape)}
+    alone = vk.travel_time(labels, sources, **options)
+    monkeypatch.setattr(cpu, "LARGE", 500)
+    monkeypatch.setattr(cpu_large, "TILE", 3)
+    shared = [vk.travel_time(labels, sources, **options)]
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        shared.append(vk.travel_time(labels, sources, **options))
+    finally:
+        numba.set_num_threads(before)
+    for times in shared:
+        np.testing.assert_array_equal(times, alone)
+
+
+def test_runs_longer_than_a_word_and_slabs_of_threads() -> None:
+    """Components are found by runs of up to 64 voxels a word, in slabs: a snake through all rows is one of them."""
+    domain = np.zeros((9, 5, 140), bool)
+    domain[::2, ::2] = True
+    for z in range(9):
+        domain[z, 1::4, -1] = domain[z, 3::4, 0] = z % 2 == 0
+    domain[1::2, 0, 70] = True
+    sources = nothing(domain)
+    sources[0, 0, 0] = True
+    T = vk.travel_time(domain, sources, order=1)
+    assert np.isfinite(T[domain]).all()
+    labels = ndimage.label(domain)[0]
+    assert labels.max() == 1
+    cut = domain.copy()
+    cut[5, 0, 70] = False
+    T = vk.travel_time(cut, sources, order=1)
+    assert np.isfinite(T[:5][cut[:5]]).all()
+    assert np.isinf(T[6:][cut[6:]]).all()
 
 
 GOOD = np.ones((2, 3, 4), bool)

@@ -33,7 +33,7 @@ from .._arrays import (
     where,
 )
 from .._compile import Cuda
-from . import cpu, cpu_components, cpu_paths, cuda
+from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 
 BAND = 2.0
 """How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
@@ -98,22 +98,52 @@ def travel_time(
         volumes = checked.labels, checked.source, checked.speed
         cuda.travel_time(device, *volumes, checked.steps, order, start, interfaces, checked.max_time, times)
         return times
-    boxes = cpu_components.split_components(checked.labels, times, times.view(np.int32))
     workers = numba.get_num_threads()
-    largest_first = np.argsort(-boxes[:, 6], kind="stable")
-    shortest = min(checked.steps)
-    band = 0.0 if start == "centres" else BAND * shortest
-    width = cpu.BUCKET * shortest / float(checked.speed.max(initial=0.0) or 1.0)
-    flat = times.reshape(-1)
-    settings = (bool(interfaces), start == "surface", band, order, checked.max_time, width)
-    arrays = (checked.source.reshape(-1).view(np.uint8), checked.speed.reshape(-1), np.array(checked.steps))
-    grids = (np.array(times.shape), flat, flat.view(np.int32))
-    task = arrays + settings + grids
-    work = functools.partial(cpu.solve, boxes, largest_first, straight_lines(checked.steps, band), task)
-    shares = queue_of(boxes[largest_first, 6], workers)
-    with ThreadPoolExecutor(workers) as threads:  # the kernel releases the GIL; prange would double its compilation
-        list(threads.map(work, shares[:-1], shares[1:]))
+    with ThreadPoolExecutor(workers) as threads:  # kernels release the GIL; prange would double their compilation
+        solve(checked, order, start, bool(interfaces), threads, workers)
     return times
+
+
+def solve(
+    task: TravelTime, order: int, start: str, interfaces: bool, threads: ThreadPoolExecutor, workers: int
+) -> None:
+    """Travel times on the CPU."""
+    boxes = split(task.labels, task.times, threads, workers)
+    largest_first = np.argsort(-boxes[:, 6], kind="stable")
+    shortest = min(task.steps)
+    band = 0.0 if start == "centres" else BAND * shortest
+    fastest = float(task.speed[task.labels != 0].max(initial=0.0) or 1.0) if task.speed.size else 1.0
+    scale = 2.0 ** -math.floor(math.log2(shortest / fastest))
+    flat = task.times.reshape(-1)
+    settings = (interfaces, start == "surface", band, order, task.max_time, scale)
+    arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
+    grids = (np.array(task.times.shape), flat, flat.view(np.int32))
+    lines, given = straight_lines(task.steps, band), arrays + settings + grids
+    large = (boxes[:, 1:6:2] - boxes[:, 0:6:2]).prod(axis=1) > cpu.LARGE
+    for c in np.flatnonzero(large):
+        low, shape = cpu.window_of(boxes[c])
+        cpu_large.solve_large(lambda *one: list(threads.map(*one)), int(c) + 1, low, shape, lines, given)
+    small = largest_first[~large[largest_first]]
+    shares = queue_of(boxes[small, 6], workers)
+    work = functools.partial(cpu.solve, boxes, small, lines, given)
+    list(threads.map(work, shares[:-1], shares[1:]))
+
+
+def split(labels: npt.NDArray[Any], times: Times, threads: ThreadPoolExecutor, workers: int) -> Ints:
+    """Number the components of the domain in `times`, and return their boxes: see `cpu_components`."""
+    shape = np.array(labels.shape)
+    flat = labels.reshape(-1)
+    slabs = np.linspace(0, len(labels), min(4 * workers, len(labels)) + 1).astype(np.int64)
+    parts = list(threads.map(functools.partial(cpu_components.find_runs, flat, shape), slabs[:-1], slabs[1:]))
+    begins = np.cumsum([0] + [len(left) for _, left, _, _ in parts])
+    first = np.concatenate([part[0][:-1] + n for part, n in zip(parts, begins[:-1], strict=True)] + [begins[-1:]])
+    left, right = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
+    number = np.concatenate([part[3] + n for part, n in zip(parts, begins[:-1], strict=True)])
+    boxes: Ints = cpu_components.number_components(flat, shape, slabs[1:-1], first, left, right, number)
+    runs = (first, left, right, number)
+    write = functools.partial(cpu_components.write_numbers, times.reshape(-1), times.reshape(-1).view(np.int32))
+    list(threads.map(functools.partial(write, shape, runs), slabs[:-1], slabs[1:]))
+    return boxes
 
 
 def queue_of(sizes: Ints, workers: int) -> list[int]:

@@ -1,37 +1,36 @@
 """Travel time on the CPU: |grad T| = 1 / speed inside a masked or labelled volume, one connected piece after the other.
 
-The domain is split into 6-connected components of equal label. No front passes between them, so each is copied into a
-padded box of its own, small enough for the cache, and solved there; threads that are idle take the next, the largest
-first. In a box:
+The domain is split into 6-connected components of equal label (`cpu_components.py`). No front passes between them, so
+each is copied into a padded box of its own, small enough for the cache, and solved there; threads that are idle take
+the next, the largest first. All threads work together on a component too large for that (`cpu_large.py`). In a box:
 
-1. Start. A plane is fitted to the contact faces around each contact face (least squares on their heights, as in the
-   height-function method for free surfaces) and cut off where the source ends. Every voxel close by gets the distance
-   to the nearest such patch that a straight line reaches, or to the centre of a source inside.
-2. Order 1. The upwind differences of Rouy & Tourin (1992), solved by correcting labels in a two-level bucket queue
-   (Dial 1969, Kim 2001): entries below a threshold are worked off until none is left, then the threshold moves on. They
-   are worked off in rounds: list the neighbours whose time may fall, collect what lies around them, solve the equation
-   for all at once without a branch (eight wide where the processor can), then write. It ends when nothing changes any
-   more, at the fixed point that fast marching (Sethian 1996) finds.
-3. Order 2. When a bucket is final, its voxels are taken in the order of their order-1 arrival, sorted by counting into
-   parts narrower than a thousandth of a step. The stencil uses only neighbours that arrive earlier by such a part, with
-   second differences where two arrive one after the other (Sethian 1999), so that neither the order of work nor a tie
-   changes the answer. A voxel at a wall also tries the straight lines from voxels in
-   sight that are shorter than what order 1 found: the neighbour that it needs may be wall, and a corner is a new point
-   source.
+1. Start (`cpu_start.py`). A plane is fitted to the contact faces around each contact face (least squares on their
+   heights, as in the height-function method for free surfaces) and cut off where the source ends. Every voxel close by
+   gets the distance to the nearest such patch that a straight line reaches, or to the centre of a source inside.
+2. Order 1 (`cpu_march.py`). The upwind differences of Rouy & Tourin (1992), solved on blocks of 4 x 4 x 4 voxels by the
+   fast iterative method (Jeong & Whitaker 2008): a queue of blocks whose neighbours have become earlier, three passes
+   over a block in vector instructions of 16 lanes (`cpu_lanes.py`, `cpu_blocks.py`), until nothing changes any more.
+   That is the fixed point that fast marching (Sethian 1996) finds.
+3. Order 2. What depends on what follows from order 1: the stencil uses only neighbours that arrive earlier there by a
+   thousandth of a step, with second differences where two arrive one after the other (Sethian 1999). So no voxel
+   depends on itself, and passes over the blocks end at the one solution, whatever their order. A voxel at a wall also
+   tries the straight lines from voxels in sight that are shorter than what order 1 found (`cpu_lines.py`): the
+   neighbour that it needs may be wall, and a corner is a new point source.
 
-Cost: O(N), 2.3 solutions of the equation a voxel. Memory beside input and output: 6 bytes for each voxel of the boxes
-in work, one a thread (4 more with a speed array; 4 more for order 2, unless the box nearly fills the volume), and about
-100 bytes for each voxel of the front.
+Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that steps are close to 1.
 
-Reached on one thread (Zen 5, cracked balls in 160^3, 20 % domain; processor time a domain voxel): order 1 from
-centres 92 ns, order 2 with the sub-voxel start 268 ns (scikit-fmm order 1: 800 to 900, order 2: 1050 to 1300). Of
-these: components 20, box 10, march of order 1 49, order 2 on top 50 to 75, start from centres 12, sub-voxel start 105
-(0.14 contact faces a domain voxel). Floor of the march, by its parts alone in cache with a trained branch predictor:
-listing 7, collecting 3, solving 2.4, writing 9, together 22 ns. Did not pay: wider buckets (0.8 and 1.2 steps: 3 to 5
-% slower), components run by run with inner loops (50 % slower). Not done: one component is one thread's work.
+Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
+a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
+blocks where the front starts, and 13 bytes a straight line; in between, 9 bytes for each run of the domain along x.
+
+Reached on one thread (Zen 5, cracked balls in 192^3, 20 % domain; processor time a domain voxel): order 1 from centres
+42 ns (components 6, box 8, start 13, march 13), order 2 on top 30; scikit-fmm 990 and 1000. The march's floor, one pass
+over each block without waiting, is 0.6 ns; it takes 12 passes at 30 to 45 ns for 64 voxels. Did not pay: layers of a
+block one after the other instead of all at once (3 passes fewer, each 1.5 times as long), settling each block before
+the next (22 passes instead of 12), blocks sorted by arrival for order 2 (2 passes fewer, as dear as the sorting).
 
 Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^30 components, fewer than
-2^32 voxels in a box.
+2^31 blocks in a component.
 """
 
 from __future__ import annotations
@@ -41,52 +40,97 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_boxes import PAD, fill_box, mark_box, write_times
-from .cpu_march import march
+from .cpu_boxes import fill_box, mark_box, write_times
+from .cpu_lines import find_lines
+from .cpu_march import (
+    EDGE,
+    STARTED,
+    ZERO,
+    begin_second,
+    find_upwind,
+    first_voxel,
+    make_medium,
+    settle,
+    settle_second,
+    store_block,
+    unpack_blocks,
+)
 from .cpu_start import start_box
 
-BUCKET = 0.5  # width of a bucket, in the shortest steps
-SMALL = 1 << 24  # bytes that may be spent where the volume is small
+LARGE = 96**3  # voxels of a bounding box above which threads share the work on a component
 
 
 @jit
-def solve(boxes: Any, largest_first: Any, lines: Any, task: Any, begin: int, end: int) -> None:
+def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int) -> None:
     """Solve some of the components, one padded box after the other. Calls run beside one another in threads.
 
-    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, width of a bucket, shape of the
-    volume, times and their bits; source, speed and times flat.
+    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, scale (a power of 2: in blocks, times
+    are multiplied by it), shape of the volume, times and their bits; source, speed and times flat.
     """
-    source, speed, h, interfaces, fit, band, order, max_time, width, volume, times, ids = task
-    room = 0
-    for n in range(begin, end):
-        b = boxes[largest_first[n]]
-        room = max(room, (b[1] - b[0] + 2 * PAD) * (b[3] - b[2] + 2 * PAD) * (b[5] - b[4] + 2 * PAD))
-    limit = 1.75 * max_time if order == 2 else max_time  # order 1 is at most sqrt(3) times order 2, step by step
-    roomy = 10 * room <= 8 * times.size + SMALL
-    T_room, kind_room, mark_room = np.empty(room, np.float32), np.empty(room, np.uint8), np.empty(room, np.uint8)
-    pace_room = np.empty(room if speed.size else 1, np.float32)
-    own_room = np.empty(room if order == 2 and roomy else 1, np.float32)
-    for n in range(begin, end):
-        c = largest_first[n]
-        low = boxes[c, 0:6:2] - PAD
-        shape = boxes[c, 1:6:2] + PAD - low
+    source, speed, h, interfaces, fit, band, order, max_time, scale, volume, times, ids = task
+    most = 0
+    for n in range(first, last):
+        _, shape = window_of(boxes[chosen[n]])
+        most = max(most, shape[0] * shape[1] * shape[2])
+    box_room, kind_room, mark_room = np.empty(most, np.float32), np.empty(most, np.uint8), np.empty(most, np.uint8)
+    slow_room = np.empty(most if speed.size else 1, np.float32)
+    room = most // 64 + 1  # blocks are numbered from 1: number 0 is where there is none
+    T, pace = np.empty(64 * room, np.float32), np.ones(64 * room if speed.size else 64, np.float32)
+    inside, grid, cells = np.zeros(room, np.uint64), np.zeros(room, np.int32), np.zeros(room, np.int32)
+    queued, queue = np.zeros(room, np.uint8), np.empty(room + 1, np.int32)
+    second = room if order == 2 else 1
+    starts, cap = np.empty(64 * second, np.float32), np.empty(64 * second, np.float32)
+    T[:64] = cap[:64] = np.inf
+    started, lined, feeding = np.zeros(second, np.uint8), np.zeros(second, np.uint8), np.zeros(second, np.uint64)
+    upwind, free, kept = np.zeros(12 * second, np.uint64), np.zeros(second, np.uint64), np.zeros(second, np.uint64)
+    first_lines, here = np.zeros(second + 1, np.int64), np.zeros(3, np.int64)
+    medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
+    for n in range(first, last):
+        c = chosen[n]
+        low, shape = window_of(boxes[c])
         size = shape[0] * shape[1] * shape[2]
-        T, kind, mark, pace = T_room[:size], kind_room[:size], mark_room[:size], pace_room[: size if speed.size else 1]
-        fill_box(ids, source, speed, volume, interfaces, c + 1, low, shape, T, pace)
-        if not mark_box(shape, T, kind, mark):
-            write_times(T, volume, low, shape, np.inf, times)
+        box, kind, mark = box_room[:size], kind_room[:size], mark_room[:size]
+        slow = slow_room[: size if speed.size else 1]
+        fill_box(ids, source, speed, volume, interfaces, c + 1, low, shape, box, slow)
+        if not mark_box(shape, box, kind, mark):
+            write_times(box, volume, low, shape, np.inf, times)
             continue
-        start_box(T, mark, pace, shape, h, fit, band, lines)
-        if order == 1:
-            march(T, kind, mark, pace, shape, low, h, 1, limit, max_time, width, lines, times, volume)
-            write_times(T, volume, low, shape, max_time, times)
-        elif roomy:
-            own = own_room[:size]
-            own[:] = T
-            strides = np.array([shape[1] * shape[2], shape[2]])
-            march(T, kind, mark, pace, shape, 0 * low, h, 2, limit, max_time, width, lines, own, strides)
-            write_times(own, volume, low, shape, max_time, times)
-        else:
-            write_times(T, volume, low, shape, limit, times)
-            strides = np.array([volume[1] * volume[2], volume[2]])
-            march(T, kind, mark, pace, shape, low, h, 2, limit, max_time, width, lines, times, strides)
+        start_box(box, mark, slow, shape, h, fit, band, lines)
+        sides = shape // EDGE
+        steps = np.array([sides[1] * sides[2], sides[2], 1])
+        end = 1
+        for cell in range(size // 64):
+            v = first_voxel(cell, steps, shape)
+            there = store_block(box, v, shape, slow, scale, end, T, pace, inside, queued)
+            grid[cell] = end if there != ZERO else 0
+            if there != ZERO:
+                cells[end] = cell
+                end += 1
+        if order == 2:
+            for v in range(64 * end):
+                starts[v] = T[v]
+            for b in range(end):
+                started[b] = queued[b] == STARTED
+                lined[b], feeding[b] = 0, ZERO
+        settle(T, inside, cells, grid, steps, 1, end, queued, queue, medium)
+        if order == 2:
+            unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
+            find_upwind(T, starts, started, inside, cells, grid, steps, 1, end, medium, upwind, free, kept)
+            window = (box, mark, slow, shape, here)
+            found = find_lines(
+                window, inside, free, cells, grid, steps, 1, end, h, scale, lines, cap, lined, feeding, first_lines
+            )
+            begin_second(T, starts, inside, 1, end, medium[4], kept)
+            for b in range(1, end):
+                queued[b] = free[b] != ZERO
+            ways = (first_lines, found[0], found[1], found[2], cap, lined, feeding)
+            settle_second(T, inside, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
+        unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
+        write_times(box, volume, low, shape, max_time, times)
+
+
+@jit
+def window_of(box: Any) -> tuple[Any, Any]:
+    """The first voxel and the shape of a component's box: a rim of a block around it, sides of whole blocks."""
+    low = box[0:6:2] - EDGE
+    return low, (box[1:6:2] - low + 2 * EDGE - 1) // EDGE * EDGE

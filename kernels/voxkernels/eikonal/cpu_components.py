@@ -1,27 +1,55 @@
-"""Travel time on the CPU: the connected components of the domain."""
+"""Travel time on the CPU: the connected components of the domain, by runs.
+
+Every row (a line along x) is cut into runs of equal positive labels. Runs that touch in the rows before it, in y and in
+z, are united in a forest whose roots are the runs that come first. Slabs of slices are independent until their seams
+are united, so that threads share the work; numbers follow the order of the first runs, whatever the slabs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from .._compile import jit
+from .cpu_blocks import lowest_bit
+from .cpu_lanes import Emit, emitted, intrinsic, ir
 
 NUMBERED = -(1 << 31)  # the sign bit: marks the number of a component among times
+ONE, ZERO = np.uint64(1), np.uint64(0)
+
+
+@intrinsic
+def unequal_bits(context: Any, array: Any, start: Any) -> Any:
+    """Bit k of the result: whether elements start + k and start + k + 1 of a flat array differ, for k < 64."""
+
+    def write(e: Emit) -> Any:
+        values, at = e.data
+        lane = values.type.pointee
+        vector, word = ir.VectorType(lane, 64), ir.IntType(64)
+
+        def load(index: Any) -> Any:
+            return e.b.load(e.b.bitcast(e.b.gep(values, [index]), vector.as_pointer()), align=lane.width // 8)
+
+        return e.b.bitcast(e.b.icmp_signed("!=", load(at), load(e.b.add(at, word(1)))), word)
+
+    return types.uint64(array, types.uint64), emitted(write)
 
 
 @jit
-def grown(array: Any) -> Any:
-    """A copy of a list with twice the room."""
-    bigger = np.empty(2 * array.size, array.dtype)
+def with_room(array: Any, needed: int) -> Any:
+    """A list, or a copy of it with room for more."""
+    if needed <= array.size:
+        return array
+    bigger = np.empty(needed + needed // 2, array.dtype)
     bigger[: array.size] = array
     return bigger
 
 
 @jit
 def root_of(parent: Any, i: int) -> int:
-    """The first provisional number of a component."""
+    """The first run of a component, as far as it is known."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -29,80 +57,103 @@ def root_of(parent: Any, i: int) -> int:
 
 
 @jit
-def joined(parent: Any, mine: int, other: int) -> int:
-    """Join two provisional numbers; 0 is none yet."""
-    if mine == 0 or mine == other:
-        return other
-    mine, other = root_of(parent, mine), root_of(parent, other)
-    mine, other = min(mine, other), max(mine, other)
-    parent[other] = mine
-    return mine
+def unite_rows(domain: Any, row: int, other: int, width: int, first: Any, left: Any, right: Any, parent: Any) -> None:
+    """Unite the runs of two rows that touch."""
+    i, j = first[row], first[other]
+    while i < first[row + 1] and j < first[other + 1]:
+        if (
+            left[i] < right[j]
+            and left[j] < right[i]
+            and domain[row * width + left[i]] == domain[other * width + left[j]]
+        ):
+            one, two = root_of(parent, i), root_of(parent, j)
+            parent[max(one, two)] = min(one, two)
+        if right[i] < right[j]:
+            i += 1
+        else:
+            j += 1
 
 
 @jit
-def split_components(domain: Any, out: Any, ids: Any) -> Any:
-    """Number the components: `out` becomes nan outside, and its bits `ids` NUMBERED + the number inside.
+def find_runs(domain: Any, shape: Any, begin: int, end: int) -> Any:
+    """List the runs of the slices from `begin` to `end` - 1 of a flat volume, and unite those that touch.
+
+    Returns first (rows + 1,): the first run of each row; their first voxels, the ones behind their last, their parents.
+    """
+    rows, width = (end - begin) * shape[1], shape[2]
+    domain = domain[begin * shape[1] * width : end * shape[1] * width]
+    first = np.zeros(rows + 1, np.int64)
+    left, right = np.empty(1024 + width, np.int32), np.empty(1024 + width, np.int32)
+    parent = np.empty(1024 + width, np.int64)
+    n = 0
+    for row in range(rows):
+        left, right = with_room(left, n + width), with_room(right, n + width)
+        parent = with_room(parent, n + width)
+        base = row * width
+        start, x = 0, 0
+        while x + 64 < width:
+            bits = unequal_bits(domain, np.uint64(base + x))
+            while bits != ZERO:
+                stop = x + int(lowest_bit(bits)) + 1
+                bits &= bits - ONE
+                left[n], right[n], parent[n] = start, stop, n
+                n += 1 if domain[base + start] != 0 else 0
+                start = stop
+            x += 64
+        while x < width:
+            if x + 1 == width or domain[base + x + 1] != domain[base + x]:
+                left[n], right[n], parent[n] = start, x + 1, n
+                n += 1 if domain[base + start] != 0 else 0
+                start = x + 1
+            x += 1
+        first[row + 1] = n
+        if row % shape[1]:
+            unite_rows(domain, row, row - 1, width, first, left, right, parent)
+        if row >= shape[1]:
+            unite_rows(domain, row, row - shape[1], width, first, left, right, parent)
+    return first, left[:n], right[:n], parent[:n]
+
+
+@jit
+def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> Any:
+    """Unite the runs at the seams, and write the number of its component (from 1) over each run's parent.
 
     Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open) and the count of voxels.
     """
-    parent = np.zeros(1024, np.int32)
-    n = 0
-    for z in range(domain.shape[0]):
-        for y in range(domain.shape[1]):
-            out[z, y] = np.nan
-            row, numbers = domain[z, y], ids[z, y]
-            behind, behind_numbers = domain[max(z - 1, 0), y], ids[max(z - 1, 0), y]
-            above, above_numbers = domain[z, max(y - 1, 0)], ids[z, max(y - 1, 0)]
-            run = row[0]
-            mine = seen_behind = seen_above = 0
-            for x in range(row.size):
-                value = row[x]
-                if value != run:
-                    run = value
-                    mine = seen_behind = seen_above = 0
-                if value == 0:
-                    continue
-                if z > 0 and behind[x] == value and behind_numbers[x] != seen_behind:
-                    seen_behind = behind_numbers[x]
-                    mine = joined(parent, mine, seen_behind - NUMBERED)
-                if y > 0 and above[x] == value and above_numbers[x] != seen_above:
-                    seen_above = above_numbers[x]
-                    mine = joined(parent, mine, seen_above - NUMBERED)
-                if mine == 0:
-                    n += 1
-                    if n == parent.size:
-                        parent = grown(parent)
-                    parent[n] = n
-                    mine = n
-                numbers[x] = NUMBERED + mine
+    for z in seams:
+        for row in range(z * shape[1], (z + 1) * shape[1]):
+            unite_rows(domain, row, row - shape[1], shape[2], first, left, right, parent)
     count = 0
-    for i in range(1, n + 1):
+    for i in range(parent.size):
         if parent[i] == i:
             count += 1
             parent[i] = count
         else:
-            parent[i] = parent[parent[i]]  # parents come first, and hold their final number by now
+            parent[i] = parent[parent[i]]  # parents come first, and hold their number by now
     boxes = np.empty((count, 7), np.int64)
     boxes[:, 0::2] = 1 << 62
     boxes[:, 1::2] = 0
     boxes[:, 6] = 0
-    for z in range(domain.shape[0]):
-        for y in range(domain.shape[1]):
-            numbers = ids[z, y]
-            x = 0
-            while x < numbers.size:
-                provisional = numbers[x]
-                if provisional >= 0:
-                    x += 1
-                    continue
-                begin = x
-                mine = parent[provisional - NUMBERED]
-                while x < numbers.size and numbers[x] == provisional:
-                    numbers[x] = NUMBERED + mine
-                    x += 1
-                box = boxes[mine - 1]
-                box[0], box[1] = min(box[0], z), max(box[1], z + 1)
-                box[2], box[3] = min(box[2], y), max(box[3], y + 1)
-                box[4], box[5] = min(box[4], begin), max(box[5], x)
-                box[6] += x - begin
+    for row in range(first.size - 1):
+        z, y = row // shape[1], row % shape[1]
+        for i in range(first[row], first[row + 1]):
+            box = boxes[parent[i] - 1]
+            box[0], box[1] = min(box[0], z), z + 1
+            box[2], box[3] = min(box[2], y), max(box[3], y + 1)
+            box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
+            box[6] += right[i] - left[i]
     return boxes
+
+
+@jit
+def write_numbers(times: Any, ids: Any, shape: Any, runs: Any, begin: int, end: int) -> None:
+    """Set the times of slices to nan outside, and their bits to NUMBERED + the component's number inside; all flat."""
+    first, left, right, number = runs
+    for row in range(begin * shape[1], end * shape[1]):
+        base = row * shape[2]
+        x = 0
+        for i in range(first[row], first[row + 1]):
+            times[base + x : base + left[i]] = np.nan
+            ids[base + left[i] : base + right[i]] = NUMBERED + number[i]
+            x = right[i]
+        times[base + x : base + shape[2]] = np.nan

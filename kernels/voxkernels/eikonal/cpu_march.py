@@ -1,288 +1,310 @@
-"""Travel time on the CPU: the difference equation, of order 1 and 2, solved in one box."""
+"""Travel time on the CPU: the difference equation solved on the blocks of one component, by active lists.
+
+A component is a list of blocks, and a `grid` of cells that says which block is where (0: none, no domain there). Each
+is queued when a voxel beside it has become earlier than it allows for; it gets a few passes, and goes to the end of the
+queue if it has not settled by then, so that what arrives early is worked off early (Jeong & Whitaker 2008). It ends
+when nothing changes any more.
+
+Blocks are numbered tile by tile (8 x 8 x 8 cells). A tile settles alone; what concerns a block of another tile is left
+there as its flag in `queued`. So tiles that do not touch can settle in different threads, and in what order they do is
+the same for any number of threads.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from .._compile import jit
-from .cpu_start import in_sight, lines_in_box
+from .cpu_blocks import follow, overtakes, pack, relax, unpack, upwind_of
 
-LISTED, WAITING, DONE = 4, 8, 16  # state, beside the kind: about to be solved; in a later bucket; in this one or before
-BINS = 512  # parts of a bucket for order 2: each less than EARLIER wide
-EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
+EDGE = 4  # voxels along an edge of a block
+PASSES = 3  # over a block, before it goes to the end of the queue
+QUEUED, STARTED = 1, 2  # flags of a block in the queue: anew; for the first time
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
+ZERO, ALL = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
+SIXTY_FOUR, TWELVE = np.uint64(64), np.uint64(12)
+LANE = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
-# ---- the difference equation ----------------------------------------------------------------------------------------
-
-
-@jit
-def upwind_root(a1: float, b1: float, a2: float, b2: float, a3: float, b3: float, rhs: float) -> float:
-    """The t with a1 (t-b1)+^2 + a2 (t-b2)+^2 + a3 (t-b3)+^2 = rhs, (.)+ the positive part; inf if all b are inf.
-
-    Without a branch: what is not used may be nan on the way.
-    """
-    swap = b2 < b1
-    a1, b1, a2, b2 = (a2 if swap else a1), (b2 if swap else b1), (a1 if swap else a2), (b1 if swap else b2)
-    swap = b3 < b2
-    a2, b2, a3, b3 = (a3 if swap else a2), (b3 if swap else b2), (a2 if swap else a3), (b2 if swap else b3)
-    swap = b2 < b1
-    a1, b1, a2, b2 = (a2 if swap else a1), (b2 if swap else b1), (a1 if swap else a2), (b1 if swap else b2)
-    d2, d3 = b2 - b1, b3 - b1
-    two = a1 * d2 * d2 < rhs
-    s, m, r = (a1 + a2 if two else a1), (a2 * d2 if two else 0.0), (a2 * d2 * d2 - rhs if two else -rhs)
-    three = two & (s * d3 * d3 - 2.0 * m * d3 + r < 0.0)
-    s, m, r = (s + a3 if three else s), (m + a3 * d3 if three else m), (r + a3 * d3 * d3 if three else r)
-    rest = m * m - s * r
-    return b1 + (m + math.sqrt(rest if rest > 0.0 else 0.0)) / s
+# Towards -z, +z, -y, +y, -x, +x: the voxels at that face, one deep and two deep; how far their bits move to the voxels
+# of the block beyond that have them as neighbour, one and two steps off
+FACE = np.array(
+    [0xFFFF, 0xFFFF << 48, 0x000F000F000F000F, 0xF000F000F000F000, 0x1111111111111111, 0x8888888888888888], np.uint64
+)
+FACES = np.array(
+    [0xFFFFFFFF, 0xFFFFFFFF << 32, 0x00FF00FF00FF00FF, 0xFF00FF00FF00FF00, 0x3333333333333333, 0xCCCCCCCCCCCCCCCC],
+    np.uint64,
+)
+NEAR, FAR = np.array([48, 12, 3], np.uint64), np.array([32, 8, 2], np.uint64)
 
 
 @jit
-def earlier(T: Any, v: Any, step: Any) -> Any:
-    """The earlier of two opposite neighbours; inf where neither is in the component (nan)."""
-    first, below, above = np.float32(np.inf), T[v - step], T[v + step]
-    first = below if below < first else first
-    return above if above < first else first
+def moved(word: Any, direction: int, by: Any) -> Any:
+    """The bits of voxels at a face, as those of the block beyond it."""
+    return word >> by[direction // 2] if direction % 2 else word << by[direction // 2]
 
 
 @jit
-def solve_all(around: Any, rhs: Any, weights: Any, n: int, found: Any) -> None:
-    """Solve the difference equation for n voxels, whose earlier neighbours along each axis are given."""
-    az, ay, ax = weights[0], weights[1], weights[2]
-    z, y, x = around[0, :n], around[1, :n], around[2, :n]
-    for e in range(n):
-        found[e] = upwind_root(az, np.float64(z[e]), ay, np.float64(y[e]), ax, np.float64(x[e]), rhs[e])
+def beside(cell: int, direction: int, steps: Any) -> Any:
+    """The next cell in a direction; steps (3,): index steps of the grid along z, y, x."""
+    return cell + steps[direction // 2] if direction % 2 else cell - steps[direction // 2]
 
 
 @jit
-def with_room(array: Any, needed: int) -> Any:
-    """A list, or a copy of it with room for more."""
-    size = np.int64(needed)
-    if size <= array.size:
-        return array
-    bigger = np.empty(size + size // 2, array.dtype)
-    bigger[: array.size] = array
-    return bigger
+def look_around(b: int, cells: Any, grid: Any, steps: Any, at: Any) -> None:
+    """Set `at`, the offsets of a block and of the six beside it."""
+    cell = np.int64(cells[b])
+    at[0] = np.uint64(b) * SIXTY_FOUR
+    for direction in range(6):
+        at[1 + direction] = np.uint64(grid[beside(cell, direction, steps)]) * SIXTY_FOUR
 
 
 @jit
-def list_slower(T: Any, state: Any, arrival: Any, v: Any, candidates: Any, n: Any) -> Any:
-    """Put a voxel in the list of candidates if its time may still fall by a neighbour's."""
-    fresh = (T[v] > arrival) & (state[v] & LISTED == 0)
-    candidates[n] = v
-    state[v] |= np.uint8(LISTED) if fresh else np.uint8(0)
-    return n + (np.uint64(1) if fresh else np.uint64(0))
-
-
-# ---- second order ---------------------------------------------------------------------------------------------------
+def make_medium(pace: Any, paced: bool, h: Any, scale: float, order: int, max_time: float) -> Any:
+    """The medium for `settle`: slownesses, whether of each block, spacing, whether it is even, latest time."""
+    limit = 1.75 * max_time if order == 2 else max_time  # order 1 is at most sqrt(3) times order 2, step by step
+    even = bool(h[0] == h[1] and h[1] == h[2])
+    return pace, np.uint64(1 if paced else 0), (h * scale).astype(np.float32), even, np.float32(limit * scale)
 
 
 @jit
-def by_arrival(T: Any, entries: Any, base: float, scale: float, count: Any, ordered: Any) -> None:
-    """Sort the voxels of one bucket by their time, as finely as one depends on another."""
-    count[:] = 0
-    for e in range(entries.size):
-        count[np.uint64(min(max(int((T[np.uint64(entries[e])] - base) * scale), 0), BINS - 1))] += 1
-    total = 0
-    for b in range(BINS):
-        total, count[b] = total + count[b], total
-    for e in range(entries.size):
-        part = np.uint64(min(max(int((T[np.uint64(entries[e])] - base) * scale), 0), BINS - 1))
-        ordered[np.uint64(count[part])] = entries[e]
-        count[part] += 1
+def first_voxel(cell: int, steps: Any, shape: Any) -> Any:
+    """Where the first voxel of a cell is in the box of its grid."""
+    i, j, k = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
+    return np.int64(EDGE * ((i * shape[1] + j) * shape[2] + k))
 
 
 @jit
-def second_difference(
-    T: Any, times: Any, v: Any, g: Any, step: Any, stride: Any, weight: float, margin: float
-) -> tuple[float, float]:
-    """Weight and base of the upwind difference along one axis; base inf if no neighbour is upwind."""
-    below, above = T[v - step], T[v + step]
-    has_below, has_above = below < T[v] - margin, above < T[v] - margin
-    low, high = times[g - stride if has_below else g], times[g + stride if has_above else g]
-    low, high = low if has_below else np.float32(np.inf), high if has_above else np.float32(np.inf)
-    up = high < low
-    near, first = np.float64(high if up else low), above if up else below
-    far = T[v + step + step if up else v - step - step]
-    reaches = far < first - margin
-    beyond = g + stride + stride if up else g - stride - stride
-    before = times[beyond if reaches & (near < np.inf) else g]
-    second = reaches & (before < near)
-    return (2.25 * weight if second else weight), (near + (near - before) / 3.0 if second else near)
+def store_block(
+    box: Any, v: int, shape: Any, slow: Any, scale: float, b: int, T: Any, pace: Any, inside: Any, queued: Any
+) -> Any:
+    """Copy a block out of a box with starting times, and queue it if it has any. Returns its voxels inside."""
+    at, sz, sy = np.uint64(v), np.uint64(shape[1] * shape[2]), np.uint64(shape[2])
+    inside[b], known = pack(box, at, sz, sy, np.float32(scale), T, np.uint64(64 * b))
+    queued[b] = STARTED if known != ZERO else 0
+    if slow.size > 1:
+        pack(slow, at, sz, sy, np.float32(1.0), pace, np.uint64(64 * b))
+        for lane in range(64 * b, 64 * b + 64):
+            pace[lane] = np.float32(1.0) / pace[lane]
+    return inside[b]
 
 
 @jit
-def second_order(
-    T: Any,
-    mark: Any,
-    pace: Any,
-    shape: Any,
-    low: Any,
-    h: Any,
-    max_time: float,
-    lines: Any,
-    table: Any,
-    ordered: Any,
-    times: Any,
-    strides: Any,
+def unpack_blocks(
+    T: Any, inside: Any, cells: Any, steps: Any, begin: int, end: int, scale: float, box: Any, shape: Any
 ) -> None:
-    """Set `times`, which hold the straight-line times or inf, at the voxels of one bucket, in the order of arrival.
+    """Copy some blocks into the box of their grid."""
+    back, sz, sy = np.float32(1.0 / scale), np.uint64(shape[1] * shape[2]), np.uint64(shape[2])
+    for b in range(begin, end):
+        v = np.uint64(first_voxel(np.int64(cells[b]), steps, shape))
+        unpack(T, np.uint64(64 * b), inside[b], back, box, v, sz, sy)
 
-    `times` are those of the box, or of the whole volume: `strides` are its index steps.
+
+@jit
+def earliest(T: Any, b: int, voxels: Any) -> Any:
+    """The earliest time among some voxels of a block."""
+    first = np.float32(np.inf)
+    for lane in range(64):
+        t = T[64 * b + lane]
+        first = t if (voxels & LANE[lane]) != ZERO and t < first else first
+    return first
+
+
+@jit
+def settle(
+    T: Any, inside: Any, cells: Any, grid: Any, steps: Any, begin: int, end: int, queued: Any, queue: Any, medium: Any
+) -> None:
+    """Order 1: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
+
+    medium: slownesses, 64 a block or 64 for all; 0 or 1, which; spacing; whether it is even; latest time.
     """
-    offsets, first_line, first_way, _ = lines
-    step, length, way = table
-    sz, sy, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)
-    gz, gy = np.uint64(strides[0]), np.uint64(strides[1])
-    local = sz == gz and sy == gy and low[0] == 0 and low[1] == 0 and low[2] == 0
-    wz, wy, wx = h[0] ** -2, h[1] ** -2, h[2] ** -2
-    keep = KEEP * min(h[0], h[1], h[2])
-    slowness = 1.0
-    for e in range(ordered.size):
-        v = np.uint64(ordered[e])
-        g = v
-        if not local:
-            i, j, k = np.int64(v // sz), np.int64(v % sz // sy), np.int64(v % sy)
-            g = np.uint64((low[0] + i) * strides[0] + (low[1] + j) * strides[1] + low[2] + k)
-        if pace.size > 1:
-            slowness = 1.0 / pace[v]
-        arrival = T[v]
-        if arrival >= times[g] - keep * slowness:
-            if times[g] > max_time:
-                times[g] = np.inf
+    pace, paced, h, even, limit = medium
+    at = np.zeros(7, np.uint64)
+    size, head, count = queue.size, 0, 0
+    for b in range(begin, end):
+        if queued[b]:
+            queue[count] = b
+            count += 1
+    tail = count if count < size else 0
+    while count:
+        b = int(queue[head])
+        head = head + 1 if head + 1 < size else 0
+        count -= 1
+        changed = ALL if queued[b] == STARTED else ZERO
+        queued[b] = 0
+        look_around(b, cells, grid, steps, at)
+        fell = ZERO
+        for _ in range(PASSES):
+            fell = relax(T, at, inside[b], pace, at[0] * paced, h, even)
+            changed |= fell
+            if fell == ZERO:
+                break
+        changed &= inside[b]
+        if changed != ZERO and not (limit < np.inf and earliest(T, b, changed) > limit):
+            ahead = overtakes(T, at)
+            for direction in range(6):
+                word = changed & FACE[direction] & ahead[direction]
+                other = np.int64(at[1 + direction] // SIXTY_FOUR)
+                if moved(word, direction, NEAR) & inside[other] != ZERO and not queued[other]:
+                    queued[other] = QUEUED
+                    if begin <= other < end:
+                        queue[tail] = other
+                        tail = tail + 1 if tail + 1 < size else 0
+                        count += 1
+        if fell != ZERO and not queued[b]:
+            queued[b] = QUEUED
+            queue[tail] = b
+            tail = tail + 1 if tail + 1 < size else 0
+            count += 1
+
+
+@jit
+def find_upwind(
+    T: Any,
+    starts: Any,
+    started: Any,
+    inside: Any,
+    cells: Any,
+    grid: Any,
+    steps: Any,
+    begin: int,
+    end: int,
+    medium: Any,
+    upwind: Any,
+    free: Any,
+    kept: Any,
+) -> None:
+    """What order 2 takes from order 1, for some blocks: which neighbours are upwind, which voxels to compute."""
+    pace, paced, h, _, limit = medium
+    at = np.zeros(7, np.uint64)
+    keep = np.float32(KEEP * min(h[0], h[1], h[2]))
+    for b in range(begin, end):
+        if inside[b] == ZERO:
             continue
-        margin = EARLIER * slowness
-        az, bz = second_difference(T, times, v, g, sz, gz, wz, margin * h[0])
-        ay, by = second_difference(T, times, v, g, sy, gy, wy, margin * h[1])
-        ax, bx = second_difference(T, times, v, g, one, one, wx, margin * h[2])
-        t = np.float64(arrival)  # where rounding hides who is earlier
-        if min(bz, by, bx) < np.inf:
-            t = upwind_root(az, bz, ay, by, ax, bx, slowness * slowness)
-        if math.isnan(T[v - sz] + T[v + sz] + T[v - sy] + T[v + sy] + T[v - one] + T[v + one]):
-            here, there = np.int64(v), np.int64(g)
-            latest = arrival - EARLIER * min(h[0], h[1], h[2]) * slowness
-            for o in range(1, offsets.shape[0]):
-                w, line = here + step[o], length[o] * slowness
-                if T[np.uint64(w)] + line < latest:
-                    x = there + offsets[o, 0] * strides[0] + offsets[o, 1] * strides[1] + offsets[o, 2]
-                    straight = times[np.uint64(x)] + line
-                    if straight < t and in_sight(
-                        T, mark, pace, here, w, way, first_way, first_line[o], first_line[o + 1]
-                    ):
-                        t = straight
-        times[g] = t if t <= max_time else np.inf
-
-
-# ---- marching -------------------------------------------------------------------------------------------------------
+        look_around(b, cells, grid, steps, at)
+        words = upwind_of(T, at, pace, at[0] * paced, h)
+        has = ZERO
+        for n in range(12):
+            upwind[12 * b + n] = words[n]
+            has |= words[n] if n % 4 < 2 else ZERO
+        known = stay = ZERO
+        for lane in range(64):
+            known |= LANE[lane] if T[64 * b + lane] <= limit and T[64 * b + lane] < np.inf else ZERO
+        if started[b]:
+            for lane in range(64):
+                t = starts[64 * b + lane]
+                late = T[64 * b + lane] >= t - keep * pace[64 * b * np.int64(paced) + lane]
+                stay |= LANE[lane] if late and t < np.inf else ZERO
+        kept[b] = stay & known
+        free[b] = inside[b] & known & has & ~stay  # the others keep their time: rounding hides who is earlier
 
 
 @jit
-def march(
+def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
+    """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1."""
+    for b in range(begin, end):
+        if inside[b] == ZERO:
+            continue
+        for lane in range(64):
+            v = 64 * b + lane
+            if kept[b] & LANE[lane] != ZERO:
+                T[v] = starts[v]
+            elif T[v] > limit:
+                T[v] = np.inf
+
+
+@jit
+def fed(b: int, changed: Any, begin: int, end: int, origin: Any) -> bool:
+    """Whether one of some lines begins at a changed voxel of a block."""
+    found = False
+    for e in range(begin, end):
+        found |= origin[e] // 64 == b and changed & LANE[origin[e] % 64] != ZERO
+    return found
+
+
+@jit
+def settle_second(
     T: Any,
-    state: Any,
-    mark: Any,
-    pace: Any,
-    shape: Any,
-    low: Any,
-    h: Any,
-    order: int,
-    limit: float,
-    max_time: float,
-    width: float,
+    inside: Any,
+    cells: Any,
+    grid: Any,
+    steps: Any,
+    begin: int,
+    end: int,
+    queued: Any,
+    queue: Any,
+    medium: Any,
+    upwind: Any,
+    free: Any,
     lines: Any,
-    times: Any,
-    strides: Any,
 ) -> None:
-    """Solve one box from its starting times: order 1 in T and, if asked for, order 2 in `times`."""
-    table = lines_in_box(lines[0], lines[3], shape, h)
-    sz, sy, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)
-    weights = h**-2.0
-    front, later, done = np.empty(4096, np.uint32), np.empty(4096, np.uint32), np.empty(4096, np.uint32)
-    candidates, ordered = np.empty(8192, np.uint32), np.empty(4096, np.uint32)
-    around, rhs, found = np.empty((3, 8192), np.float32), np.ones(8192), np.empty(8192, np.float32)
-    count = np.empty(BINS, np.int64)
-    none = np.uint64(0)
-    n_later = none
-    first, worked_off = np.float32(np.inf), np.float32(-1.0)
-    for begin in range(0, T.size, 64):
-        block = T[begin : begin + 64]
-        started = 0
-        for t in block:
-            started += 1 if t < np.float32(np.inf) else 0
-        if started:
-            later = with_room(later, n_later + np.uint64(64))
-            for k in range(block.size):
-                t = block[k]
-                if t < np.inf and t <= limit:
-                    later[n_later] = begin + k
-                    n_later += one
-                    state[begin + k] = WAITING
-                    first = min(first, t)
-    while n_later:
-        threshold = np.float32(max(first + width, first * (1.0 + 1e-6)))
-        base, first = np.float64(first), np.float32(np.inf)
-        front, done = with_room(front, n_later), with_room(done, n_later)
-        n_front = n_done = kept = none
-        for e in range(n_later):
-            w = np.uint64(later[e])
-            t = T[w]
-            keep, now = t >= threshold, (t >= worked_off) & (t < threshold)
-            later[kept] = w
-            kept += one if keep else none
-            first = t if keep & (t < first) else first
-            front[n_front] = w
-            done[n_front] = w
-            n_front += one if now else none
-            state[w] = np.uint8(WAITING) if keep else np.uint8(DONE)
-        n_later, n_done = kept, n_front
-        worked_off = threshold
-        while n_front:
-            candidates = with_room(candidates, np.uint64(6) * n_front + one)
-            n = none
-            for e in range(n_front):
-                v = np.uint64(front[e])
-                t = T[v]
-                n = list_slower(T, state, t, v - sz, candidates, n)
-                n = list_slower(T, state, t, v + sz, candidates, n)
-                n = list_slower(T, state, t, v - sy, candidates, n)
-                n = list_slower(T, state, t, v + sy, candidates, n)
-                n = list_slower(T, state, t, v - one, candidates, n)
-                n = list_slower(T, state, t, v + one, candidates, n)
-            if np.int64(n) > found.size:
-                size = 2 * np.int64(n)
-                around, rhs, found = np.empty((3, size), np.float32), np.ones(size), np.empty(size, np.float32)
-            front, later = with_room(front, n + one), with_room(later, n_later + n + one)
-            done = with_room(done, n_done + n + one)
-            for e in range(n):
-                w = np.uint64(candidates[e])
-                around[0, e], around[1, e], around[2, e] = earlier(T, w, sz), earlier(T, w, sy), earlier(T, w, one)
-            if pace.size > 1:
-                for e in range(n):
-                    rhs[e] = 1.0 / (np.float64(pace[candidates[e]]) * pace[candidates[e]])
-            solve_all(around, rhs, weights, np.int64(n), found)
-            n_front = none
-            for e in range(n):
-                w = np.uint64(candidates[e])
-                t, old, mine = found[e], T[w], state[w]
-                better = t < old
-                soon, late = better & (t < threshold), better & (t >= threshold) & (t <= limit)
-                T[w] = t if better else old
-                front[n_front] = w
-                n_front += one if soon else none
-                done[n_done] = w
-                n_done += one if soon & (mine & DONE == 0) else none
-                later[n_later] = w
-                n_later += one if late & (mine & WAITING == 0) else none
-                first = t if late & (t < first) else first
-                mine &= np.uint8(DONE | WAITING)
-                mine |= np.uint8(DONE) if soon else np.uint8(0)
-                mine |= np.uint8(WAITING) if late else np.uint8(0)
-                state[w] = mine
-        if order == 2:
-            ordered = with_room(ordered, n_done)
-            size = np.int64(n_done)
-            by_arrival(T, done[:size], base, BINS / (threshold - base), count, ordered)
-            second_order(T, mark, pace, shape, low, h, max_time, lines, table, ordered[:size], times, strides)
+    """Order 2: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
+
+    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; the times they
+    allow; flags of the blocks that have lines; the words of voxels where lines begin.
+    """
+    pace, paced, h, _, _ = medium
+    first, lane, origin, length, cap, lined, feeding = lines
+    at = np.zeros(7, np.uint64)
+    size, head, count = queue.size, 0, 0
+    for b in range(begin, end):
+        if queued[b]:
+            queue[count] = b
+            count += 1
+    tail = count if count < size else 0
+    while count:
+        b = int(queue[head])
+        head = head + 1 if head + 1 < size else 0
+        count -= 1
+        queued[b] = 0
+        look_around(b, cells, grid, steps, at)
+        changed, new = ZERO, ZERO
+        for _ in range(PASSES):
+            if lined[b]:
+                for e in range(first[b - begin], first[b - begin + 1]):
+                    cap[64 * b + lane[e]] = np.inf
+                for e in range(first[b - begin], first[b - begin + 1]):
+                    v = 64 * b + lane[e]
+                    cap[v] = min(cap[v], T[origin[e]] + length[e])
+            own = at[0] if lined[b] else ZERO
+            new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, own, h)
+            changed |= new
+            if new == ZERO:
+                break
+        if changed == ZERO:
+            continue
+        for direction in range(6):
+            other = np.int64(at[1 + direction] // SIXTY_FOUR)
+            side = 12 * other + 4 * (direction // 2) + 1 - direction % 2  # it looks back
+            next_to = moved(changed & FACE[direction], direction, NEAR) & upwind[side]
+            next_but_one = moved(changed & FACES[direction], direction, FAR) & upwind[side] & upwind[side + 2]
+            if (next_to | next_but_one) & free[other] != ZERO and not queued[other]:
+                queued[other] = QUEUED
+                if begin <= other < end:
+                    queue[tail] = other
+                    tail = tail + 1 if tail + 1 < size else 0
+                    count += 1
+        if changed & feeding[b] != ZERO:
+            for dz in range(-1, 2):
+                for dy in range(-1, 2):
+                    for dx in range(-1, 2):
+                        other = np.int64(grid[cells[b] + dz * steps[0] + dy * steps[1] + dx * steps[2]])
+                        near = begin <= other < end
+                        if (
+                            lined[other]
+                            and other != b
+                            and not queued[other]
+                            and (not near or fed(b, changed, first[other - begin], first[other - begin + 1], origin))
+                        ):
+                            queued[other] = QUEUED
+                            if near:
+                                queue[tail] = other
+                                tail = tail + 1 if tail + 1 < size else 0
+                                count += 1
+        if new != ZERO and not queued[b]:
+            queued[b] = QUEUED
+            queue[tail] = b
+            tail = tail + 1 if tail + 1 < size else 0
+            count += 1

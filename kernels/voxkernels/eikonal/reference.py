@@ -24,7 +24,7 @@ Face = tuple[Voxel, int, int]  # a voxel inside, the axis and the side of its co
 Polygon = list[Floats]
 
 STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
-PATCH, STEEP, EARLIER, KEEP = 0.35, 2.0, 1e-3, 0.07
+PATCH, STEEP, EARLIER, KEEP, TIE = 0.35, 2.0, 1e-3, 0.07, 1e-4
 
 
 def grid(shape: tuple[int, ...]) -> Iterator[Voxel]:
@@ -293,7 +293,10 @@ def second_order(
             sides = [s for s in (-1, 1) if before(plus(v, unit(axis), s), v, margin)]
             if not sides:
                 continue
-            side = min(sides, key=lambda s: times[plus(v, unit(axis), s)])
+            side = sides[0]
+            if len(sides) == 2:
+                below, above = (times[plus(v, unit(axis), s)] for s in sides)
+                side = 1 if above < below - TIE * scene.h[axis] * slowness else -1
             near, far = plus(v, unit(axis), side), plus(v, unit(axis), 2 * side)
             if before(far, near, margin) and times[far] < times[near]:
                 terms.append((times[near] + (times[near] - times[far]) / 3, 2.25 * weight))

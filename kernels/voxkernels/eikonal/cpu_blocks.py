@@ -1,0 +1,241 @@
+"""Travel time on the CPU: what is done to one block of 4 x 4 x 4 voxels, see `cpu_lanes.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from .cpu_lanes import FLOATS, Emit, Vector, emitted, intrinsic, ir, tuple_of
+
+WORD = types.uint64
+EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
+TIE = 1e-4  # by which part of a step the neighbour above has to be earlier than the one below to be taken instead
+
+# The lanes of a block at each of its faces, and the same lanes as seen from the block beyond: towards -z, +z, -y, ...
+BACK_Y, ON_Y = [min(i + 12, 15) for i in range(16)], [max(i - 12, 0) for i in range(16)]
+BACK_X, ON_X = [min(i + 3, 15) for i in range(16)], [max(i - 3, 0) for i in range(16)]
+
+
+@intrinsic
+def relax(context: Any, T: Any, at: Any, inside: Any, pace: Any, p: Any, h: Any, even: Any) -> Any:
+    """One pass of order 1 over a block: lower each time to what its neighbours allow. Returns the voxels that fell.
+
+    T : times. at (7,) uint64. inside : the word of voxels that belong to the component. pace, p : slownesses, and
+    where the block's are. h (3,) float32 : spacing. even : whether it is the same along z, y and x.
+    """
+
+    def write(e: Emit) -> Any:
+        T, place, inside, pace, p, spacing, even = e.data
+        at = [e.number(place, n) for n in range(7)]
+        own = [e.load(T, at[0], 16 * z) for z in range(4)]
+        h = [e.spread(e.number(spacing, n)) for n in range(3)]
+        one = e.const(1.0)
+
+        def solve(is_even: bool) -> list[Vector]:
+            found = []
+            square = [e.mul(s, s) for s in h]
+            weight = square if is_even else [e.b.fdiv(one, s) for s in square]
+            for z in range(4):
+                slowness = e.load(pace, p, 16 * z)
+                rhs = e.mul(slowness, slowness)
+                b = [e.smaller(below, above) for below, above in e.around(T, at, own, z, 1)]
+                if is_even:
+                    found.append(e.even_root(b, e.mul(rhs, square[0])))
+                else:
+                    found.append(e.root(list(zip(weight, b, strict=True)), rhs))
+            return found
+
+        with e.b.if_else(even) as (then, otherwise):
+            with then:
+                quick, quick_block = solve(True), e.b.block
+            with otherwise:
+                general, general_block = solve(False), e.b.block
+        fell = []
+        for z in range(4):
+            found = e.b.phi(FLOATS)
+            found.add_incoming(quick[z], quick_block)
+            found.add_incoming(general[z], general_block)
+            fell.append(found)
+        better = [e.both(e.bits(inside, z), e.less(fell[z], own[z])) for z in range(4)]
+        for z in range(4):
+            e.store(e.where(better[z], fell[z], own[z]), T, at[0], 16 * z)
+        return e.word(better)
+
+    return WORD(T, at, WORD, pace, WORD, h, types.boolean), emitted(write)
+
+
+@intrinsic
+def overtakes(context: Any, T: Any, at: Any) -> Any:
+    """Six words: the voxels of a block that are earlier than the one beside them across -z, +z, -y, +y, -x, +x.
+
+    Only the bits of the layer at that face mean anything.
+    """
+
+    def write(e: Emit) -> Any:
+        T, place = e.data
+        at = [e.number(place, n) for n in range(7)]
+        own = [e.load(T, at[0], 16 * z) for z in range(4)]
+        none = ir.Constant(ir.VectorType(ir.IntType(1), 16), None)
+        words = [
+            e.word([e.less(own[0], e.load(T, at[1], 48)), none, none, none]),
+            e.word([none, none, none, e.less(own[3], e.load(T, at[2], 0))]),
+        ]
+        for n, lanes in ((3, BACK_Y), (4, ON_Y), (5, BACK_X), (6, ON_X)):
+            beyond = [e.load(T, at[n], 16 * z) for z in range(4)]
+            words.append(e.word([e.less(own[z], e.shuffle(beyond[z], beyond[z], lanes)) for z in range(4)]))
+        return words
+
+    return tuple_of(WORD, 6)(T, at), emitted(write)
+
+
+@intrinsic
+def upwind_of(context: Any, T: Any, at: Any, pace: Any, p: Any, h: Any) -> Any:
+    """Twelve words, which order-1 neighbours the stencil of order 2 may use: for z, y, x each below, above, and beyond.
+
+    "Below" and "above" are the voxels with an upwind neighbour there; "beyond" those whose neighbour two steps off is
+    upwind of that neighbour.
+    """
+
+    def write(e: Emit) -> Any:
+        T, place, pace, p, spacing = e.data
+        at = [e.number(place, n) for n in range(7)]
+        own = [e.load(T, at[0], 16 * z) for z in range(4)]
+        margins = [e.mul(e.const(EARLIER), e.spread(e.number(spacing, n))) for n in range(3)]
+        layers: list[list[Vector]] = [[] for _ in range(12)]
+        for z in range(4):
+            slowness = e.load(pace, p, 16 * z)
+            near, far = e.around(T, at, own, z, 1), e.around(T, at, own, z, 2)
+            for axis in range(3):
+                margin = e.mul(margins[axis], slowness)
+                for side in (0, 1):
+                    layers[4 * axis + side].append(e.less(near[axis][side], e.sub(own[z], margin)))
+                    beyond = e.less(far[axis][side], e.sub(near[axis][side], margin))
+                    layers[4 * axis + 2 + side].append(beyond)
+        return [e.word(layer) for layer in layers]
+
+    return tuple_of(WORD, 12)(T, at, pace, p, h), emitted(write)
+
+
+@intrinsic
+def follow(
+    context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, c: Any, h: Any
+) -> Any:
+    """One pass of order 2 over a block. Returns the voxels whose time changed.
+
+    free : the word of voxels to compute. upwind, u : the words of `upwind_of`, and where the block's are. cap, c : the
+    latest time of each voxel, and where the block's are. The rest as for `relax`.
+    """
+
+    def write(e: Emit) -> Any:
+        T, place, free, upwind, u, pace, p, cap, c, spacing = e.data
+        at = [e.number(place, n) for n in range(7)]
+        own = [e.load(T, at[0], 16 * z) for z in range(4)]
+        h = [e.spread(e.number(spacing, n)) for n in range(3)]
+        weight = [e.b.fdiv(e.const(1.0), e.mul(s, s)) for s in h]
+        words = [e.b.load(e.place(upwind, u, n)) for n in range(12)]
+        late, third = e.const(float("inf")), e.const(1.0 / 3.0)
+        changed, layers = [], []
+        for z in range(4):
+            slowness = e.load(pace, p, 16 * z)
+            tie = e.mul(e.const(TIE), slowness)
+            near, far = e.around(T, at, own, z, 1), e.around(T, at, own, z, 2)
+            terms = []
+            for axis in range(3):
+                below, above, low_far, high_far = (e.bits(words[4 * axis + n], z) for n in range(4))
+                low = e.where(below, near[axis][0], late)
+                high = e.where(above, near[axis][1], late)
+                up = e.less(high, e.sub(low, e.mul(tie, h[axis])))
+                first = e.where(up, high, low)
+                reaches = e.b.select(up, high_far, low_far)
+                before = e.where(up, far[axis][1], far[axis][0])
+                second = e.both(reaches, e.less(before, first))
+                beyond = e.add(first, e.mul(third, e.sub(first, before)))
+                heavy = e.mul(e.const(2.25), weight[axis])
+                terms.append((e.where(second, heavy, weight[axis]), e.where(second, beyond, first)))
+            t = e.smaller(e.root(terms, e.mul(slowness, slowness)), e.load(cap, c, 16 * z))
+            new = e.where(e.bits(free, z), t, own[z])
+            changed.append(e.b.fcmp_unordered("!=", new, own[z]))
+            layers.append(new)
+        for z in range(4):
+            e.store(layers[z], T, at[0], 16 * z)
+        return e.word(changed)
+
+    return WORD(T, at, WORD, upwind, WORD, pace, WORD, cap, WORD, h), emitted(write)
+
+
+@intrinsic
+def shorter(context: Any, box: Any, v: Any, lengths: Any, row: Any, slowness: Any, latest: Any) -> Any:
+    """Which of the eight voxels from v on are earlier than `latest` by more than a line, lengths (R, 8), from there."""
+
+    def write(e: Emit) -> Any:
+        box, v, lengths, row, slowness, latest = e.data
+        eight, word = ir.VectorType(ir.FloatType(), 8), ir.IntType(64)
+        empty, first = ir.Constant(eight, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+
+        def load(array: Any, index: Any) -> Any:
+            return e.b.load(e.b.bitcast(e.b.gep(array, [index]), eight.as_pointer()), align=4)
+
+        def spread(number: Any) -> Any:
+            return e.b.shuffle_vector(e.b.insert_element(empty, number, ir.IntType(32)(0)), empty, first)
+
+        line = e.b.fmul(load(lengths, e.b.mul(row, word(8))), spread(slowness))
+        bits = e.b.fcmp_ordered("<", e.b.fadd(load(box, v), line), spread(latest))
+        return e.b.zext(e.b.bitcast(bits, ir.IntType(8)), word)
+
+    return WORD(box, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
+
+
+@intrinsic
+def lowest_bit(context: Any, bits: Any) -> Any:
+    """The number of the lowest bit that is set in a word that is not 0."""
+
+    def write(e: Emit) -> Any:
+        return e.b.cttz(e.data[0], ir.IntType(1)(1))
+
+    return WORD(WORD), emitted(write)
+
+
+@intrinsic
+def pack(context: Any, box: Any, v: Any, sz: Any, sy: Any, scale: Any, T: Any, b: Any) -> Any:
+    """Copy a block out of a box whose index steps are sz, sy and 1, times a number, nan as inf.
+
+    Returns two words: the voxels that are not nan, and of these the finite ones.
+    """
+
+    def write(e: Emit) -> Any:
+        box, v, sz, sy, scale, T, b = e.data
+        four = ir.VectorType(ir.FloatType(), 4)
+        late, factor = e.const(float("inf")), e.spread(scale)
+        there, known = [], []
+        for z in range(4):
+            rows = []
+            for y in range(4):
+                row = e.b.add(v, e.b.add(e.b.mul(sz, ir.IntType(64)(z)), e.b.mul(sy, ir.IntType(64)(y))))
+                rows.append(e.b.load(e.b.bitcast(e.b.gep(box, [row]), four.as_pointer()), align=4))
+            halves = [e.shuffle(rows[i], rows[i + 1], list(range(8))) for i in (0, 2)]
+            layer = e.mul(e.shuffle(halves[0], halves[1], list(range(16))), factor)
+            there.append(e.b.fcmp_ordered("ord", layer, layer))
+            known.append(e.less(layer, late))
+            e.store(e.where(there[z], layer, late), T, b, 16 * z)
+        return [e.word(there), e.word(known)]
+
+    return tuple_of(WORD, 2)(box, WORD, WORD, WORD, types.float32, T, WORD), emitted(write)
+
+
+@intrinsic
+def unpack(context: Any, T: Any, b: Any, inside: Any, scale: Any, box: Any, v: Any, sz: Any, sy: Any) -> Any:
+    """Copy a block into a box, times a number; nan where `inside` has no bit."""
+
+    def write(e: Emit) -> None:
+        T, b, inside, scale, box, v, sz, sy = e.data
+        four = ir.VectorType(ir.FloatType(), 4)
+        nowhere, factor = e.const(float("nan")), e.spread(scale)
+        for z in range(4):
+            layer = e.where(e.bits(inside, z), e.mul(e.load(T, b, 16 * z), factor), nowhere)
+            for y in range(4):
+                row = e.b.add(v, e.b.add(e.b.mul(sz, ir.IntType(64)(z)), e.b.mul(sy, ir.IntType(64)(y))))
+                part = e.shuffle(layer, layer, list(range(4 * y, 4 * y + 4)))
+                e.b.store(part, e.b.bitcast(e.b.gep(box, [row]), four.as_pointer()), align=4)
+
+    return types.void(T, WORD, WORD, types.float32, box, WORD, WORD, WORD), emitted(write)

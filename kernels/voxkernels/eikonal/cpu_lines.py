@@ -1,0 +1,145 @@
+"""Travel time on the CPU: the straight lines that order 2 tries at walls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._compile import jit
+from .cpu_blocks import EARLIER, lowest_bit, shorter
+from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
+from .cpu_start import in_sight, lines_in_box
+
+ONE = np.uint64(1)
+
+
+@jit
+def with_room(array: Any, needed: int) -> Any:
+    """A list, or a copy of it with room for more."""
+    if needed <= array.size:
+        return array
+    bigger = np.empty(needed + needed // 2, array.dtype)
+    bigger[: array.size] = array
+    return bigger
+
+
+@jit
+def at_walls(inside: Any, b: int, at: Any) -> Any:
+    """The voxels of a block that miss one of their six neighbours."""
+    own = inside[b]
+    open_ways = ~ZERO
+    for direction in range(6):
+        within = ~FACE[direction] & own  # neighbours in the block: bits move by one voxel
+        shift = np.uint64(16 if direction < 2 else 4 if direction < 4 else 1)
+        into = (own << shift) if direction % 2 == 0 else (own >> shift)
+        from_other = np.int64(at[1 + direction] // SIXTY_FOUR)
+        back = moved(inside[from_other] & FACE[direction ^ 1], direction ^ 1, NEAR)
+        open_ways &= (into & within) | (back & FACE[direction])
+    return own & ~open_ways
+
+
+@jit
+def rows_of(offsets: Any, length: Any, sz: int, sy: int) -> tuple[Any, Any, Any]:
+    """The offsets of straight lines by rows of eight in x.
+
+    Returns rows (R,): index steps to their first voxel; lengths (R, 8), inf where no line is; which (R, 8), the offset.
+    """
+    rows = np.empty(offsets.shape[0], np.int64)
+    lengths = np.full((offsets.shape[0], 8), np.inf, np.float32)
+    which = np.zeros((offsets.shape[0], 8), np.int64)
+    n = 0
+    left = 0
+    for o in range(offsets.shape[0]):
+        left = min(left, offsets[o, 2])
+    for o in range(1, offsets.shape[0]):
+        row = offsets[o, 0] * sz + offsets[o, 1] * sy + left
+        r = 0
+        while r < n and rows[r] != row:
+            r += 1
+        if r == n:
+            rows[n] = row
+            n += 1
+        lengths[r, offsets[o, 2] - left] = length[o]
+        which[r, offsets[o, 2] - left] = o
+    return rows[:n], lengths[:n], which[:n]
+
+
+@jit
+def find_lines(
+    window: Any,
+    inside: Any,
+    free: Any,
+    cells: Any,
+    grid: Any,
+    steps: Any,
+    begin: int,
+    end: int,
+    h: Any,
+    scale: float,
+    table: Any,
+    cap: Any,
+    lined: Any,
+    feeding: Any,
+    first: Any,
+) -> tuple[Any, Any, Any]:
+    """List the straight lines to the voxels at walls of some blocks that are shorter than what order 1 found.
+
+    window : a box of the component with its order-1 times, its marks, slownesses and shape, and the cell where it
+    begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. cap : times by lines,
+    set to inf where there are some. first (end - begin + 1,) : set to each block's first line. Returns the voxels that
+    they lead to, as lanes; those that they come from; their lengths.
+    """
+    box, mark, pace, shape, corner = window
+    offsets, first_line, first_way, via = table
+    lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.float32)
+    first[: end - begin + 1] = 0
+    if offsets.shape[0] == 1:
+        return lane, origin, reach
+    sz, sy = shape[1] * shape[2], shape[2]
+    step, length, way = lines_in_box(offsets, via, shape, h)
+    rows, lengths, which = rows_of(offsets, length, sz, sy)
+    flat = lengths.reshape(-1)
+    nearer = EARLIER * min(h[0], h[1], h[2])
+    at = np.zeros(7, np.uint64)
+    n = 0
+    for b in range(begin, end):
+        first[b - begin] = n
+        if free[b] == ZERO:
+            continue
+        look_around(b, cells, grid, steps, at)
+        left = at_walls(inside, b, at) & free[b]
+        if left == ZERO:
+            continue
+        cell = np.int64(cells[b])
+        ci, cj, ck = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
+        i0, j0, k0 = 4 * (ci - corner[0]), 4 * (cj - corner[1]), 4 * (ck - corner[2])
+        had, most = n, n + 64 * length.size
+        lane, origin, reach = with_room(lane, most), with_room(origin, most), with_room(reach, most)
+        while left != ZERO:
+            bit = np.int64(lowest_bit(left))
+            left &= left - ONE
+            i, j, k = i0 + bit // 16, j0 + bit // 4 % 4, k0 + bit % 4
+            v = i * sz + j * sy + k
+            slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
+            latest = np.float32(box[v] - nearer * slowness)
+            for r in range(rows.size):
+                bits = shorter(box, np.uint64(v + rows[r]), flat, np.uint64(r), np.float32(slowness), latest)
+                while bits != ZERO:
+                    o = which[r, np.int64(lowest_bit(bits))]
+                    bits &= bits - ONE
+                    w = v + step[o]
+                    if not in_sight(box, mark, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
+                        continue
+                    wi, wj, wk = i + offsets[o, 0], j + offsets[o, 1], k + offsets[o, 2]
+                    place = (wi // 4 + corner[0]) * steps[0] + (wj // 4 + corner[1]) * steps[1]
+                    other = np.int64(grid[place + wk // 4 + corner[2]])
+                    lane[n], reach[n] = bit, length[o] * slowness * scale
+                    origin[n] = 64 * other + wi % 4 * 16 + wj % 4 * 4 + wk % 4
+                    feeding[other] |= ONE << np.uint64(origin[n] % 64)
+                    n += 1
+        if n > had:
+            lined[b] = 1
+            cap[64 * b : 64 * b + 64] = np.inf
+    first[end - begin] = n
+    return lane, origin, reach
