@@ -4,6 +4,9 @@ Each is a volume of its own (SIZE voxels a side, 96 by default, about 280 partic
 less at 5C than at C/10, by 0.12, and a little more or less from electrode to electrode (standard deviation 0.03).
 Labels and phases are given from the truth, densities are measured on the grey volume. Then `cbdetach compare` draws
 every figure. Runs that are there already are not made again.
+
+`python -m benchmarks.compare_electrodes OUT SIZE docs/figures` writes the pictures of docs/ as well: those of the
+comparison, and those of the first run's report.
 """
 
 from __future__ import annotations
@@ -38,6 +41,25 @@ def electrode(k: int, size: int) -> Phantom:
     )
 
 
+PICTURES = {
+    "comparison": ("detachment_groups", "detachment_size_groups", "spread_size", "density_correlations", "peak_widths"),
+    "C10_1": ("detachment_volume", "detachment_spread", "density_detachment", "density_erosion", "peaks", "features"),
+}
+"""Pictures of docs/, by the folder under OUT that they come from."""
+
+
+def write_pictures(out: Path, folder: Path) -> None:
+    """Small copies (900 pixels wide, 64 colours) of the pictures of docs/."""
+    from PIL import Image
+
+    for source, names in PICTURES.items():
+        for name in names:
+            with Image.open(out / source / "figures" / f"{name}.png") as picture:
+                height = round(900 * picture.height / picture.width)
+                small = picture.convert("RGB").resize((900, height), Image.Resampling.LANCZOS)
+                small.quantize(64, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+
+
 def main(out: Path, size: int) -> None:
     """Make, measure, compare."""
     paths = []
@@ -65,7 +87,7 @@ def main(out: Path, size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1] if len(sys.argv) > 1 else "cbdetach_electrodes"),
-        int(sys.argv[2]) if len(sys.argv) > 2 else 96,
-    )
+    OUT = Path(sys.argv[1] if len(sys.argv) > 1 else "cbdetach_electrodes")
+    main(OUT, int(sys.argv[2]) if len(sys.argv) > 2 else 96)
+    if len(sys.argv) > 3:
+        write_pictures(OUT, Path(sys.argv[3]))

@@ -254,21 +254,25 @@ def feature_table(job: Job, columns: Mapping[str, Array], measured: vk.ContactAr
     )
 
 
-def write_features(job: Job, frame: pd.DataFrame, measured: vk.ContactAreas, reasons: Mapping[str, str]) -> None:
-    """`features.csv` and `.parquet`, and `features.json`: units, meanings, and the settings that they depend on."""
+def feature_frame(job: Job, frame: pd.DataFrame, measured: vk.ContactAreas) -> pd.DataFrame:
+    """The table of features, row by row as that of the particles."""
     import pandas as pd
 
+    return pd.DataFrame(feature_table(job, {str(name): frame[name].to_numpy() for name in frame}, measured))
+
+
+def write_features(job: Job, found: pd.DataFrame, reasons: Mapping[str, str]) -> None:
+    """`features.csv` and `.parquet`, and `features.json`: units, meanings, and the settings that they depend on."""
     out = job.folder.path
-    found = feature_table(job, {str(name): frame[name].to_numpy() for name in frame}, measured)
     content = {
-        "columns": features.feature_dictionary(found, reasons),
+        "columns": features.feature_dictionary({str(n): found[n].to_numpy() for n in found}, reasons),
         "settings": job.result("features") | {"neighbourhood_um": job.settings.features.neighbourhood_um},
     }
     content["settings"].pop("warnings")
     with whole_file(out / "features.csv") as temporary:
-        pd.DataFrame(found).to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        found.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
     with whole_file(out / "features.parquet") as temporary:
-        pd.DataFrame(found).to_parquet(temporary, index=False)
+        found.to_parquet(temporary, index=False)
     with whole_file(out / "features.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
@@ -415,6 +419,7 @@ def report_input(
             for b in record["balances"]
         ],
         warnings=run_record.get("warnings", []),
+        features=feature_frame(job, frame, contacts["measured"]),
         densities=densities(job),
         erosion_um=job.result("density").get("erosion_um"),
         peaks=peaks(job)[0],
@@ -518,7 +523,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         temporary.write_text(json.dumps(table.data_dictionary(empty), indent=1, ensure_ascii=False) + "\n", "utf-8")
     with whole_file(out / "profiles.csv") as temporary:
         profile.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
-    write_features(job, frame, contacts["measured"], empty)
+    write_features(job, feature_frame(job, frame, contacts["measured"]), empty)
     by_depth = densities(job)
     if by_depth is not None:
         with whole_file(out / "densities.csv") as temporary:

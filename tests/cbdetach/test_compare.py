@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.cbdetach.fake_electrodes import electrode_values, fake_electrodes, fake_sample, fake_table
+from tests.cbdetach.test_cli import command
 
 from cbdetach import compare as stage
 from cbdetach.compare import Electrode, compare_electrodes, group_tests, parse_rate, same_size_values
@@ -403,3 +404,23 @@ def test_nothing_is_replaced_unasked(written: Path, runs: list[Path]) -> None:
     before = (written / "compare.json").read_bytes()
     stage.compare(runs, written, cycling=written.parent / "capacity.csv", overwrite=True)
     assert (written / "compare.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_page")
+def test_the_command_line(runs: list[Path], tmp_path: Path) -> None:
+    """Every option arrives; the numbers are printed, or with --quiet nothing; bad input is one line and code 2."""
+    table, capacity = tmp_path / "m.csv", tmp_path / "c.csv"
+    table.write_text("run,rate,cycles\n" + "\n".join(f"{p.name},1,{5 * (k % 2)}" for k, p in enumerate(runs)))
+    capacity.write_text("rate,cycle,capacity\n1C,1,2\n")
+    line = f"compare {' '.join(map(str, runs))} -o {tmp_path / 'out'}"
+    options = f"--metadata {table} --by cycles --size-classes 3,6,12 --cycling {capacity} --seed 3"
+    code, out, _ = command(f"{line} {options}")
+    assert code == 0
+    assert "5 cycles against 0 cycles" in out
+    assert "(worth " in out
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (record["by"], record["seed"], record["size_classes_um"]) == ("cycles", 3, [3, 6, 12])
+    code, _, err = command(line)
+    assert code == 2
+    assert "holds a comparison" in err
+    assert command(f"{line} {options} --overwrite --quiet")[:2] == (0, "")

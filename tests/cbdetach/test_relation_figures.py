@@ -11,7 +11,8 @@ import pytest
 from tests.cbdetach.fake_electrodes import fake_table, field
 from tests.cbdetach.fake_run import fake_run
 
-from cbdetach.report import ReportInput, relation_figures
+from cbdetach.features import FEATURES
+from cbdetach.report import ReportInput, feature_figures, relation_figures
 from cbdetach.report.drawing import Drawing
 
 N = 216
@@ -90,3 +91,24 @@ def test_what_is_not_there_is_said(run: ReportInput) -> None:
     assert relation_figures.detachment_spread(none) == relation_figures.NO_CBD
     thin = replace(run, table=fake_table(np.full(N, 0.3)))
     assert "thick enough" in str(relation_figures.density_detachment(thin))
+
+
+def test_features(run: ReportInput) -> None:
+    """A feature made of detachment is found, noise is not; what does not vary or is hardly known has none."""
+    rng = np.random.default_rng(1)
+    n = len(run.table)
+    frame = pd.DataFrame({name: rng.normal(size=n) for name in FEATURES})
+    frame["crack_fraction"] = run.table["detachment_fraction"] ** 3
+    frame["coordination_number"] = 4
+    frame["smoothed_area_ratio_inner"] = np.where(np.arange(n) < 5, 1.0, np.nan)
+    found = drawn(feature_figures.features(replace(run, features=frame))).table.set_index("feature")
+    assert found["r"]["crack_fraction"] == pytest.approx(1)
+    assert np.isnan(found["r"]["coordination_number"])
+    assert found["n"]["smoothed_area_ratio_inner"] == 5
+    noise = found.drop(["crack_fraction", "coordination_number", "smoothed_area_ratio_inner"])
+    assert (noise["r"].abs() < 0.25).all()
+    assert ((noise["r_low"] < 0) & (noise["r_high"] > 0)).sum() >= len(noise) - 3
+    assert feature_figures.features(run) == "The run has no features."
+    few = replace(run, features=frame.iloc[:5], table=run.table.iloc[:5])
+    assert "Fewer than 10 particles" in str(feature_figures.features(few))
+    assert {name for names in feature_figures.GROUPS.values() for name in names} < set(FEATURES)

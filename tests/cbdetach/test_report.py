@@ -30,6 +30,7 @@ SECTIONS = {
     "gallery",
     "paths",
     "depth",
+    "features",
     "density",
     "resolution",
     "table",
@@ -61,6 +62,7 @@ FIGURES = {
 }
 TOO_FEW = [
     "No size class holds 10 particles, so their spread cannot be told.",
+    "The run has no features.",
     "Fewer than 10 particles have a density at every erosion depth.",
 ]
 """What nine particles are not enough for; test_relation_figures.py has more."""

@@ -51,6 +51,7 @@ class ReportInput:
     densities: DataFrame | None = None  # the columns of densities.csv
     erosion_um: float | None = None  # the depth that the table's densities are measured below
     peaks: DataFrame | None = None  # phase (cbd, active, collector), grey (middle of the class), voxels
+    features: DataFrame | None = None  # the columns of features.csv
     balances: Sequence[Mapping[str, Any]] = ()  # one row each; a value `ok` (bool) becomes a mark
     warnings: Sequence[str] = ()
     settings: str = ""  # TOML

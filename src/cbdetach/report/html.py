@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import connected, figures, pictures, relation_figures, streamlines, style
+from cbdetach.report import connected, feature_figures, figures, pictures, relation_figures, streamlines, style
 from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
@@ -112,6 +112,7 @@ def build(run: ReportInput, summary: Summary) -> str:
         _gallery(run),
         _section(run, "paths", "Longest path", [pictures.longest_path(run), _streamlines(run)]),
         _section(run, "depth", "Depth", [figures.depth_profile(run)]),
+        _section(run, "features", "Features", [feature_figures.features(run)]),
         _section(
             run,
             "density",
