@@ -26,6 +26,7 @@ TRAITS: dict[str, tuple[dict[str, str], ...]] = {
         {"VALUE": "int", "CONNECTIVITY": "18"},
         {"VALUE": "Long", "INDEX": "Long", "NAME": "Long"},
     ),
+    "contacts": ({}, {"WEIGHTED": "0"}, {"PHASE": "int", "INDEX": "Long"}),
     "eikonal": ({}, {"LABEL": "Long", "INDEX": "Long"}),
     "masks": ({}, {"MASK": "double", "INDEX": "Long"}),
     "overlaps": ({}, {"LABEL": "Long"}),

@@ -20,6 +20,7 @@ from tests.host_cuda import COMPILER, ORDERS, HostDevice
 
 ON_GPU = {
     "components": ("label", "label_slabs"),
+    "contacts": ("contact_areas", "merge_contacts"),
     "eikonal": ("travel_time", "trace_paths"),
     "masks": ("paste_masks",),
     "overlaps": ("overlap_counts", "overlap_counts_stack", "overlap_cost"),

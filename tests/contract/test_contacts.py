@@ -279,6 +279,32 @@ def test_cpu_against_reference_on_any_volume(arrays, estimator: str, data: st.Da
     )
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_device_has_the_same_bits(ops: ModuleType, estimator: str) -> None:
+    """Sides one voxel more and less than those of a tile of 8 x 8 x 32; bodies, noise, as many labels as voxels."""
+    if ops is reference:
+        pytest.skip("compared above")
+    several = np.arange(1, 9 * 8 * 9 + 1).reshape(9, 8, 9)
+    scenes = (scene(0, (9, 7, 33), 3), scene(1, (8, 17, 31), 1), scene(2, (1, 9, 70), 2), (several, several % 3))
+    for labels, phases in scenes:
+        solid = np.random.default_rng(0).random(labels.shape) < 0.7
+        for core in ((0, len(labels)), (0, 1), (len(labels) // 2, len(labels))):
+            options = {"estimator": estimator, "solid": solid, "core": core, "spacing": (1.0, 0.7, 2.1)}
+            assert_identical(ops.contact_areas(labels, phases, **options), vk.contact_areas(labels, phases, **options))
+
+
+@given(volumes, st.sampled_from(ESTIMATORS), st.data())
+def test_every_device_has_the_same_bits_on_any_volume(
+    ops: ModuleType, arrays, estimator: str, data: st.DataObject
+) -> None:
+    if ops in (reference, contacts):
+        pytest.skip("compared above")
+    labels, phases, solid = arrays
+    lo = data.draw(st.integers(0, len(labels)))
+    options = {"estimator": estimator, "solid": solid, "core": (lo, len(labels)), "spacing": (2, 1, 3)}
+    assert_identical(ops.contact_areas(labels, phases, **options), vk.contact_areas(labels, phases, **options))
+
+
 # Balances and symmetries
 
 
@@ -525,11 +551,12 @@ def test_tables_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_identical(vk.contact_areas(labels, voids(labels)), expected)
 
 
-def test_sparse_labels_are_cheap() -> None:
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_sparse_labels_are_cheap(ops: ModuleType, estimator: str) -> None:
     """Memory follows the labels present: a table over all values up to 2**62 could not be allocated."""
     labels = np.zeros((4, 4, 4), np.int64)
     labels[1, 1, 1], labels[1, 1, 2], labels[3, 3, 3] = 2**62, 2**32 - 1, 2**63 - 1
-    c = vk.contact_areas(labels, voids(labels))
+    c = ops.contact_areas(labels, voids(labels), estimator=estimator)
     assert c.labels.tolist() == [2**32 - 1, 2**62, 2**63 - 1]
     assert c.pairs.tolist() == [[2**32 - 1, 2**62]]
 

@@ -168,7 +168,7 @@ inline bool release(std::string& trouble) {
     bool moved = false;
     for (Thread& t : threads) {
         ended += t.state == ENDED, waiting += t.state == AT_BARRIER;
-        if (t.state != AT_WARP) continue;
+        if (t.state != AT_WARP || (t.mask & ((1u << t.number % 32) - 1))) continue;  // the first lane of a mask asks for all
         bool all = true;
         Thread* first = &threads[t.number / 32 * 32];
         for (unsigned l = 0; l < 32; l++)
@@ -216,6 +216,8 @@ inline std::string run(void (*function)(void*), void* data, const unsigned* grid
     size_t n_blocks = (size_t)grid[0] * grid[1] * grid[2], n = (size_t)block[0] * block[1] * block[2];
     while (threads.size() > n) free(threads.back().memory), threads.pop_back();
     threads.resize(n);
+    std::vector<size_t> turns(n);
+    for (size_t t = 0; t < n; t++) turns[t] = in_order(t, n, order);
     for (size_t k = 0; k < n_blocks; k++) {
         size_t b = in_order(k, n_blocks, order);
         block_index = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]), unsigned(b / grid[0] / grid[1])};
@@ -232,7 +234,7 @@ inline std::string run(void (*function)(void*), void* data, const unsigned* grid
             for (bool again = true; again;) {
                 again = false;
                 for (size_t t = 0; t < n; t++) {
-                    now = &threads[in_order(t, n, order)];
+                    now = &threads[turns[t]];
                     if (now->state != READY) continue;
                     switch_stacks(scheduler, *now);
                     again |= now->state == READY;
@@ -272,10 +274,19 @@ template <auto kernel, class... A> void call_kernel(void (*)(A...), void* argume
 #define __shfl_xor_sync(mask, v, by) host::shuffle(mask, v, host::lane() ^ (by), __LINE__)
 #define __match_any_sync(mask, v) host::match(mask, v, __LINE__)
 #define __ballot_sync(mask, p) host::ballot(mask, p, __LINE__)
+#define __reduce_add_sync(mask, v) host::reduce_add(mask, v, __LINE__)
 #define __any_sync(mask, p) (__ballot_sync(mask, p) != 0)
 #define __all_sync(mask, p) (__ballot_sync(mask, !(p)) == 0)
 #define __activemask() (1u << host::lane())  // a warp never has to be together
 namespace host {
+inline unsigned reduce_add(unsigned mask, unsigned value, int line) {
+    leave(value);
+    meet_warp(mask, line);
+    unsigned total = 0;
+    for (unsigned l = 0; l < 32; l++) if ((mask & warp_lanes()) >> l & 1) total += left_by<unsigned>(l);
+    meet_warp(mask, line);
+    return total;
+}
 inline unsigned ballot(unsigned mask, bool p, int line) {
     unsigned same = match(mask, (int)p, line);
     return p ? same : mask & warp_lanes() & ~same;

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -165,9 +165,47 @@ def test_mixed_arrays(cupy: Any) -> None:
     assert device.number == 0
 
 
-def test_operations_without_a_gpu_version_say_so(cupy: Any) -> None:
+BLOCK, POINTS = np.ones((2, 2, 2), np.int32), np.ones((1, 3))
+MASKS = np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "odd"),
+    [
+        ("contact_areas", {"labels": BLOCK}, {"phases": BLOCK}),
+        ("contact_areas", {"labels": BLOCK, "phases": BLOCK}, {"solid": BLOCK}),
+        ("travel_time", {"domain": BLOCK}, {"sources": BLOCK}),
+        ("travel_time", {"domain": BLOCK, "sources": BLOCK}, {"speed": np.ones((2, 2, 2))}),
+        ("travel_time", {"domain": BLOCK, "sources": BLOCK}, {"out": np.ones((2, 2, 2), np.float32)}),
+        ("trace_paths", {"T": BLOCK}, {"starts": POINTS}),
+        ("trace_paths", {"T": BLOCK, "starts": POINTS}, {"domain": BLOCK}),
+        ("region_properties", {"labels": BLOCK}, {"image": BLOCK}),
+        ("overlap_cost", {"a": BLOCK}, {"b": BLOCK}),
+        (
+            "paste_masks",
+            {"masks": np.ones((1, 2, 2)), "boxes": np.ones((1, 4)), "shape": (9, 9)},
+            {"scores": np.ones(1)},
+        ),
+    ],
+)
+def test_every_function_refuses_a_mixture(cupy: Any, name: str, given: dict[str, Any], odd: dict[str, Any]) -> None:
+    moved = {key: FakeArray(value) if isinstance(value, np.ndarray) else value for key, value in given.items()}
+    message = rf"{next(iter(odd))}: must be a CuPy array, as {next(iter(given))} is; got .* of type numpy\.ndarray\."
+    with pytest.raises(TypeError, match=message):
+        getattr(vk, name)(**moved, **odd)
+
+
+def test_parts_of_a_mixture_are_not_merged(cupy: Any) -> None:
+    areas, regions = vk.contact_areas(BLOCK, BLOCK), vk.region_properties(BLOCK)
+    for merge, part in ((vk.merge_contacts, areas), (vk.merge_regions, regions)):
+        moved = dataclasses.replace(part, labels=FakeArray(part.labels))
+        with pytest.raises(TypeError, match=r"parts\[1\]: must be a CuPy array, as parts\[0\] is; got"):
+            merge([moved, part])
+
+
+def test_arrays_that_nobody_looked_for_are_refused(cupy: Any) -> None:
     with pytest.raises(TypeError, match=r"labels: must be a NumPy array; got .* of type ndarray\. Copy it to the host"):
-        vk.contact_areas(FakeArray(np.ones((2, 2, 2), int)), np.ones((2, 2, 2), int))
+        _arrays.as_labels("labels", FakeArray(BLOCK))
 
 
 def test_bad_arrays_on_a_device(cupy: Any) -> None:
@@ -204,45 +242,79 @@ def test_arrays_are_checked_where_they_lie(cupy: Any) -> None:
 
 PIXELS = np.random.default_rng(0).integers(0, 5, (9, 50, 60)).astype(np.int32)
 TIMES = np.linalg.norm(np.indices((7, 8, 9)), axis=0).astype(np.float32)
-CALLS = {
-    "label": ("components", (PIXELS[:, :40],)),
-    "travel_time": ("eikonal", (PIXELS, PIXELS == 0)),
-    "trace_paths": ("eikonal", (TIMES, [(6, 7, 8), (6, 0, 8), (1, 2, 3)])),
-    "paste_masks": ("masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))),
-    "overlap_counts": ("overlaps", (PIXELS, PIXELS[::-1])),
-    "region_properties": ("regions", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
-}
-"""A call of each kernel: operation, arguments."""
+SEVERAL = np.random.default_rng(1).integers(0, 400, (9, 20, 40)).astype(np.int32)
+
+
+class Call(NamedTuple):
+    """A call of one public function of an operation."""
+
+    operation: str
+    name: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
+
+    def on(self, backend: str) -> Any:
+        """What it returns on a backend."""
+        return getattr(load(self.operation, backend), self.name)(*self.arguments, **self.options)
+
+
+CALLS = [
+    Call("components", "label", (PIXELS[:, :40],)),
+    Call("contacts", "contact_areas", (SEVERAL, PIXELS[:, :20, :40])),
+    Call("contacts", "contact_areas", (SEVERAL, PIXELS[:, :20, :40] * 99), {"estimator": "faces"}),
+    Call("contacts", "contact_areas", (SEVERAL.astype(np.int64) << 40, PIXELS[:, :20, :40]), {"estimator": "crofton"}),
+    Call("eikonal", "travel_time", (PIXELS, PIXELS == 0)),
+    Call("eikonal", "trace_paths", (TIMES, [(6, 7, 8), (6, 0, 8), (1, 2, 3)])),
+    Call(
+        "masks", "paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))
+    ),
+    Call("overlaps", "overlap_counts", (PIXELS, PIXELS[::-1])),
+    Call("regions", "region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
+]
+each_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join([call.name, *call.options.values()]))
 
 
 def test_every_operation_is_called() -> None:
-    assert {operation for operation, _ in CALLS.values()} == set(ON_GPU)
+    assert {call.operation for call in CALLS} == set(ON_GPU)
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", CALLS)
-def test_little_memory(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    operation, arguments = CALLS[name]
-    module = importlib.import_module(f"voxkernels.{operation}")
+@each_call
+def test_little_memory(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    module = importlib.import_module(f"voxkernels.{call.operation}")
     monkeypatch.setattr(module, "device_of", lambda **_: HostDevice(free=2**10))
-    with pytest.raises(MemoryError, match=rf"{name}: needs .* GiB on the device; .* are free"):
-        getattr(module, name)(*arguments)
+    with pytest.raises(MemoryError, match=rf"{call.name}: needs .* GiB on the device; .* are free"):
+        getattr(module, call.name)(*call.arguments, **call.options)
 
 
 @needs_compiler
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", CALLS)
-def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, name: str, order: str) -> None:
+@each_call
+def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, call: Call, order: str) -> None:
     """Indices of 64 bits instead of 32, few blocks instead of many, tables that have to grow."""
-    operation, arguments = CALLS[name]
-    expected = getattr(load(operation, "cpu"), name)(*arguments)
-    modules = [importlib.import_module(f"voxkernels.{operation}{part}") for part in ("", ".cuda")]
+    expected = call.on("cpu")
+    modules = [importlib.import_module(f"voxkernels.{call.operation}{part}") for part in ("", ".cuda")]
     changed = {"INT32_LIMIT": 1, "INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
     used = [(module, key) for key in changed for module in modules if hasattr(module, key)]
     assert used
     for module, key in used:
         monkeypatch.setattr(module, key, changed[key])
-        assert_equal(getattr(load(operation, f"host-{order}"), name)(*arguments), expected)
+        assert_equal(call.on(f"host-{order}"), expected)
+
+
+class OldDevice(HostDevice):
+    """A GPU before sm_80, which has no instruction that adds over the lanes of a warp."""
+
+    def kernel(self, source: Path, name: str, traits: Any = None) -> Any:
+        return super().kernel(source, name, {**traits, "LANES_ADD": 0})
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", ORDERS)
+def test_lanes_that_add_by_shuffles(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    areas = vk.contact_areas(SEVERAL, SEVERAL % 3)
+    monkeypatch.setattr(importlib.import_module("voxkernels.contacts"), "device_of", lambda **_: OldDevice(order))
+    assert_equal(vk.contact_areas(SEVERAL, SEVERAL % 3), areas)
 
 
 def assert_equal(one: Any, other: Any) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from operator import index
 from typing import Any
 
@@ -24,10 +24,13 @@ from .._arrays import (
     as_spacing,
     choice,
     describe,
+    device_of,
     narrow_labels,
     same_shape,
+    where,
 )
-from . import cpu
+from .._compile import Cuda
+from . import cpu, cuda
 
 CONTACT_HALO = 2
 """How many slices around a core the area of its faces depends on."""
@@ -88,32 +91,54 @@ def contact_areas(
 
     Returns
     -------
-    ContactAreas. A face counts once, in one of `area` (neighbour has label 0), `mouth`, `pair_area` (neighbour has
-    another label; either side's area, averaged) or `border` (no neighbour: whole faces, whatever the estimator).
-    Touching by an edge or a corner is no contact. At the ends of the array a label is taken to go on as it is.
+    ContactAreas, of CuPy arrays if `labels` is one (phases and solid must be, too), with the same bits. A face counts
+    once, in one of `area` (neighbour has label 0), `mouth`, `pair_area` (neighbour has another label; either side's
+    area, averaged) or `border` (no neighbour: whole faces, whatever the estimator). Touching by an edge or a corner is
+    no contact. At the ends of the array a label is taken to go on as it is.
 
     Raises TypeError or ValueError for arrays of another type, shape or sign, and for options out of range.
 
     Source: see `voxkernels.contacts.cpu`. Results do not depend on the number of threads.
     """
+    device = device_of(labels=labels, phases=phases, solid=solid)
     # the kernel looks for negative labels in the core as it reads them, but not for the rays of "crofton"
     look = core is not None or estimator not in ("faces", "weighted")
-    labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core, look=look)
+    labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core, look=look, device=device)
     size = as_spacing(spacing)
     mode = _ESTIMATORS[choice("estimator", estimator, tuple(_ESTIMATORS))]
     factors = _factors(mode, size)
-    keys, counts = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
-    return _assemble(keys, counts, n_phases, size, factors)
+    if device is None:
+        found = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
+    else:
+        found = cuda.count_contacts(device, labels, phases, n_phases, solid, core, factors.size, size)
+    if found is None:
+        as_labels("labels", labels, device=device)
+        raise AssertionError("a negative label was met, then none found")
+    result = _assemble(*found, n_phases, size, factors)
+    return result if device is None else _moved(result, device.send)
+
+
+def _moved(areas: ContactAreas, move: Callable[[Any], Any]) -> ContactAreas:
+    """The same with every array on the other side: a few numbers for each label and pair."""
+    kept = {field.name: getattr(areas, field.name) for field in fields(areas)}
+    return ContactAreas(**{name: value if name == "spacing" else move(value) for name, value in kept.items()})
 
 
 def merge_contacts(parts: Sequence[ContactAreas]) -> ContactAreas:
-    """Sum the results of slabs with disjoint cores.
+    """Sum the results of slabs with disjoint cores. CuPy arrays are summed on the host.
 
     The slabs may hold different labels and phases; they must have one spacing. Areas agree with those of the whole
     volume up to the rounding of sums. Raises ValueError for an empty list or unequal spacings.
     """
     if not parts:
         raise ValueError("parts: must hold at least one result; got an empty list.")
+    device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(parts)})
+    if device is not None:
+        return _moved(_merge([_moved(part, device.fetch) for part in parts]), device.send)
+    return _merge(parts)
+
+
+def _merge(parts: Sequence[ContactAreas]) -> ContactAreas:
     size = parts[0].spacing
     for part in parts:
         if part.spacing != size:
@@ -146,24 +171,27 @@ def check_arguments(
     core: tuple[int, int] | None,
     *,
     look: bool = True,
+    device: Cuda | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
     """The arguments as the kernels read them (without `solid`: an array of size 0), and the number of phase values.
 
     `look` for negative labels, or leave them to the kernel.
     """
-    labels = narrow_labels(as_labels("labels", labels, look=look))
-    phases = as_labels("phases", phases)
+    labels = narrow_labels(as_labels("labels", labels, look=look, device=device))
+    phases = as_labels("phases", phases, device=device)
     same_shape("phases", phases, "labels", labels)
-    last = int(phases.max(initial=0))
+    with where(phases):
+        last = int(phases.max()) if phases.size else 0
     if last > _LARGEST_PHASE:
         raise ValueError(
             f"phases: must be at most {_LARGEST_PHASE}; got a maximum of {last}. Are labels and phases exchanged?"
         )
-    phases = phases.astype(np.uint8 if last <= 255 else np.int32, copy=False)
+    with where(phases):
+        phases = phases.astype(np.uint8 if last <= 255 else np.int32, copy=False)
     if solid is None:
         solid = np.zeros((0, 0, 0), np.bool_)
     else:
-        solid = as_mask("solid", solid)
+        solid = as_mask("solid", solid, device=device)
         same_shape("solid", solid, "labels", labels)
     try:
         lo, hi = (0, len(labels)) if core is None else (index(i) for i in core)
@@ -186,8 +214,11 @@ def _count(
     mode: int,
     size: Spacing,
     n_counts: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Run the kernel, with larger tables until they suffice; return distinct keys, ascending, and their counts."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Run the kernel, with larger tables until they suffice; return distinct keys, ascending, and their counts.
+
+    None where a label is negative.
+    """
     lo, hi = core
     if labels.size == 0 or lo == hi:
         return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64)
@@ -203,8 +234,7 @@ def _count(
         if used.min() >= 0:
             break
         if used.min() == -2:
-            as_labels("labels", labels)
-            raise AssertionError("a negative label was met, then none found")
+            return None
         capacity *= 4
     taken = keys[:, :, 0] != 0
     distinct, rows = _distinct(keys[taken])
