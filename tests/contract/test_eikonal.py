@@ -511,6 +511,10 @@ def test_a_component_that_threads_share_has_the_same_bits(monkeypatch: pytest.Mo
         numba.set_num_threads(before)
     for times in shared:
         np.testing.assert_array_equal(times, alone)
+    corner = np.zeros((13, 30, 17), bool)
+    corner[0, 0, 0] = True  # the domain reaches every border of the volume
+    to_all = vk.travel_time(np.ones(corner.shape, bool), corner, spacing=options.get("spacing", (1, 1, 1)))
+    assert np.isfinite(to_all).all()
 
 
 def test_runs_longer_than_a_word_and_slabs_of_threads() -> None:

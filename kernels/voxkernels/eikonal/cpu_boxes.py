@@ -88,11 +88,12 @@ def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
 
 @jit
 def write_times(T: Any, volume: Any, low: Any, shape: Any, max_time: float, times: Any) -> None:
-    """Copy the times of one component to the flat volume."""
-    for i in range(PAD, shape[0] - PAD):
-        for j in range(PAD, shape[1] - PAD):
-            first, n = (i * shape[1] + j) * shape[2] + PAD, shape[2] - 2 * PAD
-            row = ((low[0] + i) * volume[1] + low[1] + j) * volume[2] + low[2] + PAD
+    """Copy the times of one component to the flat volume: all but the rim, where the box lies in the volume."""
+    left, right = max(PAD, -low[2]), min(shape[2] - PAD, volume[2] - low[2])
+    for i in range(max(PAD, -low[0]), min(shape[0] - PAD, volume[0] - low[0])):
+        for j in range(max(PAD, -low[1]), min(shape[1] - PAD, volume[1] - low[1])):
+            first, n = (i * shape[1] + j) * shape[2] + left, right - left
+            row = ((low[0] + i) * volume[1] + low[1] + j) * volume[2] + low[2] + left
             arrival, there = T[first : first + n], times[row : row + n]
             for k in range(n):
                 t = arrival[k]

@@ -15,6 +15,7 @@ import numpy as np
 from .._compile import jit
 from .cpu_blocks import unpack
 from .cpu_boxes import fill_box, mark_box, write_times
+from .cpu_components import NUMBERED
 from .cpu_lines import find_lines
 from .cpu_march import EDGE, ZERO, begin_second, find_upwind, make_medium, settle, settle_second, store_block
 from .cpu_start import start_box
@@ -29,11 +30,14 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     """Solve one component. run : maps a function over items in threads; low, shape : its box; the rest as `solve`."""
     source, speed, h, interfaces, fit, band, order, max_time, scale, volume, times, ids = task
     sides = np.asarray(shape) // EDGE
-    grid, cells, tiles, first = number_cells(sides)
+    grid = np.zeros(sides, np.int32)
     steps = np.array([sides[1] * sides[2], sides[2], 1])
+    run(lambda z: find_cells(ids, number, low, volume, steps, z, grid.reshape(-1)), range(sides[0]))
+    cells, tiles, first = number_cells(grid)
+    grid = grid.reshape(-1)
     n = cells.size
     T, starts = np.empty(64 * n, np.float32), np.empty(64 * n if order == 2 else 64, np.float32)
-    T[:64] = np.inf
+    T[:64] = starts[:64] = np.inf
     pace = np.ones(64 * n if speed.size else 64, np.float32)
     inside, queued, started = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
@@ -55,12 +59,10 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         settle(T, inside, cells, grid, steps, first[t], first[t + 1], queued, room, medium)
 
     run(begin, everything)
-    grid[inside[grid] == ZERO] = 0
     settled(march)
     if order == 2:
         upwind, free, kept = np.empty(12 * n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        cap, lined, feeding = np.empty(64 * n, np.float32), np.zeros(n, np.uint8), np.zeros(n, np.uint64)
-        cap[:64] = np.inf
+        lined, feeding = np.zeros(n, np.uint8), np.zeros(n, np.uint64)
         upwind[:12] = 0
         found: dict[int, Any] = {}
 
@@ -69,59 +71,57 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
             find_upwind(T, starts, started, inside, cells, grid, steps, *blocks, medium, upwind, free, kept)
 
         def draw(t: int) -> None:
-            found[t] = tile_lines(
-                tiles[t],
-                place,
-                given,
-                h,
-                lines,
-                scale,
-                T,
-                inside,
-                free,
-                cells,
-                first[t],
-                first[t + 1],
-                cap,
-                lined,
-                feeding,
-            )
+            window = (tiles[t], place, given, h, lines, scale)
+            found[t] = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], lined, feeding)
 
         def follow(t: int) -> None:
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
-            ways = (*found[t], cap, lined, feeding)
+            ways = (*found[t], starts, lined, feeding)
             settle_second(T, inside, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
         run(look, everything)
         for turn in turns:
             run(draw, turn)
-        run(lambda t: begin_second(T, starts, inside, first[t], first[t + 1], medium[4], kept), everything)
+        run(lambda t: begin_second(T, starts, inside, first[t], first[t + 1], medium[4], kept, lined), everything)
         queued[free != ZERO] = 1
         settled(follow)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)
 
 
-def number_cells(sides: Any) -> tuple[Any, Any, Any, Any]:
-    """Number the cells of a grid tile by tile, from 1.
+@jit
+def find_cells(ids: Any, number: int, low: Any, volume: Any, steps: Any, layer: int, grid: Any) -> None:
+    """Set the cells of one layer of the grid that hold voxels of the component to 1."""
+    mine = np.int32(NUMBERED + number)
+    for z in range(max(low[0] + EDGE * layer, 0), min(low[0] + EDGE * (layer + 1), volume[0])):
+        for y in range(max(low[1], 0), min(low[1] + EDGE * (steps[0] // steps[1]), volume[1])):
+            first, n = max(low[2], 0), min(low[2] + EDGE * steps[1], volume[2])
+            begin = (z * volume[1] + y) * volume[2]
+            row = layer * steps[0] + (y - low[1]) // EDGE * steps[1]
+            for x in range(first, n):
+                if ids[begin + x] == mine:
+                    grid[row + (x - low[2]) // EDGE] = 1
 
-    Returns the numbers by cell, the cells by number, the tiles (n, 2, 3): first cell and the one behind the last, and
-    the first number of each tile.
+
+def number_cells(grid: Any) -> tuple[Any, Any, Any]:
+    """Number the cells of a grid that are 1, tile by tile, from 1.
+
+    Returns the cells by number, the tiles (n, 2, 3): first cell and the one behind the last, and the first number of
+    each tile.
     """
-    grid = np.empty(sides, np.int32)
     tiles, first = [], [1]
-    for corner in np.ndindex(*(-(-sides // TILE))):
+    for corner in np.ndindex(*(-(-np.array(grid.shape) // TILE))):
         begin = TILE * np.array(corner)
-        end = np.minimum(begin + TILE, sides)
+        end = np.minimum(begin + TILE, grid.shape)
         part = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
-        size = int(np.prod(end - begin))
-        grid[part] = np.arange(first[-1], first[-1] + size).reshape(end - begin)
+        held = grid[part] > 0
+        grid[part][held] = np.arange(first[-1], first[-1] + np.count_nonzero(held))
         tiles.append((begin, end))
-        first.append(first[-1] + size)
-    flat = grid.reshape(-1)
+        first.append(first[-1] + int(np.count_nonzero(held)))
+    taken = np.flatnonzero(grid)
     cells = np.zeros(first[-1], np.int32)
-    cells[flat] = np.arange(flat.size)
-    return flat, cells, np.array(tiles), first
+    cells[grid.reshape(-1)[taken]] = taken
+    return cells, np.array(tiles), first
 
 
 @jit
@@ -160,56 +160,53 @@ def start_tile(
     some, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
     if some:
         start_box(box, mark, slow, shape, h, fit, band, lines)
-    sz, sy = shape[1] * shape[2], shape[2]
     for i in range(tile[0, 0], tile[1, 0]):
         for j in range(tile[0, 1], tile[1, 1]):
             for k in range(tile[0, 2], tile[1, 2]):
                 b = np.int64(grid[i * steps[0] + j * steps[1] + k])
-                v = EDGE * ((i - corner[0]) * sz + (j - corner[1]) * sy + k - corner[2])
+                if b == 0:
+                    continue
+                v = EDGE * (((i - corner[0]) * shape[1] + j - corner[1]) * shape[2] + k - corner[2])
                 store_block(box, v, shape, slow, scale, b, T, pace, inside, queued)
                 if order == 2 and queued[b]:
                     started[b] = 1
-                    starts[64 * b : 64 * b + 64] = T[64 * b : 64 * b + 64]
+                    for voxel in range(64 * b, 64 * b + 64):
+                        starts[voxel] = T[voxel]
+
+
+@jit
+def unpack_cells(
+    T: Any, inside: Any, grid: Any, steps: Any, low: Any, high: Any, corner: Any, shape: Any, scale: float, box: Any
+) -> None:
+    """Copy the blocks of some cells, low to high - 1, into a box that begins at the cell `corner`."""
+    back, sz, sy = np.float32(1.0 / scale), np.uint64(shape[1] * shape[2]), np.uint64(shape[2])
+    for i in range(low[0], high[0]):
+        for j in range(low[1], high[1]):
+            for k in range(low[2], high[2]):
+                b = np.int64(grid[i * steps[0] + j * steps[1] + k])
+                if b:
+                    v = EDGE * (((i - corner[0]) * shape[1] + j - corner[1]) * shape[2] + k - corner[2])
+                    unpack(T, np.uint64(64 * b), inside[b], back, box, np.uint64(v), sz, sy)
 
 
 @jit
 def tile_lines(
-    tile: Any,
-    place: Any,
-    given: Any,
-    h: Any,
-    lines: Any,
-    scale: float,
-    T: Any,
-    inside: Any,
-    free: Any,
-    cells: Any,
-    begin: int,
-    end: int,
-    cap: Any,
-    lined: Any,
-    feeding: Any,
+    window: Any, T: Any, inside: Any, free: Any, cells: Any, begin: int, end: int, lined: Any, feeding: Any
 ) -> Any:
     """The straight lines to the voxels at walls of one tile: first lines of its blocks, lanes, origins, lengths."""
+    tile, place, given, h, lines, scale = window
     grid, steps, low = place
     size = np.prod(EDGE * (tile[1] - tile[0] + 2 * RIM))
     box, kind, mark = np.empty(size, np.float32), np.empty(size, np.uint8), np.empty(size, np.uint8)
     slow = np.empty(size if given[2].size else 1, np.float32)
     _, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
-    sz, sy = shape[1] * shape[2], shape[2]
-    sides = np.array([cells.size // steps[0], steps[0] // steps[1], steps[1]])
-    for i in range(max(corner[0], 0), min(tile[1, 0] + RIM, sides[0])):
-        for j in range(max(corner[1], 0), min(tile[1, 1] + RIM, sides[1])):
-            for k in range(max(corner[2], 0), min(tile[1, 2] + RIM, sides[2])):
-                b = np.int64(grid[i * steps[0] + j * steps[1] + k])
-                if b:
-                    v = EDGE * ((i - corner[0]) * sz + (j - corner[1]) * sy + k - corner[2])
-                    back = np.float32(1.0 / scale)
-                    unpack(T, np.uint64(64 * b), inside[b], back, box, np.uint64(v), np.uint64(sz), np.uint64(sy))
+    sides = np.array([grid.size // steps[0], steps[0] // steps[1], steps[1]])
+    around = np.maximum(corner, 0), np.minimum(tile[1] + RIM, sides)
+    unpack_cells(T, inside, grid, steps, around[0], around[1], corner, shape, scale, box)
     first = np.zeros(end - begin + 1, np.int64)
-    window = (box, mark, slow, shape, corner)
+    here = (box, mark, slow, shape, corner)
     lane, origin, length = find_lines(
-        window, inside, free, cells, grid, steps, begin, end, h, scale, lines, cap, lined, feeding, first
+        here, inside, free, cells, grid, steps, begin, end, h, scale, lines, lined, feeding, first
     )
     return first, lane, origin, length
 
@@ -222,13 +219,5 @@ def write_tile(
     grid, steps, low = place
     corner, shape = tile[0] - 1, EDGE * (tile[1] - tile[0] + 2)
     box = np.full(shape[0] * shape[1] * shape[2], np.nan, np.float32)
-    sz, sy = shape[1] * shape[2], shape[2]
-    for i in range(tile[0, 0], tile[1, 0]):
-        for j in range(tile[0, 1], tile[1, 1]):
-            for k in range(tile[0, 2], tile[1, 2]):
-                b = np.int64(grid[i * steps[0] + j * steps[1] + k])
-                if b:
-                    v = EDGE * ((i - corner[0]) * sz + (j - corner[1]) * sy + k - corner[2])
-                    back = np.float32(1.0 / scale)
-                    unpack(T, np.uint64(64 * b), inside[b], back, box, np.uint64(v), np.uint64(sz), np.uint64(sy))
+    unpack_cells(T, inside, grid, steps, tile[0], tile[1], corner, shape, scale, box)
     write_times(box, volume, low + EDGE * corner, shape, max_time, times)

@@ -78,7 +78,6 @@ def find_lines(
     h: Any,
     scale: float,
     table: Any,
-    cap: Any,
     lined: Any,
     feeding: Any,
     first: Any,
@@ -86,13 +85,13 @@ def find_lines(
     """List the straight lines to the voxels at walls of some blocks that are shorter than what order 1 found.
 
     window : a box of the component with its order-1 times, its marks, slownesses and shape, and the cell where it
-    begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. cap : times by lines,
-    set to inf where there are some. first (end - begin + 1,) : set to each block's first line. Returns the voxels that
-    they lead to, as lanes; those that they come from; their lengths.
+    begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. first
+    (end - begin + 1,) : set to each block's first line. Returns the voxels that they lead to, as lanes; those that they
+    come from; their lengths.
     """
     box, mark, pace, shape, corner = window
     offsets, first_line, first_way, via = table
-    lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.float32)
+    lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32)
     first[: end - begin + 1] = 0
     if offsets.shape[0] == 1:
         return lane, origin, reach
@@ -135,11 +134,10 @@ def find_lines(
                     place = (wi // 4 + corner[0]) * steps[0] + (wj // 4 + corner[1]) * steps[1]
                     other = np.int64(grid[place + wk // 4 + corner[2]])
                     lane[n], reach[n] = bit, length[o] * slowness * scale
-                    origin[n] = 64 * other + wi % 4 * 16 + wj % 4 * 4 + wk % 4
-                    feeding[other] |= ONE << np.uint64(origin[n] % 64)
+                    voxel = wi % 4 * 16 + wj % 4 * 4 + wk % 4
+                    origin[n] = 64 * other + voxel
+                    feeding[other] |= ONE << np.uint64(voxel)
                     n += 1
-        if n > had:
-            lined[b] = 1
-            cap[64 * b : 64 * b + 64] = np.inf
+        lined[b] = n > had
     first[end - begin] = n
-    return lane, origin, reach
+    return lane[:n].copy(), origin[:n].copy(), reach[:n].copy()

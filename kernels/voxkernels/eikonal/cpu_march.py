@@ -202,8 +202,11 @@ def find_upwind(
 
 
 @jit
-def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
-    """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1."""
+def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any, lined: Any) -> None:
+    """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1.
+
+    The place of the starting times is then that of the times by straight lines to voxels at walls: inf, as yet.
+    """
     for b in range(begin, end):
         if inside[b] == ZERO:
             continue
@@ -213,6 +216,8 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
                 T[v] = starts[v]
             elif T[v] > limit:
                 T[v] = np.inf
+            if lined[b]:
+                starts[v] = np.inf
 
 
 @jit
@@ -220,7 +225,8 @@ def fed(b: int, changed: Any, begin: int, end: int, origin: Any) -> bool:
     """Whether one of some lines begins at a changed voxel of a block."""
     found = False
     for e in range(begin, end):
-        found |= origin[e] // 64 == b and changed & LANE[origin[e] % 64] != ZERO
+        voxel = np.int64(origin[e])
+        found |= voxel // 64 == b and changed & LANE[voxel % 64] != ZERO
     return found
 
 
@@ -267,7 +273,7 @@ def settle_second(
                     cap[64 * b + lane[e]] = np.inf
                 for e in range(first[b - begin], first[b - begin + 1]):
                     v = 64 * b + lane[e]
-                    cap[v] = min(cap[v], T[origin[e]] + length[e])
+                    cap[v] = min(cap[v], T[np.int64(origin[e])] + length[e])
             own = at[0] if lined[b] else ZERO
             new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, own, h)
             changed |= new
