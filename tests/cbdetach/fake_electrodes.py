@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from cbdetach.compare import Electrode
+from cbdetach.electrodes import Electrode
 from cbdetach.report.relations import Sample
 from cbdetach.table import COLUMNS
 

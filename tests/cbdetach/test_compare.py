@@ -15,8 +15,9 @@ from tests.cbdetach.fake_electrodes import electrode_values, fake_electrodes, fa
 from tests.cbdetach.test_cli import command
 
 from cbdetach import compare as stage
-from cbdetach.compare import Electrode, compare_electrodes, group_tests, parse_rate, same_size_values
+from cbdetach.compare import compare_electrodes, group_tests, same_size_values
 from cbdetach.config import Settings
+from cbdetach.electrodes import Electrode, parse_rate
 from cbdetach.errors import InputError
 from cbdetach.report import comparison, relations
 
@@ -104,7 +105,7 @@ def test_one_electrode_a_group_gives_a_difference_and_no_p() -> None:
     assert f"These two differ by {gap:+.3f} in their median" in found.sentences[0]
     uneven = compare_electrodes(fake_electrodes(np.random.default_rng(3), [0.1, 5.0, 5.0]))
     assert uneven.tests["p"].isna().all()
-    assert "cannot tell the rate from itself" in uneven.sentences[0]
+    assert "cannot tell the rate from the electrode" in uneven.sentences[0]
     alone = compare_electrodes(fake_electrodes(np.random.default_rng(3), [0.1, 0.1]))
     assert alone.sentences[0] == "All electrodes have one rate: there is nothing to test."
 
@@ -166,6 +167,12 @@ def test_erosion_table_follows_the_depth() -> None:
     assert (np.diff(table["r"]) > 0).all()
     assert table["r_low"].iloc[2] < 0 < table["r_high"].iloc[2]
     assert len(relations.erosion_table(both, [])) == 0
+    for frame in densities:  # most particles are too thin for the deepest: it is left out, and they are not
+        frame.loc[(frame["erosion_um"] >= 1) & (frame["label"] > 50), "density_mean"] = np.nan
+    more = [pd.concat([f, f[f["erosion_um"] == 0].assign(erosion_um=0.25)]) for f in densities]
+    table = relations.erosion_table(both, more)
+    assert table["erosion_um"].tolist() == [0.0, 0.25, 0.5]
+    assert table["n"].tolist() == [432] * 3
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -110,4 +110,7 @@ def test_slabs_and_settings(run: cbdetach.Run, given: dict[str, Any], tmp_path: 
                 assert not np.allclose(a[name], b[name], equal_nan=True), name
             else:
                 np.testing.assert_allclose(a[name].astype(float), b[name].astype(float), rtol=1e-6, err_msg=name)
+        depths = (pd.read_csv(r.path / "densities.csv") for r in (run, other))
+        pd.testing.assert_frame_equal(*depths, rtol=1e-9)
+        assert other.record["peaks"] == run.record["peaks"]
         assert json.loads((other.path / "features.json").read_text())["settings"]["min_contact_um2"] == 3.0

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach.report import plain_style, relation_figures, relations, style
-from cbdetach.report.drawing import Drawing, legend_above, new_figure, note_above, size_axis
+from cbdetach.report.drawing import Drawing, legend_above, new_figure, note_above, size_axis, volume_axis
 from cbdetach.report.summary import MIN_PER_BIN, numbers
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ def detachment_volume(found: Comparison) -> Drawing:
         mean = classes.groupby(["from_um", "to_um"], as_index=False)["median"].mean()
         middle = np.pi / 6 * np.sqrt(mean["from_um"] * mean["to_um"]) ** 3
         ax.plot(middle, mean["median"], color=found.colour(name), marker="o", ms=5, mec=style.PAPER, label=name)
-    ax.set_xscale("log")
-    ax.set(xlabel="volume (µm³)", ylabel="detachment fraction", ylim=(-0.02, 1.02))
+    volume_axis(ax)
+    ax.set(ylabel="detachment fraction", ylim=(-0.02, 1.02))
     legend_above(ax)
     return Drawing(
         "detachment_volume",

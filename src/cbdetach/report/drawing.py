@@ -118,3 +118,16 @@ def size_axis(ax: Axes, edges: Any) -> None:
     ax.xaxis.set_major_formatter(lambda tick, _: style.number(tick, 2))
     ax.minorticks_off()
     ax.set(xlabel="equivalent diameter (µm)", xlim=(edges[0], edges[-1]))
+
+
+def volume_axis(ax: Axes) -> None:
+    """Volumes on a logarithmic axis with plain numbers at 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import LogLocator
+
+    from cbdetach.report import style
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda tick, _: style.number(tick, 2))
+    ax.minorticks_off()
+    ax.set_xlabel("volume (µm³)")

@@ -203,8 +203,9 @@ def correlation_table(found: Sample) -> DataFrame:
 def erosion_table(found: Sample, densities: Sequence[DataFrame]) -> DataFrame:
     """Correlation of density with detachment by erosion depth, over the same particles at every depth.
 
-    `densities` : for each volume the columns label, erosion_um, density_mean. Depths that all volumes have count;
-    particles enter that have a density at the deepest, so that only the depth changes.
+    `densities` : for each volume the columns label, erosion_um, density_mean. Depths that all volumes have count.
+    Particles enter that have a density at the deepest, so that only the depth changes; depths at which fewer than half
+    of the particles have one are left out, but three stay.
     """
     import pandas as pd
 
@@ -220,6 +221,9 @@ def erosion_table(found: Sample, densities: Sequence[DataFrame]) -> DataFrame:
             value = dict(zip(part["label"].tolist(), numbers(part, "density_mean").tolist(), strict=True))
             means[k, rows] = [value.get(int(label), np.nan) for label in found.label[rows]]
     known = np.isfinite(means).all(axis=0) if shared else np.zeros(found.label.size, bool)
+    while len(shared) > 3 and known.sum() < max(MIN_PER_BIN, 0.5 * np.isfinite(means[0]).sum()):
+        shared, means = shared[:-1], means[:-1]
+        known = np.isfinite(means).all(axis=0)
     part = found.take(known)
     if part.label.size < MIN_PER_BIN:
         return pd.DataFrame([], columns=columns)
