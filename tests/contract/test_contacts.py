@@ -226,7 +226,25 @@ def shifted_counts(labels: np.ndarray, phases: np.ndarray) -> dict[tuple[int, in
     return counts
 
 
-@pytest.mark.parametrize("shape", [(6, 7, 8), (1, 9, 9), (9, 1, 5), (5, 9, 1), (1, 1, 12), (1, 1, 1)])
+@pytest.mark.parametrize("size", [4, 5])
+def test_checkerboards(ops: ModuleType, size: int) -> None:
+    """The most faces that a volume can have: between a label and a phase, and between two labels."""
+    odd = np.indices((size,) * 3).sum(axis=0) % 2
+    inner, outer = size**2 * (size - 1), [(6 * size**2 + size % 2 * 6) // 2, (6 * size**2 - size % 2 * 6) // 2]
+    c = ops.contact_areas((1 - odd).astype(np.int32), odd.astype(np.uint8), estimator="faces")
+    assert c.faces[:, 0, 1].tolist() == [inner] * 3
+    assert c.area.tolist() == [[0, 3 * inner]]
+    assert c.border.tolist() == outer[:1]
+    c = ops.contact_areas((odd + 1).astype(np.int32), odd.astype(np.uint8), estimator="faces")
+    assert c.pairs.tolist() == [[1, 2]]
+    assert c.pair_area.tolist() == [3 * inner]
+    assert c.border.tolist() == outer
+
+
+SHAPES = [(6, 7, 8), (1, 9, 9), (9, 1, 5), (5, 9, 1), (1, 1, 12), (1, 1, 1), (1, 1, 300), (300, 1, 1), (3, 3, 63)]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 3, 64), (3, 4, 65), (3, 3, 130)])
 def test_faces_against_shifted_arrays(ops: ModuleType, shape: tuple[int, int, int]) -> None:
     labels, phases = scene(1, shape, edge=1)
     for estimator in ESTIMATORS:
