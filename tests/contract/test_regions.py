@@ -233,6 +233,35 @@ def test_thin_and_empty_shapes(ops: ModuleType, shape: tuple[int, int, int]) -> 
     np.testing.assert_allclose(r.inertia.trace(axis1=1, axis2=2), [(max(shape) ** 2 - 1) / 12] * r.labels.size)
 
 
+@pytest.mark.parametrize("n_x", [63, 64, 65, 130, 200])
+def test_noise_beside_long_runs(ops: ModuleType, n_x: int) -> None:
+    """Runs are found 64 voxels at a time, and noise is added voxel by voxel: neither may show."""
+    labels = random_labels(3, (3, 4, n_x), 40)
+    labels[0, :, : n_x // 2] = 5
+    labels[1, :, n_x // 3 :] = 7
+    labels[2, 1:3] = 0
+    r = ops.region_properties(labels)
+    z, y, x = np.indices(labels.shape)
+    for row, label in enumerate(np.unique(labels[labels > 0])):
+        here = labels == label
+        place = np.stack([z[here], y[here], x[here]])
+        assert r.labels[row] == label
+        assert r.count[row] == place.shape[1]
+        np.testing.assert_array_equal(r.bbox[row], [*place.min(axis=1), *(place.max(axis=1) + 1)])
+        np.testing.assert_allclose(r.centroid[row], place.mean(axis=1))
+        np.testing.assert_allclose(r.inertia[row], np.cov(place, bias=True), atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_checkerboard(ops: ModuleType, size: int) -> None:
+    """A run for each voxel."""
+    labels = np.indices((size,) * 3).sum(axis=0) % 2 + 1
+    r = ops.region_properties(labels.astype(np.int32))
+    assert r.count.tolist() == [(size**3 + 1) // 2, size**3 // 2]
+    np.testing.assert_array_equal(r.bbox, [[0, 0, 0, size, size, size]] * 2)
+    np.testing.assert_allclose(r.centroid, [[(size - 1) / 2] * 3] * 2)
+
+
 def test_only_background(ops: ModuleType) -> None:
     r = ops.region_properties(np.zeros((3, 3, 3), np.int32))
     assert r.labels.shape == (0,)

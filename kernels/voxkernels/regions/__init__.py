@@ -96,7 +96,7 @@ def region_properties(
     spacing not positive; origin not three integers.
     """
     device = device_of(labels=labels, image=image)
-    grid = narrow_labels(as_labels("labels", labels, device=device))
+    grid = narrow_labels(as_labels("labels", labels, look=device is not None, device=device))
     size = as_spacing(spacing)
     corner = _as_origin(origin)
     values = None
@@ -135,22 +135,32 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
     chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
     squares = np.zeros(n_x + 1, np.int64)
     np.cumsum(np.arange(n_x) ** 2, out=squares[1:])
-    stops = np.empty((chunks, n_x + 1), np.int64)
     touched = np.empty((chunks, n_rows), np.int64)
-    part, plane = np.zeros((chunks, n_rows, 6), np.int64), np.empty((chunks, n_rows, 4), np.int64)
+    part, plane = _parts(chunks, n_rows), np.empty((chunks, n_rows, 2), np.int64)
     sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
     box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
     grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
-    scratch = (stops, touched, part, plane)
-    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, *scratch, sums, box, grey)
+    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, touched, part, plane, sums, box, grey)
     cpu.merge_chunks(sums, box, grey)
 
+    if not keys.size:
+        sums[0, :1] = 0  # the background
     present = np.flatnonzero(sums[0, :, 0])
     names = present
     if keys.size:
         names = np.empty(n_rows, np.int64)
         names[rows[keys > 0]] = keys[keys > 0]
     return names, sums[0, present], box[0, present], None if image is None else grey[0, present]
+
+
+def _parts(chunks: int, n_rows: int) -> Ints:
+    """(chunks, n_rows, 8) sums of a slice as the kernel wants them: empty, each row on a line of the cache."""
+    n = chunks * n_rows * cpu.N_PART
+    memory = np.zeros(n + 8, np.int64)
+    begin = -memory.ctypes.data // 8 % 8
+    part = memory[begin : begin + n].reshape(chunks, n_rows, cpu.N_PART)
+    part[:, :, 6:] = cpu.NOTHING
+    return part
 
 
 def _moved(regions: RegionProperties, move: Callable[[Any], Any]) -> RegionProperties:
@@ -229,7 +239,9 @@ def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[int, Ints, Ints]:
     The table is empty where the labels are dense enough to be rows themselves: no more bytes of sums than of labels.
     """
     largest = np.zeros(CHUNKS, np.int64)
-    cpu.find_largest(lines, largest)
+    cpu.find_largest(lines.view(f"u{lines.dtype.itemsize}"), largest)  # as unsigned numbers the negative are largest
+    if largest.max() > np.iinfo(lines.dtype).max:
+        as_labels("labels", lines, 2)
     n_rows = int(largest.max()) + 1
     if n_rows * ROW_BYTES <= max(lines.nbytes, CHUNK_BYTES):
         return n_rows, np.empty(0, np.int64), np.empty(0, np.int64)
