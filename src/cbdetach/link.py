@@ -273,30 +273,65 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     -------
     The chosen pairs, ascending, as indices below K.
 
-    Pairs fall into connected components, each solved on its own: that is the optimum of the whole table.
+    A pair that is worth at least as much as the best other ones of its two objects together is in an optimum: it is
+    chosen, its objects leave, and so on. What is left falls into connected components, each solved on its own, so that
+    ties are decided by the component alone. The result is the optimum of the whole table.
     """
     from scipy.optimize import linear_sum_assignment
 
-    if a.size == 0:
-        return np.zeros(0, np.int64)
-    _, left = np.unique(a, return_inverse=True)
-    _, right = np.unique(b, return_inverse=True)
-    right = right + left.max() + 1
-    component = _components(int(right.max()) + 1, np.stack([left, right], axis=1))[left]
+    left, right = _numbers_from_0(a), _numbers_from_0(b)
+    rows = np.arange(a.size)
+    chosen = []
+    while rows.size:
+        sure = rows[_best_at(left[rows], gain[rows]) + _best_at(right[rows], gain[rows]) <= gain[rows]]
+        if sure.size == 0:
+            break
+        chosen.append(sure)
+        gone_left, gone_right = np.isin(left[rows], left[sure]), np.isin(right[rows], right[sure])
+        rows = rows[~(gone_left | gone_right)]
+    if rows.size == 0:
+        return np.sort(np.concatenate(chosen)) if chosen else rows
+    nodes = np.stack([left[rows], right[rows] + left.max() + 1], axis=1)
+    component = _components(int(nodes.max()) + 1, nodes)[left[rows]]
     order = np.argsort(component, kind="stable")
-    begin = np.flatnonzero(np.diff(component[order], prepend=-1))
-    width = np.diff(np.append(begin, order.size))
-    chosen = [order[begin[width == 1]]]
-    for i, n in zip(begin[width > 1], width[width > 1], strict=True):
-        these = order[i : i + n]
-        _, y = np.unique(a[these], return_inverse=True)
-        _, x = np.unique(b[these], return_inverse=True)
-        table = np.full((y.max() + 1, x.max() + 1), -1)
-        table[y, x] = these
+    rows, component = rows[order], component[order]
+    begin = np.flatnonzero(np.diff(component, prepend=-1))
+    end = np.append(begin[1:], rows.size)
+    y, x = (_numbers_within(component, begin, side[rows]) for side in (left, right))
+    for i, j in zip(begin.tolist(), end.tolist(), strict=True):
+        table = np.full((y[i:j].max() + 1, x[i:j].max() + 1), -1)
+        table[y[i:j], x[i:j]] = rows[i:j]
         worth = np.where(table >= 0, gain[table], 0.0)
         solved = table[linear_sum_assignment(worth, maximize=True)]
         chosen.append(solved[solved >= 0])
     return np.sort(np.concatenate(chosen))
+
+
+def _numbers_within(component: Ints, begin: Ints, ids: Ints) -> Ints:
+    """The ids of each component (they begin at `begin`) as numbers from 0 in their order."""
+    order = np.lexsort((ids, component))
+    new = (np.diff(ids[order], prepend=-1) != 0) | (np.diff(component[order], prepend=-1) != 0)
+    number = np.empty(ids.size, np.int64)
+    number[order] = np.cumsum(new)
+    first = np.minimum.reduceat(number, begin)
+    return number - np.repeat(first, np.diff(np.append(begin, ids.size)))
+
+
+def _numbers_from_0(ids: Ints) -> Ints:
+    """The same objects with other numbers, of which the largest is not much larger than how many there are."""
+    if ids.size and int(ids.max()) - int(ids.min()) < 8 * ids.size:
+        return ids - ids.min()
+    return np.unique(ids, return_inverse=True)[1]
+
+
+def _best_at(node: Ints, gain: Floats) -> Floats:
+    """For each pair, the largest gain of the others of its object; 0 without others, infinite unless it is the best."""
+    best, second = np.zeros(node.max() + 1), np.zeros(node.max() + 1)
+    np.maximum.at(best, node, gain)
+    is_best = gain == best[node]
+    np.maximum.at(second, node[~is_best], gain[~is_best])
+    alone = np.bincount(node[is_best], minlength=best.size) == 1
+    return np.where(is_best & alone[node], second[node], np.inf)
 
 
 def _components(n: int, pairs: Ints) -> Ints:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import voxkernels as vk
-from cbdetach.link import EVENT_KINDS, Links, link, link_slices
+from cbdetach.link import EVENT_KINDS, Links, assign, link, link_slices
 
 Array = npt.NDArray[Any]
 
@@ -255,6 +255,22 @@ def test_sparse_components_equal_the_dense_optimum() -> None:
     iou = 1 - vk.overlap_cost(near[0])
     links = link(sizes, near, max_gap=0, min_iou=0.0, fragments="own")
     assert linked_sum(links, iou) == pytest.approx(iou[linear_sum_assignment(iou, maximize=True)].sum())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from([2, 5, 1000]), st.sampled_from([1, 10**12]))
+def test_sparse_pairs_are_assigned_as_a_dense_table(seed: int, n: int, values: int, apart: int) -> None:
+    """Few values make many ties; numbers far apart must not matter."""
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(seed)
+    table = np.where(rng.random((n, n + 1)) < 0.4, rng.integers(0, values, (n, n + 1)), -1)
+    a, b = np.nonzero(table >= 0)
+    gain = table[a, b].astype(float)
+    chosen = assign(a * apart, b * apart, gain)
+    assert np.unique(a[chosen]).size == np.unique(b[chosen]).size == chosen.size
+    assert (np.diff(chosen) > 0).all()
+    dense = np.maximum(table, 0)
+    assert gain[chosen].sum() == dense[linear_sum_assignment(dense, maximize=True)].sum()
 
 
 @given(st.integers(0, 2**32 - 1))
