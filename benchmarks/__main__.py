@@ -87,7 +87,7 @@ class Bench:
         """Run one measurement in a new process."""
         command = [sys.executable, "-m", "benchmarks.measure", what, operation, case.name, str(edge), str(self.inputs)]
         environment = {**os.environ, "NUMBA_NUM_THREADS": str(max(self.threads)), **environment}
-        prefix = [] if what == "check" else self.prefix
+        prefix = self.prefix if what in ("time", "first") else []
         done = subprocess.run(
             [*prefix, *command, *more], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
         )

@@ -225,6 +225,17 @@ def test_few_labels_at_random(ops: ModuleType) -> None:
     assert_identical(ops.overlap_counts(a.astype(np.uint8), b.astype(np.uint8)), ov)
 
 
+@pytest.mark.parametrize("size", [6, 7, 65])
+def test_checkerboards(ops: ModuleType, size: int) -> None:
+    """A run for each pixel."""
+    a = np.indices((size, size)).sum(axis=0) % 2 + 1
+    b = np.repeat(np.arange(1, size + 1)[:, None], size, axis=1)
+    overlap = ops.overlap_counts(a.astype(np.int32), b.astype(np.int32))
+    assert overlap.size_a.tolist() == [(size**2 + 1) // 2, size**2 // 2]
+    expected = {(label, row + 1): int((a[row] == label).sum()) for label in (1, 2) for row in range(size)}
+    assert as_table(overlap) == expected
+
+
 def test_nothing_shared(ops: ModuleType) -> None:
     a = np.array([[1, 0, 2]])
     b = np.array([[0, 3, 0]])
