@@ -314,14 +314,15 @@ def _numbers_within(component: Ints, begin: Ints, ids: Ints) -> Ints:
     number = np.empty(ids.size, np.int64)
     number[order] = np.cumsum(new)
     first = np.minimum.reduceat(number, begin)
-    return number - np.repeat(first, np.diff(np.append(begin, ids.size)))
+    number -= np.repeat(first, np.diff(np.append(begin, ids.size)))
+    return number
 
 
 def _numbers_from_0(ids: Ints) -> Ints:
     """The same objects with other numbers, of which the largest is not much larger than how many there are."""
-    if ids.size and int(ids.max()) - int(ids.min()) < 8 * ids.size:
-        return ids - ids.min()
-    return np.unique(ids, return_inverse=True)[1]
+    near = ids.size > 0 and int(ids.max()) - int(ids.min()) < 8 * ids.size
+    numbers: Ints = ids - ids.min() if near else np.unique(ids, return_inverse=True)[1]
+    return numbers
 
 
 def _best_at(node: Ints, gain: Floats) -> Floats:

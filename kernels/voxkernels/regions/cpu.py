@@ -33,7 +33,7 @@ from numba import core, extending, prange, types
 from .._compile import jit
 
 cgutils = core.cgutils
-ir = cgutils.ir  # LLVM, as Numba itself writes it
+ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
 N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
