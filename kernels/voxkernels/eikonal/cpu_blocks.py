@@ -118,6 +118,28 @@ def upwind_of(context: Any, T: Any, at: Any, pace: Any, p: Any, h: Any) -> Any:
 
 
 @intrinsic
+def arrived(context: Any, T: Any, b: Any, starts: Any, s: Any, pace: Any, p: Any, keep: Any, limit: Any) -> Any:
+    """Two words of a block at T[b]: what arrives by a time; what starts, and arrives less than `keep` before its start.
+
+    starts, s : starting times, and where the block's are. keep : a length, times the slownesses at pace[p].
+    """
+
+    def write(e: Emit) -> Any:
+        T, b, starts, s, pace, p, keep, limit = e.data
+        late = e.const(float("inf"))
+        known, kept = [], []
+        for z in range(4):
+            t, start = e.load(T, b, 16 * z), e.load(starts, s, 16 * z)
+            known.append(e.both(e.less(t, late), e.b.fcmp_ordered("<=", t, e.spread(limit))))
+            early = e.less(t, e.sub(start, e.mul(e.spread(keep), e.load(pace, p, 16 * z))))
+            kept.append(e.both(e.less(start, late), e.b.not_(early)))
+        return [e.word(known), e.word(kept)]
+
+    single = types.float32
+    return tuple_of(WORD, 2)(T, WORD, starts, WORD, pace, WORD, single, single), emitted(write)
+
+
+@intrinsic
 def follow(
     context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, c: Any, h: Any
 ) -> Any:

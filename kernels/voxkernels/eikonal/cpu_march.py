@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_blocks import follow, overtakes, pack, relax, unpack, upwind_of
+from .cpu_blocks import arrived, follow, overtakes, pack, relax, unpack, upwind_of
 
 EDGE = 4  # voxels along an edge of a block
 PASSES = 3  # over a block, before it goes to the end of the queue
@@ -189,14 +189,8 @@ def find_upwind(
         for n in range(12):
             upwind[12 * b + n] = words[n]
             has |= words[n] if n % 4 < 2 else ZERO
-        known = stay = ZERO
-        for lane in range(64):
-            known |= LANE[lane] if T[64 * b + lane] <= limit and T[64 * b + lane] < np.inf else ZERO
-        if started[b]:
-            for lane in range(64):
-                t = starts[64 * b + lane]
-                late = T[64 * b + lane] >= t - keep * pace[64 * b * np.int64(paced) + lane]
-                stay |= LANE[lane] if late and t < np.inf else ZERO
+        own = at[0] if started[b] else ZERO
+        known, stay = arrived(T, at[0], starts, own, pace, at[0] * paced, keep, limit)
         kept[b] = stay & known
         free[b] = inside[b] & known & has & ~stay  # the others keep their time: rounding hides who is earlier
 
@@ -210,14 +204,15 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
     for b in range(begin, end):
         if inside[b] == ZERO:
             continue
-        for lane in range(64):
-            v = 64 * b + lane
-            if kept[b] & LANE[lane] != ZERO:
-                T[v] = starts[v]
-            elif T[v] > limit:
-                T[v] = np.inf
-            if lined[b]:
-                starts[v] = np.inf
+        if kept[b] != ZERO or limit < np.inf:
+            for lane in range(64):
+                v = 64 * b + lane
+                if kept[b] & LANE[lane] != ZERO:
+                    T[v] = starts[v]
+                elif T[v] > limit:
+                    T[v] = np.inf
+        if lined[b]:
+            starts[64 * b : 64 * b + 64] = np.inf
 
 
 @jit
