@@ -351,13 +351,13 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
             previous = local, s0
         options = _link_options(job) | {"max_gap": 0, "fragments": "contained", "neck_depth": None}
     else:
-        window: list[Array] = []
+        stack: Array | None = None  # the last slices of the slabs before, and the slab
         for index in range(len(job.folder.slabs)):
-            for image in _window_labels(job, index)[0]:
-                sizes.append(np.bincount(image.ravel())[1:])
-                for step, earlier in enumerate(reversed(window)):
-                    overlaps[step].append(vk.overlap_counts(earlier, image))
-                window = [*window, image][-link.REACH :]
+            images = _window_labels(job, index)[0]
+            sizes += [np.bincount(image.ravel())[1:] for image in images]
+            stack = images if stack is None else np.concatenate([stack[-link.REACH :], images])
+            for step in range(1, link.REACH + 1):
+                overlaps[step - 1] += vk.overlap_counts_stack(stack[-len(images) - step :], step=step)
         options = _link_options(job)
     links = link.link(sizes, overlaps[0], overlaps[1] if by_slice else (), overlaps[2:] if by_slice else (), **options)
     ids = [np.concatenate(([0], g)).astype(np.int32) for g in links.global_id]
