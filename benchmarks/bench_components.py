@@ -112,7 +112,7 @@ def case(name: str, make: Callable[[int], Array], connectivity: int, size: int |
         size=size,
         shown=(name, connectivity) in SHOWN,
         growth=(lambda edge: (cases.lattice(edge).labels > 0,))
-        if connectivity == 26 and name.startswith("electrode 28 %, p")
+        if connectivity == 26 and name == "electrode 28 %, particles"
         else None,
     )
 

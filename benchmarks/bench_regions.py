@@ -47,7 +47,7 @@ def unsigned(labels: Array, *_: Array) -> Arrays:
 
 
 CC3D = Peer("cc3d", with_cc3d, same_shapes, prepare=unsigned)
-SCIPY = Peer("scipy", with_scipy, same_grey, largest=256)
+SCIPY = Peer("scipy", with_scipy, same_grey, largest=128)
 
 VOLUMES = {
     "electrode 28 %": lambda size: cases.electrode(size).labels,

@@ -99,6 +99,11 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
+def plain(value: float) -> str:
+    """Three digits or so, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def best_peer(row: dict[str, Any], case: harness.Case) -> str | None:
     """The fastest of the peers that answer the same question."""
     rivals = [name for name in row["times_the_peer"] if not case.peers[name].baseline]
@@ -127,8 +132,8 @@ def lines_of(results: dict[str, Any], operation: str) -> Iterator[str]:
         cells = [
             FUNCTIONS[operation],
             row["case"],
-            f"{speed['ours 1']:.3g}",
-            f"{speed['ours 2']:.3g}",
+            plain(speed["ours 1"]),
+            plain(speed["ours 2"]),
             *against,
             cold,
             warm,
