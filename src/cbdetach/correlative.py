@@ -241,7 +241,7 @@ def _score(
         return 0.0, 0.0
     # all of the moved image counts in the union, also what lies beside the map
     whole = np.isfinite(image).sum() * where[1] ** 2
-    overlap = n / max(float(whole + b.sum() - n), 1.0)
+    overlap = n / max(float(whole + b.sum() - n), float(n))
     return pearson(moved[common], target[common]) * overlap, overlap
 
 

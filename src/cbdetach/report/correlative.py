@@ -45,7 +45,8 @@ def correlative_drawing(
     density = _limits(projection.density)
     values = _limits(target)
     _image(figure, axes[0, 0], projection.density, projection.pixel_um, DENSITY_MAP, density, density_name)
-    axes[0, 0].set_title("projection, density / thickness")
+    axes[0, 0].set_title("projection, density / thickness; lines: thickness (µm)")
+    _thickness_lines(axes[0, 0], projection)
     _image(figure, axes[0, 1], target, map_pixel_um, MAP_MAP, values, map_name)
     axes[0, 1].set_title("map")
     _image(figure, axes[1, 0], moved, map_pixel_um, DENSITY_MAP, density, density_name)
@@ -100,6 +101,16 @@ def correlative_drawing(
         vector=False,
         place="wide",
     )
+
+
+def _thickness_lines(ax: Axes, projection: Projection) -> None:
+    """Lines of equal thickness, four or five of them at round values."""
+    down, right = np.indices(projection.thickness_um.shape) * projection.pixel_um
+    step = round_length(float(projection.thickness_um.max()) / 3)
+    levels = np.arange(step, projection.thickness_um.max(), step)
+    if levels.size:
+        lines = ax.contour(right, down, projection.thickness_um, levels, colors="white", linewidths=0.9, alpha=0.9)
+        ax.clabel(lines, fmt=lambda value: f"{value:g}", fontsize=7.5)
 
 
 def _limits(image: Floats) -> tuple[float, float]:
