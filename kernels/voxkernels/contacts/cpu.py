@@ -30,10 +30,10 @@ threads nor on how a volume is cut into slabs. Cost: one read per voxel, about 2
 the tables. Not checked here: shapes, a core outside the array.
 
 Measured at 256^3 on an electrode of 150 cracked balls (28 % of the volume, cc3d.contacts 290 ms), a quiet machine (Zen
-5), one core and two: faces 20.3 and 11.3 ms, weighted 68 and 39, one label everywhere 8.0 and 4.8. The floor is one
-read of the labels, 5.5 ms. Beyond that a face costs some 12 ns, and its window and weight 50 more. What paid: the
-classes of rows ahead asked for where there is a face (faces 22.3 -> 20.0 ms), and the table's row kept from face to
-face (-> 18.9; weighted 76 -> 67). Did not pay: one byte per voxel instead of one bit (15 % slower).
+5), one core and two: faces 20.3 and 11.3 ms (21 and 12.2 on fresh input), weighted 68 and 39, one label everywhere 8.0
+and 4.8. The floor is one read of the labels, 5.5 ms. Beyond that a face costs some 12 ns, and its window and weight 50
+more. What paid: the classes of rows ahead asked for where there is a face (faces 22.3 -> 20.0 ms), and the table's row
+kept from face to face (-> 18.9; weighted 76 -> 67). Did not pay: one byte per voxel instead of one bit (15 % slower).
 """
 
 from __future__ import annotations
