@@ -42,7 +42,7 @@ def electrode(k: int, size: int) -> Phantom:
 
 
 PICTURES = {
-    "comparison": ("detachment_groups", "detachment_size_groups", "spread_size", "density_correlations", "peak_widths"),
+    "comparison": ("detachment_groups", "detachment_size_groups", "spread_size"),
     "C10_1": ("detachment_volume", "detachment_spread", "density_detachment", "density_erosion", "peaks", "features"),
 }
 """Pictures of docs/, by the folder under OUT that they come from."""

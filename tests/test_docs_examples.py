@@ -1,0 +1,56 @@
+"""The pages of docs/: their examples run, their links and pictures are there, the index knows all of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cbdetach.demo import demo
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LARGEST_PICTURE = 100_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def after_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where `cbdetach demo` has been run, on a small electrode of many small particles."""
+    folder = tmp_path_factory.mktemp("docs")
+    demo(folder / "cbdetach_demo", size=72, seed=3, progress=False, segmenter="watershed")
+    return folder
+
+
+def examples(page: Path) -> list[str]:
+    """The blocks of a page marked as Python, below as many empty lines as it has there: errors name the line."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+    return ["\n" * text.count("\n", 0, block.start(1)) + block.group(1) for block in found]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if examples(p)], ids=lambda p: p.name)
+def test_examples_run(page: Path, after_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(after_demo)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for code in examples(page):
+        exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_pictures_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_index_knows_every_page() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in PAGES if p.name != "README.md" and p.name not in index] == []
+
+
+def test_pictures_are_small_and_shown() -> None:
+    shown = "".join(p.read_text(encoding="utf-8") for p in PAGES)
+    for picture in (DOCS / "figures").glob("*"):
+        assert picture.stat().st_size < LARGEST_PICTURE, picture.name
+        assert f"figures/{picture.name}" in shown, picture.name
