@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from cbdetach.classifier import Classifier, grey_scale, slice_features, train
 from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.survey import Survey, SurveyAccumulator
 from cbdetach.thresholds import find_thresholds
@@ -62,6 +63,23 @@ def thresholds_table(folder: Path, method: str) -> dict[str, npt.NDArray[np.floa
     return {name: jaccard(cut(grey, method), true) for name, (grey, true) in slices(folder).items()}
 
 
+def classifier_table(folder: Path, samples: int = 4000, trees: int = 30) -> dict[str, npt.NDArray[np.float64]]:
+    """Jaccard indices of every slice by a classifier that was trained on the eleven others."""
+    scenes = slices(folder)
+    features, drawn = {}, {}
+    for number, (name, (grey, true)) in enumerate(scenes.items()):
+        found = survey(grey)
+        features[name] = slice_features(grey, 0, grey_scale(found.counts, found.edges), 2)
+        at = np.random.default_rng((0, number)).choice(true.size, samples, replace=False)
+        drawn[name] = features[name].reshape(true.size, -1)[at], true.ravel()[at]
+    table = {}
+    for name, (_, true) in scenes.items():
+        forest, codes = train([d for other, d in drawn.items() if other != name], trees=trees)
+        shares = forest.shares_of(features[name].reshape(true.size, -1)).reshape(*true.shape, len(codes))
+        table[name] = jaccard(Classifier(forest, codes, 2, None).decide(shares), true)
+    return table
+
+
 def mean(table: dict[str, npt.NDArray[np.float64]], leave_out: str | None = None) -> npt.NDArray[np.float64]:
     """Means over the slices: active, CBD, void."""
     return np.asarray(np.mean([row for name, row in table.items() if name != leave_out], axis=0))
@@ -74,8 +92,13 @@ def main() -> None:
     if not (folder / "nmc_phases").is_dir():
         raise SystemExit(f"the hand-labelled slices are not at {folder / 'nmc_phases'}; set CBDETACH_REAL_DATA")
     sys.stdout.write("| method | slices | active | CBD | void | mean |\n|---|---|---|---|---|---|\n")
-    for name, method in (("multi-Otsu, three classes", "otsu"), ("mixture", "gmm"), ("chosen (default)", "auto")):
-        table = thresholds_table(folder, method)
+    for name, method in (
+        ("multi-Otsu, three classes", "otsu"),
+        ("mixture", "gmm"),
+        ("chosen (default)", "auto"),
+        ("classifier, trained on the other slices", ""),
+    ):
+        table = thresholds_table(folder, method) if method else classifier_table(folder)
         for which, left in ((f"{len(table)}", None), (f"without {DOUBTFUL}", DOUBTFUL)):
             row = mean(table, left)
             sys.stdout.write(f"| {name} | {which} | {row[0]:.3f} | {row[1]:.3f} | {row[2]:.3f} | {row.mean():.3f} |\n")

@@ -223,6 +223,34 @@ def train(
             print(path)
 
 
+@app.command("train-phases")
+def train_phases(
+    grey: Annotated[list[str], typer.Option("--grey", help="Grey volume or slice; repeat it.")],
+    labels: Annotated[list[str], typer.Option("--labels", help="Its labels, in the same order; repeat it.")],
+    phase_values: Annotated[
+        str, typer.Option("--phase-values", help="Value of each phase: void=2,cbd=1,active=0; others are unlabelled.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("phases.npz"),
+    dimensions: Annotated[int, typer.Option("--dimensions", help="2: each slice alone; 3: with its neighbours.")] = 2,
+    samples: Annotated[int, typer.Option("--samples", help="Labelled voxels drawn from each volume.")] = 20_000,
+    trees: Annotated[int, typer.Option("--trees", help="Trees of the forest.")] = 40,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the forest.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a pixel classifier for the phases, on slices or volumes that you have labelled."""
+    with one_line_errors(quiet, verbose=False, interrupted="interrupted; nothing is written."):
+        from cbdetach import job
+        from cbdetach import train_phases as _train
+
+        if len(grey) != len(labels):
+            raise InputError(f"--labels: must be given once for each --grey; got {len(labels)} for {len(grey)}.")
+        pairs = list(zip(grey, labels, strict=True))
+        values = job.parse_phase_values(phase_values) or {}
+        _train.train_phases(pairs, values, out, dimensions=dimensions, samples=samples, trees=trees, seed=seed)
+        if not quiet:
+            print(out)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="best.pt or last.pt of a training.")],

@@ -115,6 +115,7 @@ class Damage(Section):
     max_crack_width_um: float | None = Field(default=None, gt=0)
     window_um: float | None = Field(default=None, gt=0)
     profile_window_um: float = Field(default=10.0, gt=0)
+    layer_um: float | None = Field(default=None, gt=0)
 
 
 class Density(Section):

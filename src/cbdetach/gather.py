@@ -12,7 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, features, report, statistics, table
+from cbdetach import (
+    connected,
+    damage,
+    damage_layers,
+    density,
+    detachment,
+    diffusion,
+    features,
+    report,
+    statistics,
+    table,
+)
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 from cbdetach.errors import InputError
 from cbdetach.job import Job
@@ -193,7 +204,21 @@ def _damage_share(job: Job) -> damage.DamageShare:
 
 
 def _damage_columns(job: Job) -> dict[str, Array]:
-    return damage.damage_columns(_damage_share(job), job.regions.labels, job.regions.count)
+    columns = damage.damage_columns(_damage_share(job), job.regions.labels, job.regions.count)
+    shares = [t for t in job.tables("damage") if "deficit" in t]
+    if shares:
+        held, sums = (np.concatenate([t[name] for t in shares]) for name in ("deficit_labels", "deficit"))
+        columns["crack_fraction"] *= damage_layers.deficit_ratio(job.regions.labels, held, sums)
+    return columns
+
+
+def radial_profile(job: Job) -> pd.DataFrame:
+    """Damage of the whole particles by distance to their outer surface, each value with its interval."""
+    import pandas as pd
+
+    sums = np.concatenate([t["radial"] for t in job.tables("damage")])
+    layer_um = job.result("damage")["layer_um"]
+    return pd.DataFrame(damage_layers.radial_profile(sums, spacing=job.voxel_size, layer_um=layer_um))
 
 
 def _eroded_grey(job: Job) -> density.ErodedGrey:
@@ -338,6 +363,13 @@ def depth_profile(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
     profile["n_detachment"] = grouped.size().reindex(profile.index, fill_value=0)
     for name, q in (("q1", 0.25), ("median", 0.5), ("q3", 0.75)):
         profile[f"detachment_{name}"] = grouped.quantile(q).reindex(profile.index)
+    # Cracks likewise: a ratio of sums over the particles of a window, with its interval.
+    place = np.searchsorted(low, frame["z_um"].to_numpy(), side="right") - 1
+    volume = frame["volume_um3"].to_numpy(float)
+    crack = frame["crack_fraction"].to_numpy(float) * volume
+    rows = [damage_layers.ratio_interval(crack[place == k], volume[place == k]) for k in range(len(profile))]
+    for name, column in zip(("of_particles", "low", "high"), np.reshape(rows, (-1, 3)).T, strict=True):
+        profile[f"crack_fraction_{name}"] = column
     return profile
 
 
@@ -397,6 +429,7 @@ def report_input(
         table=frame,
         boxes=job.regions.bbox,
         profiles=profile,
+        radial=radial_profile(job),
         particles=volumes["particles"],
         phases=volumes["phases"],
         grey=job.grey,

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach.classifier import Classifier
+from cbdetach.classifier import load as load_classifier
 from cbdetach.config import Settings, resolve
 from cbdetach.errors import InputError
 from cbdetach.segment import maskrcnn
@@ -111,6 +113,12 @@ class Job:
     def edge_width_um(self) -> float:
         """FWHM of the blur: set, else measured, else 0 (phases were given and nothing is known)."""
         return self.settings.phases.edge_width_um or (self.survey.edge_width_um if self.survey else 0.0)
+
+    @cached_property
+    def classifier(self) -> Classifier | None:
+        """The pixel classifier that decides about phases; None where thresholds do."""
+        path = self.settings.phases.classifier
+        return None if path is None or self.phases is not None else load_classifier(path)
 
     @cached_property
     def model(self) -> Path | None:

@@ -25,7 +25,20 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import connected, damage, density, detachment, diffusion, features, gather, link, phases, segment
+from cbdetach import (
+    connected,
+    damage,
+    damage_layers,
+    density,
+    detachment,
+    diffusion,
+    features,
+    gather,
+    link,
+    phases,
+    segment,
+)
+from cbdetach.classifier import grey_scale as pixel_scale
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
 from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
@@ -109,8 +122,9 @@ def _require_active(given: Volume, mapping: Mapping[str, int], values: Array) ->
 
 
 def phases_stage(job: Job) -> dict[str, Any]:
-    """Phase of every voxel: as given, or from the grey values with the partial-volume rim resolved."""
-    halo = phases.halo(job.voxel_size, job.edge_width_um) if job.phases is None else 0
+    """Phase of every voxel: as given, by a classifier, or by thresholds with the partial-volume rim resolved."""
+    classifier = job.classifier
+    halo = phases_halo(job)
 
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
@@ -121,10 +135,14 @@ def phases_stage(job: Job) -> dict[str, Any]:
             assert job.grey is not None
             assert job.thresholds is not None
             w0, w1 = job.slab(index, halo)
-            codes, unresolved = phases.resolve_phases(
-                job.grey[w0:w1], job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
-            )
-            codes, unresolved = codes[z0 - w0 : z1 - w0], unresolved[z0 - w0 : z1 - w0]
+            if classifier is not None:
+                codes = classifier.decide(classifier.shares(job.grey[w0:w1], grey_scale(job), (z0 - w0, z1 - w0)))
+                unresolved = np.zeros(codes.shape, dtype=np.bool_)
+            else:
+                codes, unresolved = phases.resolve_phases(
+                    job.grey[w0:w1], job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+                )
+                codes, unresolved = codes[z0 - w0 : z1 - w0], unresolved[z0 - w0 : z1 - w0]
         count = np.bincount(codes.ravel(), minlength=N_PHASES)
         return {"phases": codes, "unresolved": unresolved, "table/count": count, "table/unresolved": unresolved.sum()}
 
@@ -141,6 +159,36 @@ def phases_stage(job: Job) -> dict[str, Any]:
         "unresolved": int(sum(int(t["unresolved"]) for t in shares)),
         "warnings": warnings,
     }
+
+
+def phases_halo(job: Job) -> int:
+    """Slices around a slab that its phases depend on."""
+    if job.phases is not None:
+        return 0
+    return phases.halo(job.voxel_size, job.edge_width_um) if job.classifier is None else job.classifier.halo
+
+
+def grey_scale(job: Job) -> tuple[float, float]:
+    """The grey values that are 0 and 1 to a classifier."""
+    assert job.survey is not None
+    return pixel_scale(job.survey.counts, job.survey.edges)
+
+
+def moved_phases(job: Job, z0: int, z1: int) -> list[Array]:
+    """Phases of slices z0 to z1 for every variant of the thresholds, or of the classifier's decision."""
+    assert job.grey is not None
+    assert job.thresholds is not None
+    variants = gather.threshold_variants(job)
+    halo = phases_halo(job)
+    w0, w1 = max(0, z0 - halo), min(job.shape[0], z1 + halo)
+    grey = job.grey[w0:w1]
+    if job.classifier is not None:
+        shares = job.classifier.shares(grey, grey_scale(job), (z0 - w0, z1 - w0))
+        return [job.classifier.decide(shares, name) for name in variants]
+    ways = phases.resolve_moved(
+        grey, job.thresholds, list(variants.values()), spacing=job.voxel_size, edge_width_um=job.edge_width_um
+    )
+    return [way[z0 - w0 : z1 - w0] for way in ways]
 
 
 def segment_stage(job: Job) -> dict[str, Any]:
@@ -433,7 +481,6 @@ def detachment_stage(job: Job) -> dict[str, Any]:
     voxel = min(job.voxel_size)
     wanted = job.settings.detachment
     variants = gather.threshold_variants(job)
-    rim = phases.halo(job.voxel_size, job.edge_width_um) if variants else 0
     halo = detachment_halo(job)
     edges = gather.thickness_edges(job)
 
@@ -467,18 +514,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
             ]
             shares["connected"] = areas(labels, connected.surface_kinds(codes, *classes), 0.0)
         if variants:
-            r0, r1 = job.slab(index, halo + rim)
-            assert job.grey is not None
-            assert job.thresholds is not None
-            ways = phases.resolve_moved(
-                job.grey[r0:r1],
-                job.thresholds,
-                list(variants.values()),
-                spacing=job.voxel_size,
-                edge_width_um=job.edge_width_um,
-            )
-            for name, way in zip(variants, ways, strict=True):
-                moved = way[w0 - r0 : w1 - r0]
+            for name, moved in zip(variants, moved_phases(job, w0, w1), strict=True):
                 grown = detachment.moved_particles(
                     labels, codes, moved, reach_um=2 * job.edge_width_um, spacing=job.voxel_size
                 )
@@ -542,6 +578,8 @@ def damage_stage(job: Job) -> dict[str, Any]:
     width = wanted.max_crack_width_um or damage.default_max_crack_width_um(size, job.edge_width_um)
     window = wanted.window_um or damage.default_window_um(size)
     halo = max(damage.halo(size, window), damage.HALO)
+    layer = wanted.layer_um or damage_layers.default_layer_um(size)
+    void = None if job.thresholds is None else job.thresholds.means[0]
 
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
@@ -549,8 +587,9 @@ def damage_stage(job: Job) -> dict[str, Any]:
         (w0, w1), _ = job.whole(h0, h1)
         active = detachment.is_active(job.codes(w0, w1))
         labels = job.particles(w0, w1)
-        codes = damage.classify_damage(labels, active, spacing=size, max_crack_width_um=width)[h0 - w0 : h1 - w0]
-        labels = labels[h0 - w0 : h1 - w0]
+        codes = damage.classify_damage(labels, active, spacing=size, max_crack_width_um=width)
+        layers = _damage_layers(job, index, labels, codes, w0, layer, void)
+        labels, codes = labels[h0 - w0 : h1 - w0], codes[h0 - w0 : h1 - w0]
         core = (z0 - h0, z1 - h0)
         share = damage.measure_damage(
             labels, codes, spacing=size, core=core, z0=h0, profile_window_um=wanted.profile_window_um
@@ -560,11 +599,43 @@ def damage_stage(job: Job) -> dict[str, Any]:
             "damage": degree[slice(*core)],
             "damage_class": codes[slice(*core)],
             **pack("table/share", share),
+            **layers,
         }
 
     job.each_slab("damage", work)
     smallest = damage.smallest_crack_um(size, job.edge_width_um)
-    return {"max_crack_width_um": width, "smallest_crack_um": smallest, "window_um": window, "warnings": []}
+    return {
+        "max_crack_width_um": width,
+        "smallest_crack_um": smallest,
+        "window_um": window,
+        "layer_um": layer,
+        "warnings": [],
+    }
+
+
+def _damage_layers(
+    job: Job, index: int, labels: Array, codes: Array, w0: int, layer_um: float, void: float | None
+) -> dict[str, Array]:
+    """Damage by depth under the surface, and missing grey, of the particles that begin in a slab."""
+    z0, z1 = job.slab(index)
+    boxes = job.regions.bbox
+    begin = (boxes[:, 0] >= z0) & (boxes[:, 0] < z1)
+    inside = begin & (boxes[:, :3] > 0).all(axis=1) & (boxes[:, 3:] < job.shape).all(axis=1)
+    whole = job.regions.labels[inside]
+    shifted = boxes[inside] - np.array([w0, 0, 0, w0, 0, 0])
+    found: dict[str, Array] = {
+        "table/radial": damage_layers.radial_sums(
+            labels, codes, whole, shifted, spacing=job.voxel_size, layer_um=layer_um
+        )
+    }
+    if job.grey is not None and void is not None:
+        held, sums = damage_layers.grey_deficit(
+            labels, codes, job.grey[w0 : w0 + len(labels)], void=void, spacing=job.voxel_size,
+            edge_width_um=job.edge_width_um,
+        )  # fmt: skip
+        mine = np.isin(held, job.regions.labels[begin])
+        found |= {"table/deficit_labels": held[mine], "table/deficit": sums[mine]}
+    return found
 
 
 def density_stage(job: Job) -> dict[str, Any]:

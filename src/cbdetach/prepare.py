@@ -105,6 +105,12 @@ def _fresh_record(job: Job) -> dict[str, Any]:
     inputs = {name: _fingerprint(volume) for name, volume in given.items() if volume is not None}
     if job.model is not None:
         inputs["model"] = {"name": job.model.name, "sha256": model_digest(job.model)}
+    if job.classifier is not None:
+        inputs["classifier"] = {
+            "name": Path(job.settings.phases.classifier or "").name,
+            "sha256": job.classifier.digest,
+            "trained_on": list(job.classifier.trained_on),
+        }
     record = {
         "cbdetach": __version__,
         "settings": job.settings.to_dict(),

@@ -386,3 +386,16 @@ def test_click_is_typer_s_affair() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] == "click"], path
+
+
+def test_train_phases(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((12, 12)) > 0.5).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "grey.tif", (labels * 9000 + 500 * rng.random((12, 12))).astype(np.uint16))
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    line = f"train-phases --grey {tmp_path}/grey.tif --labels {tmp_path}/labels.tif --phase-values void=0,active=1 "
+    line += f"-o {tmp_path}/phases.npz --trees 3"
+    assert command(line) == (0, f"{tmp_path}/phases.npz\n", "")
+    assert (tmp_path / "phases.npz").exists()
+    code, _, said = command(f"{line} --grey another.tif")
+    assert (code, said) == (2, "cbdetach: --labels: must be given once for each --grey; got 1 for 2.\n")

@@ -18,3 +18,13 @@ def test_automatic_thresholds(real_data: Path) -> None:
     plain = bench.mean(bench.thresholds_table(real_data, "otsu"))
     assert plain[0] == pytest.approx(0.545, abs=0.005)
     assert plain.mean() == pytest.approx(0.343, abs=0.005)
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_trained_classifier(real_data: Path) -> None:
+    """What is reached. The aim (0.60, and 0.90 for the active phase) is not: docs/phases.md says where it stops."""
+    active, cbd, void = bench.mean(bench.classifier_table(real_data))
+    assert active >= 0.86
+    assert (active + cbd + void) / 3 >= 0.57
+    assert cbd >= bench.mean(bench.thresholds_table(real_data, "auto"))[1] + 0.05

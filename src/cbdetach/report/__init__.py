@@ -46,6 +46,7 @@ class ReportInput:
     thresholds: dict[str, Any] | None = None  # phases.Thresholds.to_dict()
     sensitivity: DataFrame | None = None  # kind ("tolerance" or a threshold), value, detachment_median, q1, q3, n
     cbd_thickness: DataFrame | None = None  # thickness_um (middle of the class), share
+    radial: DataFrame | None = None  # the columns of damage_layers.radial_profile
     paths: Sequence[npt.NDArray[np.float64]] = ()  # (n, 3) index coordinates, from the farthest voxel of a particle
     path_labels: Sequence[int] = ()
     densities: DataFrame | None = None  # the columns of densities.csv

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.report import connected, feature_figures, figures, pictures, relation_figures, streamlines, style
+from cbdetach.report import (
+    connected,
+    feature_figures,
+    figures,
+    phase_figures,
+    pictures,
+    relation_figures,
+    streamlines,
+    style,
+)
 from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
@@ -111,7 +120,7 @@ def build(run: ReportInput, summary: Summary) -> str:
         ),
         _gallery(run),
         _section(run, "paths", "Longest path", [pictures.longest_path(run), _streamlines(run)]),
-        _section(run, "depth", "Depth", [figures.depth_profile(run)]),
+        _section(run, "depth", "Depth", [figures.depth_profile(run), phase_figures.radial_profile(run)]),
         _section(run, "features", "Features", [feature_figures.features(run)]),
         _section(
             run,
@@ -127,7 +136,12 @@ def build(run: ReportInput, summary: Summary) -> str:
             run,
             "resolution",
             "Resolution",
-            [figures.histogram(run), figures.edge_profile(run), figures.cbd_thickness(run)],
+            [
+                figures.histogram(run),
+                phase_figures.regional_histograms(run),
+                figures.edge_profile(run),
+                figures.cbd_thickness(run),
+            ],
             lead="What the volume can tell: how well its grey values separate, and how thick the carbon/binder is "
             "beside the width of an edge.",
         ),
