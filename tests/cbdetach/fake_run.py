@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cbdetach import codes
+from cbdetach.damage_layers import LAYERS, radial_profile
 from cbdetach.report import ReportInput
 from cbdetach.table import COLUMNS
 
@@ -86,6 +87,9 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
             "edges": edges.tolist(),
             "edge_width_um": 0.42,
             "edge_rays": 1234,
+            "region_edges": np.linspace(edges[0], edges[-1], 101).tolist(),
+            "region_slices": [[0, 28], [28, shape[0]]],
+            "region_counts": np.tile(counts.reshape(100, 4).sum(1) // 8, (2, 4, 1)).tolist(),
             "edge_profile": {"distance_um": distance.tolist(), "grey": (0.5 - 0.5 * np.tanh(4 * distance)).tolist()},
         },
         thresholds={
@@ -105,6 +109,7 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
         densities=density,
         erosion_um=0.4,
         peaks=peaks,
+        radial=_radial(),
         paths=paths[0],
         path_labels=paths[1],
         balances=[
@@ -312,3 +317,14 @@ def _profile(table: pd.DataFrame, depth: float, window: float = 3.0) -> pd.DataF
     rows.insert(0, "z_um", (rows.index + 0.5) * window)
     rows.insert(1, "window_um", window)
     return rows.reset_index(drop=True)
+
+
+def _radial() -> pd.DataFrame:
+    """Cracks that grow towards the surface, pores in the middle."""
+    sums = np.zeros((9, LAYERS, 4))
+    for layer, voxels in enumerate((4000, 2500, 1200, 400, 60)):
+        sums[:, layer, 0] = voxels
+        sums[:, layer, 1] = voxels * (0.05 - 0.01 * layer) * np.linspace(0.5, 1.5, 9)
+        sums[:, layer, 2] = voxels * 0.02 * layer
+        sums[:, layer, 3] = sums[:, layer, 1] * 0.04
+    return pd.DataFrame(radial_profile(sums, spacing=VOXEL, layer_um=0.6))

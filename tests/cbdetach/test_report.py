@@ -56,7 +56,9 @@ FIGURES = {
     "longest_path",
     "streamlines",
     "depth_profile",
+    "radial_profile",
     "histogram",
+    "regional_histograms",
     "edge_profile",
     "cbd_thickness",
 }
@@ -306,6 +308,7 @@ def test_phases_only(written: tuple[ReportInput, Page], tmp_path: Path) -> None:
     page = Page(write_report(phases_only(replace(written[0], out=tmp_path, gallery=3))))
     assert figure_names(tmp_path) == FIGURES - {
         "histogram",
+        "regional_histograms",
         "edge_profile",
         "detachment_threshold",
         "density_detachment",

@@ -22,8 +22,10 @@ def regional_histograms(run: ReportInput) -> Drawing | str:
     from matplotlib.colors import Normalize
 
     survey = run.survey or {}
+    if run.grey is None and not survey:
+        return "The phases were given, so there is no grey histogram."
     if "region_counts" not in survey:
-        return "The phases were given, so there are no regional histograms."
+        return "The run record holds no grey histogram."
     counts, edges = np.asarray(survey["region_counts"], float), np.asarray(survey["region_edges"], float)
     depth = np.asarray(survey["region_slices"], float).reshape(-1, 2) * run.voxel_size[0]
     total = counts.sum(axis=2, keepdims=True)
@@ -97,7 +99,8 @@ def radial_profile(run: ReportInput) -> Drawing | str:
         )
         ax.plot(middle, numbers(frame, column), color=colour, marker="o", ms=4)
         ax.set_ylabel(label, fontsize=8)
-        ax.set_ylim(0, max(1.15 * float(np.nanmax(numbers(frame, f"{column}_high"), initial=0.0)), 1e-6))
+        highest = np.concatenate([numbers(frame, column), numbers(frame, f"{column}_high")])
+        ax.set_ylim(0, max(1.15 * float(np.nanmax(highest)), 1e-6))
     for x, n in list(zip(middle, frame["particles"], strict=True))[:: -(-len(frame) // 20)]:
         place = (axes[0].get_xaxis_transform(), "offset points")
         axes[0].annotate(style.count(int(n)), (x, 1), (0, 3), *place, ha="center", fontsize=7.5, color=style.INK)
