@@ -32,7 +32,8 @@ def test_figures_are_there_and_small(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.S | re.M)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.S | re.M)
+    blocks = [block for language, block in fenced if not language]
     lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(cbdetach [^`]+)`", text)
     for line in lines:
         words = shlex.split(line, comments=True)
