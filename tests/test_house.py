@@ -14,6 +14,7 @@ import pytest
 
 import cbdetach
 import voxkernels
+from cbdetach import device
 
 PROJECT = Path(__file__).resolve().parents[1]
 KERNELS = PROJECT / "kernels" / "voxkernels"
@@ -136,6 +137,34 @@ def test_optional_libraries_stay_in_their_place(library: str) -> None:
     allowed = {"doctor.py", "train/export.py"} if library == "onnxruntime" else set()
     assert users
     assert {name for name in users if not name.startswith(ONLY_IN[library])} <= allowed
+
+
+BESIDE_THE_STAGES = {
+    "demo.py",
+    "doctor.py",
+    "metrics.py",
+    "device.py",
+    "features.py",
+    "sweep.py",
+    "bench",
+    "report",
+    "train",
+}
+"""What calls kernels of `voxkernels` by itself: after a run, or (`features`) on boxes of one particle."""
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINE.rglob("*.py")), ids=name_of)
+def test_stages_call_kernels_by_the_device_module(path: Path) -> None:
+    """Or `--device cuda` would leave them on the processors."""
+    if path.relative_to(PIPELINE).parts[0] in BESIDE_THE_STAGES:
+        return
+    placed = set(device.KERNELS)
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    called = {
+        f.attr for f in calls if isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name) and f.value.id == "vk"
+    }
+    assert called & placed == set()
+    assert called <= {"merge_contacts", "merge_regions", *placed}
 
 
 def test_import_contracts_hold() -> None:

@@ -27,6 +27,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, or cuda: kernels and network on a GPU.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads of the kernels (default: all).")]
 Segmenter = Annotated[
     str | None,
@@ -121,7 +122,7 @@ def run(
     crop: Annotated[str | None, typer.Option("--crop", help="z0:z1,y0:y1,x0:x1 in voxels.")] = None,
     bin: Annotated[int | None, typer.Option("--bin", help="Average blocks of N^3 voxels.")] = None,
     slab: Annotated[int | None, typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu.")] = "cpu",
+    device: Device = "cpu",
     threads: Threads = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -169,6 +170,7 @@ def demo(
     segmenter: Segmenter = None,
     model: Model = None,
     views: Views = None,
+    device: Device = "cpu",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -188,6 +190,7 @@ def demo(
             segmenter=segmenter,
             model=model,
             views=views,
+            device=device,
         )
         if not quiet:
             print(text)

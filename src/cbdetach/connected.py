@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach import device
 from cbdetach.codes import CBD, N_PHASES, VOID
 
 Array = npt.NDArray[Any]
@@ -82,7 +83,7 @@ def classify(cbd: Iterable[Array], anchor: Iterable[Array], *, connectivity: int
     ------
     (Z_k, Y, X) uint8: `NONE`, `CONNECTED`, `UNDETERMINED` or `ISOLATED`.
     """
-    labels, n = vk.label_slabs(cbd, connectivity=connectivity)
+    labels, n = device.label_slabs(cbd, connectivity=connectivity)
     kind = np.full(n + 1, ISOLATED, np.uint8)
     reached = np.zeros(n + 1, np.bool_)
     last: Array | None = None
@@ -97,7 +98,7 @@ def classify(cbd: Iterable[Array], anchor: Iterable[Array], *, connectivity: int
         kind[last] = UNDETERMINED
     kind[reached] = CONNECTED
     kind[0] = NONE
-    again, _ = vk.label_slabs(cbd, connectivity=connectivity)
+    again, _ = device.label_slabs(cbd, connectivity=connectivity)
     for components in again:
         yield kind[components]
 

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach import device
 from cbdetach.arrays import along, capped_distance
 
 Array = npt.NDArray[Any]
@@ -104,11 +105,11 @@ def classify_damage(
 
     # Equal values connect: one value for the thick and one for the thin part of every particle.
     key = owner.astype(np.int32 if owner.max() < 2**30 else np.int64) * 2 + thick
-    pieces, n = vk.label(key, connectivity=26)
+    pieces, n = device.label(key, connectivity=26)
     at = np.flatnonzero(pieces)
     number = pieces.ravel()[at]
     crack, thin = np.zeros(n + 1, dtype=np.bool_), np.zeros(n + 1, dtype=np.bool_)
-    crack[1:] = ~_compact(vk.region_properties(pieces, spacing=spacing), spacing)
+    crack[1:] = ~_compact(device.region_properties(pieces, spacing=spacing), spacing)
     thin[number] = ~thick.ravel()[at]
     crack |= _beside(crack, pieces, owner) & thin
     codes[box][pieces > 0] = np.where(crack[number], CRACK, PORE)
@@ -207,7 +208,7 @@ def crack_surface(
     """
     own = np.where(codes == CRACK, labels, 0)
     solid = ((labels > 0) & (codes == SOUND)).view(np.uint8)
-    return vk.contact_areas(own, solid, spacing=spacing, core=core)
+    return device.contact_areas(own, solid, spacing=spacing, core=core)
 
 
 def measure_damage(

@@ -175,7 +175,7 @@ def demo(
 ) -> str:
     """Make the electrode, measure it, and say what was found, what is true, and where the report lies.
 
-    `how` : `segmenter`, `model` and `views`, as for `cbdetach.run`.
+    `how` : `segmenter`, `model`, `views` and `device`, as for `cbdetach.run`.
     """
     from cbdetach.pipeline import run
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach import device
 from cbdetach.arrays import along, capped_distance
 
 Array = npt.NDArray[Any]
@@ -108,7 +109,7 @@ def grey_of_shells(
     shell = np.searchsorted(depths_um, depth[lo:hi], side="left").astype(np.int64)  # depths that lie above the voxel
     names = np.where(shell > 0, labels[lo:hi].astype(np.int64) * len(depths_um) + shell - 1, 0)
     names[labels[lo:hi] == 0] = 0
-    return vk.region_properties(names, grey[lo:hi], spacing=spacing, origin=(z0 + lo, 0, 0))
+    return device.region_properties(names, grey[lo:hi], spacing=spacing, origin=(z0 + lo, 0, 0))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach import device
 from cbdetach.arrays import capped_distance
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, VOID
 
@@ -81,7 +82,7 @@ def surface_classes(
     ContactAreas, areas in square micrometres; crack mouths (own voxel is not active) in `mouth`.
     """
     kinds = phases if unresolved is None else phases + np.uint8(N_PHASES) * unresolved.astype(np.uint8)
-    return vk.contact_areas(
+    return device.contact_areas(
         labels, kinds, spacing=spacing, estimator=estimator, solid=(labels > 0) & is_active(phases), core=core
     )
 

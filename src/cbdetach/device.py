@@ -1,26 +1,44 @@
 """Where the kernels of a run work: on the processors, or on a GPU.
 
-`Gpu` is one device by CuPy, which is imported when one is asked for and never before. It takes and returns NumPy
-arrays: `call` sends what a kernel is given, computes, and fetches what it returns. Every thread that calls has a stream
-of its own, so that one thread's transfers go on beside another's kernels; CuPy sends through pinned memory, and no
-thread waits for its arrays to arrive.
+Stages are functions on NumPy arrays. They call the kernels by this module, which has the names of `voxkernels`: inside
+`on(gpu)` a call sends its arrays, computes on the GPU and fetches the result; elsewhere it is the kernel's own.
+So the line between host and device runs around the kernels: what stages do beside them (distances, sorting, NumPy's
+arithmetic) takes some 0.1 us for each voxel, the 10 to 30 bytes of a voxel's transfers a hundredth of that.
+
+Transfers are overlapped. `worked` has two slabs in hand at once, each in a thread of its own, and every thread has a
+stream of its own: one slab is read, sent, fetched and written while the other is computed. CuPy sends through pinned
+memory, and no thread waits for its arrays to arrive. CuPy is imported when a GPU is asked for, and never before.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from cbdetach.errors import InputError
+import voxkernels as vk
+from cbdetach.errors import InputError, ResumableError
+
+Array = npt.NDArray[Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEVICES = ("cpu", "cuda")
 """What `--device` takes."""
+
+AT_ONCE = 2
+"""Slabs that are in hand at once where a GPU computes."""
 
 
 @contextmanager
@@ -103,9 +121,19 @@ class Gpu:
             return _each_array(value, self._cupy.ndarray, self._cupy.asnumpy)
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What a kernel returns for NumPy arrays, computed on the device; its result as NumPy arrays."""
+        """What a kernel returns for NumPy arrays, computed on the device; its result as NumPy arrays.
+
+        Raises ResumableError where the device's memory does not do.
+        """
         with self.stream():
-            return self.fetch(function(*self.send(arguments), **self.send(options)))
+            try:
+                return self.fetch(function(*self.send(arguments), **self.send(options)))
+            except MemoryError as error:  # as the kernels say it, or as CuPy does
+                said = str(error).partition(". ")[0]
+                raise ResumableError(
+                    f"--device: cuda has too little memory ({said}); free some and continue with --resume, or start "
+                    "again with --overwrite and thinner slabs (--slab) or --device cpu."
+                ) from None
 
     def seconds(self, function: Callable[[], Any]) -> float:
         """How long the device takes from the start to the end of what a function asks of it, by events."""
@@ -117,6 +145,111 @@ class Gpu:
             end.record(stream)
             end.synchronize()  # the time is known once it has passed
             return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1000
+
+
+# ---- where kernels work ----------------------------------------------------------------------------------------------
+
+_current: ContextVar[Gpu | None] = ContextVar("_current", default=None)
+
+
+@contextmanager
+def on(gpu: Gpu | None) -> Iterator[None]:
+    """Inside this, the kernels below compute on a GPU; with None, on the processors."""
+    before = _current.set(gpu)
+    try:
+        yield
+    finally:
+        _current.reset(before)
+
+
+def _placed(kernel: Function) -> Function:
+    """A kernel that computes where `on` says."""
+
+    @functools.wraps(kernel)
+    def call(*arguments: Any, **options: Any) -> Any:
+        gpu = _current.get()
+        if gpu is not None:
+            with suppress(NotImplementedError):  # an option that the GPU version has not, as yet
+                return gpu.call(kernel, *arguments, **options)
+        return kernel(*arguments, **options)
+
+    return cast(Function, call)
+
+
+contact_areas = _placed(vk.contact_areas) if hasattr(vk.contacts, "cuda") else vk.contact_areas
+label = _placed(vk.label)
+overlap_counts = _placed(vk.overlap_counts)
+overlap_counts_stack = _placed(vk.overlap_counts_stack)
+paste_masks = _placed(vk.paste_masks)
+region_properties = _placed(vk.region_properties)
+trace_paths = _placed(vk.trace_paths)
+travel_time = _placed(vk.travel_time)
+
+
+KERNELS = (
+    *("contact_areas", "label", "label_slabs", "overlap_counts", "overlap_counts_stack"),
+    *("paste_masks", "region_properties", "trace_paths", "travel_time"),
+)
+"""The kernels that stages call by this module."""
+
+
+def label_slabs(slabs: Iterable[Array], *, connectivity: int = 26) -> tuple[Iterator[Array], int]:
+    """`voxkernels.label_slabs`, on the GPU slab by slab."""
+    gpu = _current.get()
+    if gpu is None:
+        return vk.label_slabs(slabs, connectivity=connectivity)
+    with gpu.stream():
+        labels, n = vk.label_slabs(_Sent(gpu, slabs), connectivity=connectivity)
+    return _fetched(gpu, labels), n
+
+
+class _Sent:
+    """Slabs that are sent whenever somebody goes through them."""
+
+    def __init__(self, gpu: Gpu, slabs: Iterable[Array]) -> None:
+        self.gpu, self.slabs = gpu, slabs
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.gpu.send, self.slabs)
+
+
+def _fetched(gpu: Gpu, slabs: Iterator[Any]) -> Iterator[Array]:
+    while True:
+        with gpu.stream():  # computed, too, when it is asked for
+            slab = next(slabs, None)
+        if slab is None:
+            return
+        yield gpu.fetch(slab)
+
+
+def worked(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The results of `work`, in order. On a GPU the next item is in hand while one is computed."""
+    if _current.get() is None:
+        yield from map(work, items)
+        return
+    import numba
+
+    n_threads = numba.get_num_threads()
+
+    def beside(item: Item) -> Result:
+        numba.set_num_threads(n_threads)  # each thread has a number of its own
+        return work(item)
+
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(copy_context().run, beside, item))
+                if len(pending) == AT_ONCE:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _cuda_version(number: int) -> str:

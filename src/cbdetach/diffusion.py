@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import voxkernels as vk
+from cbdetach import device
 from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD
 
@@ -58,7 +58,7 @@ def contact_sources(
         lower, upper = along(axis, None, -1), along(axis, 1, None)
         area[lower] += np.float32(face[axis]) * (solid[lower] & sources[upper])
         area[upper] += np.float32(face[axis]) * (solid[upper] & sources[lower])
-    patches, n_patches = vk.label(np.where(area > 0, labels, 0), connectivity=26)
+    patches, n_patches = device.label(np.where(area > 0, labels, 0), connectivity=26)
     touching = np.flatnonzero(patches)
     patch_area = np.bincount(patches.ravel()[touching], weights=area.ravel()[touching], minlength=n_patches + 1)
     real = (patch_area / SMOOTH_SURFACE_FACES >= min_contact_um2)[patches] & (patches > 0)
@@ -101,12 +101,12 @@ def diffusion_lengths(
     options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start}
     active = (phases == ACTIVE) | (phases == ACTIVE_HIGH)
     solid = np.where(active & np.isin(labels, whole), labels, 0)
-    lengths = vk.travel_time(solid, sources, **options)
+    lengths = device.travel_time(solid, sources, **options)
     real = _statistics(solid, lengths, owned)
 
     filled = np.where(np.isin(labels, owned), labels, 0)
-    contact = _means(filled, vk.travel_time(filled, sources, **options), owned)
-    attached = _means(filled, vk.travel_time(filled, filled == 0, interfaces=True, **options), owned)
+    contact = _means(filled, device.travel_time(filled, sources, **options), owned)
+    attached = _means(filled, device.travel_time(filled, filled == 0, interfaces=True, **options), owned)
     reached, count = real["reached"], real["count"]
     columns: dict[str, Array] = {
         "diffusion_length_mean_um": real["mean"],
@@ -189,5 +189,5 @@ def longest_paths(found: Lengths, *, spacing: Spacing) -> tuple[list[npt.NDArray
     there = found.farthest[:, 0] >= 0
     if not there.any():
         return [], np.zeros(0, dtype=np.int64)
-    paths = vk.trace_paths(found.lengths, found.farthest[there], spacing=spacing, domain=found.solid)
+    paths = device.trace_paths(found.lengths, found.farthest[there], spacing=spacing, domain=found.solid)
     return paths, found.labels[there]

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach import __version__
+from cbdetach import __version__, device
 from cbdetach.errors import InputError
 from cbdetach.estimate import available_memory
 
@@ -42,7 +42,7 @@ def examine() -> str:
         f"compiled kernels are {_cache()}",
         f"inference: {_providers()}",
         f"model: {_model()}",
-        f"GPU arrays: {_gpu()}",
+        f"GPU: {_gpu()}",
         f"kernels: {_kernel()}",
     ]
     return "\n".join(lines)
@@ -120,11 +120,14 @@ def _model() -> str:
 
 
 def _gpu() -> str:
-    from importlib.util import find_spec
-
-    if find_spec("cupy") is None:
-        return "none (CuPy is not installed: pip install 'cbdetach[gpu]')"
-    return f"CuPy {_version('cupy-cuda13x')}"
+    """What `--device cuda` would run on, and why on nothing."""
+    try:
+        gpu = device.Gpu()
+        about, free = gpu.about, gpu.free
+    except InputError as error:
+        return f"none for --device cuda ({str(error).removeprefix('--device: ').rstrip('.')})"
+    versions = f"CUDA {about['cuda']}, driver for CUDA {about['driver']}, CuPy {about['cupy']}"
+    return f"{about['name']}, {free / 1e9:.1f} GB free ({versions}); --device cuda runs all kernels there"
 
 
 def _kernel() -> str:

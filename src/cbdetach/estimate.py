@@ -27,6 +27,15 @@ NETWORK_BYTES = 0.7e9
 DISK_BYTES = 6.0
 """Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
 
+DEVICE_BYTES = {"detachment": 8.0, "diffusion": 26.0, "damage": 16.0}
+"""Bytes on a GPU for each voxel of a stage's window: what its hungriest kernel is given, returns and works in."""
+
+DEVICE_BASE_BYTES = 0.5e9
+"""And what CUDA and the compiled kernels take there,"""
+
+DEVICE_NETWORK_BYTES = 2.0e9
+"""and the network, with its slices."""
+
 SECONDS = {"grey": 7e-6, "phases": 4e-6}
 """Seconds for each voxel of the volume, by what is given."""
 
@@ -36,17 +45,19 @@ NETWORK_SECONDS = 3e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of one run: bytes of memory and of disk, seconds, and the stage that needs the memory."""
+    """Needs of one run: bytes of memory and of disk, seconds, the stage that needs the memory, bytes on a GPU."""
 
     memory: float
     disk: float
     seconds: float
     stage: str
+    device: float = 0.0
 
     def __str__(self) -> str:
+        gpu = f"{self.device / 1e9:.1f} GB on the GPU, " if self.device else ""
         return (
-            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {self.disk / 1e9:.2f} GB of "
-            f"disk and {_duration(self.seconds)} on two cores"
+            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {gpu}"
+            f"{self.disk / 1e9:.2f} GB of disk and {_duration(self.seconds)} on two cores"
         )
 
 
@@ -59,35 +70,52 @@ def estimate(
     views: int = 0,
     network: bool = False,
     zoom: float = 1.0,
+    at_once: int = 1,
+    on_gpu: bool = False,
 ) -> Estimate:
     """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices.
 
     `views` : slicings that are segmented slice by slice, 0 where windows are; one works on slabs, three on windows.
-    `network` : whether by the network; `zoom` : by how much it enlarges the slices.
+    `network` : whether by the network; `zoom` : by how much it enlarges the slices. `at_once` : slabs in hand at once;
+    `on_gpu` : whether kernels compute on a GPU. The time is that of two cores in any case.
     """
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
     halos = halos | {"segment": 0} if views == 1 else halos
     thickness = {stage: min(shape[0], slab + 2 * halos.get(stage, 0)) for stage in WINDOW_BYTES}
-    window = {stage: thickness[stage] * plane * b for stage, b in WINDOW_BYTES.items()}
+    window = {stage: at_once * thickness[stage] * plane * b for stage, b in WINDOW_BYTES.items()}
     if views == 1:
-        window["segment"] = thickness["segment"] * plane * SLICES_BYTES
+        window["segment"] = at_once * thickness["segment"] * plane * SLICES_BYTES
     window["segment"] += NETWORK_BYTES * network
     stage = max(window, key=lambda name: window[name])
+    most = max(thickness[name] * b for name, b in DEVICE_BYTES.items())
     seen = voxels * views * thickness["segment"] / min(shape[0], slab)
     return Estimate(
         memory=BASE_BYTES + window[stage],
         disk=voxels * DISK_BYTES,
         seconds=15 + voxels * SECONDS["grey" if grey else "phases"] + network * seen * zoom**2 * NETWORK_SECONDS,
         stage=stage,
+        device=(DEVICE_BASE_BYTES + network * DEVICE_NETWORK_BYTES + at_once * plane * most) if on_gpu else 0.0,
     )
 
 
-def refuse_what_cannot_fit(need: Estimate, out: Path, memory: float | None = None, disk: float | None = None) -> None:
+def refuse_what_cannot_fit(
+    need: Estimate,
+    out: Path,
+    memory: float | None = None,
+    disk: float | None = None,
+    device: float | None = None,
+) -> None:
     """Raise an `InputError` that names the option to change, where memory or disk will not do.
 
-    `memory` and `disk` are what there is, in bytes; None asks the system.
+    `memory` and `disk` are what there is, in bytes; None asks the system. `device` : the same of the GPU, where one is
+    used.
     """
+    if device is not None and need.device > device:
+        raise InputError(
+            f"--device: this run needs about {need.device / 1e9:.1f} GB on the GPU, {device / 1e9:.1f} GB are free; "
+            "choose thinner slabs with --slab, measure a part with --crop, or use --device cpu."
+        )
     memory = available_memory() if memory is None else memory
     if memory is not None and need.memory > memory:
         raise InputError(

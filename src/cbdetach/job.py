@@ -17,6 +17,7 @@ import voxkernels as vk
 from cbdetach.classifier import Classifier
 from cbdetach.classifier import load as load_classifier
 from cbdetach.config import Settings, resolve
+from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError
 from cbdetach.segment import maskrcnn
 from cbdetach.store import RunFolder, Slab, partition, unpack
@@ -49,6 +50,7 @@ class Job:
     voxel_size: tuple[float, float, float]
     shape: tuple[int, int, int]
     progress: bool = True
+    gpu: Gpu | None = None
 
     def slab(self, index: int, halo: int = 0) -> Slab:
         """Slices of slab `index`, widened by a halo that ends at the volume's border."""
@@ -59,11 +61,15 @@ class Job:
         """The slabs, first to last, with a progress bar."""
         return self._bar(stage, self.folder.slabs)
 
-    def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]]) -> None:
-        """Call `work` for every slab of a stage that is not there yet, and write what it returns."""
+    def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]], *, ahead: bool = True) -> None:
+        """Call `work` for every slab of a stage that is not there yet, and write what it returns.
+
+        Where a GPU computes, the next slab is in hand meanwhile; not where `work` must not be called `ahead`.
+        """
         missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
-        for index in self._bar(stage, missing):
-            self.folder.write_slab(stage, index, work(index))
+        results = worked(work, missing) if ahead else map(work, missing)
+        for index, arrays in zip(self._bar(stage, missing), results, strict=True):
+            self.folder.write_slab(stage, index, arrays)
 
     def _bar(self, stage: str, items: list[Item]) -> Iterator[Item]:
         from tqdm import tqdm
@@ -128,8 +134,8 @@ class Job:
 
     @cached_property
     def network(self) -> maskrcnn.Segmenter:
-        """The network, loaded, on as many threads as the kernels use."""
-        return maskrcnn.Segmenter(self.model)
+        """The network, loaded: on the kernels' threads; or on the GPU, if it starts there."""
+        return maskrcnn.Segmenter(self.model, provider="cpu" if self.gpu is None else None)
 
     @cached_property
     def regions(self) -> vk.RegionProperties:
@@ -138,7 +144,9 @@ class Job:
 
 
 @contextmanager
-def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool) -> Iterator[Job]:
+def open_job(
+    settings: Settings, out: Path, given: Mapping[str, Any], *, progress: bool, gpu: Gpu | None = None
+) -> Iterator[Job]:
     """Open the inputs, check that they fit together, and cut the slabs. Writes nothing."""
     wanted = settings.input
     options: dict[str, Any] = {"voxel_size": wanted.voxel_size, "crop": wanted.crop, "bin": wanted.bin}
@@ -165,7 +173,7 @@ def open_job(settings: Settings, out: Path, given: Mapping[str, Any], *, progres
         settings = _with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
-        yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress)
+        yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress, gpu)
 
 
 def default_segmenter(*, grey: bool) -> str:

@@ -205,10 +205,10 @@ def link_slices(labels: npt.NDArray[np.int32], **options: Any) -> tuple[npt.NDAr
     -------
     (Z, Y, X) int32 particles, and the links.
     """
-    import voxkernels as vk
+    from cbdetach import device
 
     sizes = [np.bincount(image.ravel(), minlength=1)[1:] for image in labels]
-    overlaps, skips, *further = (vk.overlap_counts_stack(labels, step=step) for step in range(1, REACH + 1))
+    overlaps, skips, *further = (device.overlap_counts_stack(labels, step=step) for step in range(1, REACH + 1))
     links = link(sizes, overlaps, skips, further, **({"neck_depth": 0.25} | options))
     result = np.zeros(labels.shape, np.int32)
     for image, ids, linked in zip(labels, links.global_id, result, strict=True):

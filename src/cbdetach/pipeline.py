@@ -31,6 +31,7 @@ from cbdetach import (
     damage_layers,
     density,
     detachment,
+    device,
     diffusion,
     features,
     gather,
@@ -40,6 +41,7 @@ from cbdetach import (
 )
 from cbdetach.classifier import grey_scale as pixel_scale
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
+from cbdetach.device import AT_ONCE, find, on
 from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
 from cbdetach.estimate import Estimate, estimate, refuse_what_cannot_fit
@@ -240,11 +242,19 @@ def segment_stage(job: Job) -> dict[str, Any]:
         }
 
     work = window if wanted.segmenter == "watershed" else slices if wanted.views == "z" else views
-    job.each_slab("segment", work)
+    job.each_slab("segment", work, ahead=job.model is None)
+    warnings = _network_warnings(job)
     vars(job).pop("network", None)  # its memory is needed no longer
     shares = job.tables("segment", "table/counts")
     counts = {name: sum(int(share[name]) for share in shares) for name in shares[0]}
-    return {"segmenter": wanted.segmenter, "views": wanted.views, **used, "counts": counts, "warnings": []}
+    return {"segmenter": wanted.segmenter, "views": wanted.views, **used, "counts": counts, "warnings": warnings}
+
+
+def _network_warnings(job: Job) -> list[str]:
+    """That the network has not run where the kernels do, and why."""
+    if job.gpu is None or job.model is None or job.network.model.provider != "cpu":
+        return []
+    return [f"The network runs on the processors: {job.network.model.why}"]
 
 
 def slice_segmenter(job: Job) -> tuple[Callable[[int, int, int], Iterator[segment.Sections]], dict[str, Any]]:
@@ -361,7 +371,7 @@ def link_stage(job: Job) -> dict[str, Any]:
                     "table/scored/sum": np.bincount(row, weights=score[known], minlength=scored.size),
                     "table/scored/count": np.bincount(row, minlength=scored.size),
                 }
-        regions = vk.region_properties(labels, spacing=job.voxel_size, origin=(z0, 0, 0))
+        regions = device.region_properties(labels, spacing=job.voxel_size, origin=(z0, 0, 0))
         active = detachment.is_active(job.codes(z0, z1))
         return shares | {
             "particles": labels,
@@ -395,7 +405,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
             if previous is not None:
                 before, b0 = previous
                 end = b0 + len(before)
-                overlaps[0].append(vk.overlap_counts(before[s0 - b0 :], local[: end - s0]))
+                overlaps[0].append(device.overlap_counts(before[s0 - b0 :], local[: end - s0]))
             previous = local, s0
         options = _link_options(job) | {"max_gap": 0, "fragments": "contained", "neck_depth": None}
     else:
@@ -405,7 +415,7 @@ def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
             sizes += [np.bincount(image.ravel())[1:] for image in images]
             stack = images if stack is None else np.concatenate([stack[-link.REACH :], images])
             for step in range(1, link.REACH + 1):
-                overlaps[step - 1] += vk.overlap_counts_stack(stack[-len(images) - step :], step=step)
+                overlaps[step - 1] += device.overlap_counts_stack(stack[-len(images) - step :], step=step)
         options = _link_options(job)
     links = link.link(sizes, overlaps[0], overlaps[1] if by_slice else (), overlaps[2:] if by_slice else (), **options)
     ids = [np.concatenate(([0], g)).astype(np.int32) for g in links.global_id]
@@ -464,7 +474,7 @@ def connected_stage(job: Job) -> dict[str, Any]:
         voxels = [np.bincount(c.ravel(), minlength=4) for c in (by_faces, by_corners)]
         return {"connected": by_faces, "connected26": by_corners, "table/voxels": np.array(voxels)}
 
-    job.each_slab("connected", work)
+    job.each_slab("connected", work, ahead=False)  # what is found goes on from slab to slab
     total = np.sum([t["voxels"] for t in job.tables("connected")], axis=0)[:, 1:]
     if not total[1, connected.CONNECTED - 1]:
         warnings.append(f"No carbon/binder touches the anchor ({anchor}): every contact counts as detached.")
@@ -761,6 +771,7 @@ def run(
         collector; None: it is followed to the collector alone.
     slab : slices of the slabs that the work is cut into.
     config : TOML file or nested mapping with every other setting (`cbdetach.config.Settings`).
+    device : "cpu", or "cuda": kernels and network on a GPU; results are the same within the kernels' tolerances.
     threads : of the kernels; None: all. Results do not depend on it.
     resume : continue a run that was interrupted; overwrite : delete what a run has left in `out`, and start again.
     progress : draw progress bars on a terminal.
@@ -784,10 +795,10 @@ def run(
         anchor=anchor,
         slab=slab,
     )
-    _require_cpu(device)
-    with open_job(settings, Path(out), given, progress=progress) as job:
+    gpu = find(device)
+    with open_job(settings, Path(out), given, progress=progress, gpu=gpu) as job:
         need = needs(job)
-        refuse_what_cannot_fit(need, job.folder.path)
+        refuse_what_cannot_fit(need, job.folder.path, device=None if gpu is None else gpu.free)
         with prepared(job, resume=resume, overwrite=overwrite) as record, _threads(threads):
             if not record["finished"] or not _all_slabs_whole(job):
                 if job.model is not None:
@@ -801,14 +812,8 @@ def plan(out: str | Path = "cbdetach_run", *, device: str = "cpu", **arguments: 
     """What `run` with the same arguments would need: memory, disk and time. Reads metadata only, writes nothing."""
     given = {name: arguments.pop(name, None) for name in ("volume", "labels", "phases")}
     settings = resolved_settings(given, arguments.pop("config", None), **arguments)
-    _require_cpu(device)
-    with open_job(settings, Path(out), given, progress=False) as job:
+    with open_job(settings, Path(out), given, progress=False, gpu=find(device)) as job:
         return needs(job)
-
-
-def _require_cpu(device: str) -> None:
-    if device != "cpu":
-        raise InputError(f"--device: must be cpu, the only device that this version computes on; got {device!r}.")
 
 
 def work_through(job: Job, record: dict[str, Any]) -> None:
@@ -817,7 +822,8 @@ def work_through(job: Job, record: dict[str, Any]) -> None:
         result = job.folder.read_result(name)
         if result is None or not _slabs_whole(job, name):
             began = time.perf_counter()
-            result = stage(job)
+            with on(job.gpu):
+                result = stage(job)
             job.folder.write_result(name, result)
             seconds = round(time.perf_counter() - began, 3)
             record["timings"][name] = round(record["timings"].get(name, 0.0) + seconds, 3)
@@ -865,4 +871,6 @@ def needs(job: Job) -> Estimate:
         views=len(wanted.views) if by_slice else 0,
         network=job.model is not None,
         zoom=zoom,
+        at_once=1 if job.gpu is None else AT_ONCE,
+        on_gpu=job.gpu is not None,
     )

@@ -89,11 +89,12 @@ def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrit
             else f"-o/--out: {path} holds a run that was interrupted; continue it with --resume, or start again with "
             "--overwrite."
         )
-    for part, what in (("settings", "settings"), ("input", "input"), ("versions", "versions")):
+    compared = {"settings": "with other", "input": "with other", "device": "on another", "versions": "with other"}
+    for part, what in compared.items():
         changed = differences(existing.get(part, {}), fresh[part])
         if changed and not (part == "versions" and existing.get("finished")):
             raise InputError(
-                f"--resume: {path} holds a run with other {what} ({', '.join(changed)}); "
+                f"--resume: {path} holds a run {what} {part} ({', '.join(changed)}); "
                 "give the same ones, choose another folder, or start again with --overwrite."
             )
     return existing
@@ -119,7 +120,8 @@ def _fresh_record(job: Job) -> dict[str, Any]:
         "voxel_size_um": job.voxel_size,
         "slabs": job.folder.slabs,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "device": {"kind": "cpu", "machine": platform.machine()},
+        "device": {"kind": "cpu" if job.gpu is None else "cuda", "machine": platform.machine()}
+        | ({} if job.gpu is None else job.gpu.about),
         "seeds": {"report": job.settings.report.seed},
         "stages": {},
         "warnings": [],

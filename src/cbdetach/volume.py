@@ -18,6 +18,7 @@ import operator
 import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ class Volume:
         name: a short name for people.
 
     `v[z0:z1]`, `v[z0:z1, y0:y1, x0:x1]` and single indices return arrays; what comes from an array in memory or from a
-    mapped file may be a view of it: do not write to it. Steps are not supported. Read it from one thread at a time.
+    mapped file may be a view of it: do not write to it. Steps are not supported. Threads that read at once take turns.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Volume:
         self.path = path
         self.dataset = stored.dataset
         self.name = path.stem if path else "array"
+        self._turn = threading.Lock()  # files have one position
 
     def __getitem__(self, key: Any) -> Array:
         window, dropped = _window(key, self.shape)
@@ -86,7 +88,8 @@ class Volume:
             for b, w in zip(self._box, window, strict=True)
         )
         try:
-            block = self._stored.read((stored[0], stored[1], stored[2]))
+            with self._turn:
+                block = self._stored.read((stored[0], stored[1], stored[2]))
         except (OSError, ValueError, RuntimeError, zlib.error) as error:
             if isinstance(error, InputError):
                 raise

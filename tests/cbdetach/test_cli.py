@@ -250,14 +250,14 @@ def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         return "found beside true"
 
     monkeypatch.setattr(demo, "demo", measured)
-    how = "--segmenter maskrcnn --model m.onnx --views zyx"
+    how = "--segmenter maskrcnn --model m.onnx --views zyx --device cuda"
     said = command(f"demo -o {tmp_path} --size 64 --seed 3 --threads 2 --overwrite {how}")
     assert said == (0, "found beside true\n", "")
     assert command("demo --quiet") == (0, "", "")
     default = {"out": Path("cbdetach_demo"), "size": 160, "seed": 0, "threads": None, "overwrite": False}
     asked = {"out": tmp_path, "size": 64, "seed": 3, "threads": 2, "overwrite": True}
-    default |= {"segmenter": None, "model": None, "views": None}
-    asked |= {"segmenter": "maskrcnn", "model": "m.onnx", "views": "zyx"}
+    default |= {"segmenter": None, "model": None, "views": None, "device": "cpu"}
+    asked |= {"segmenter": "maskrcnn", "model": "m.onnx", "views": "zyx", "device": "cuda"}
     assert given == [asked | {"progress": True}, default | {"progress": False}]
 
 
@@ -279,7 +279,7 @@ WRONG = {
     "run p.npy --voxel-size 1 --bin 0": "bin: .*; got 0",
     "run p.npy --voxel-size 1 --slab 0": "slab: .*; got 0",
     "run p.npy --voxel-size 1 --segmenter magic": "segmenter: .*; got 'magic'",
-    "run p.npy --voxel-size 1 --device cuda": "--device: must be cpu",
+    "run p.npy --voxel-size 1 --device tpu": "--device: must be cpu or cuda; got 'tpu'",
     "run p.npy --voxel-size 1 --threads 0": "--threads: must be 1 to",
     "run p.npy --voxel-size 1 --config none.toml": "--config: there is no file none.toml",
     "run p.npy --voxel-size 1 --config bad.toml": "--config: bad.toml cannot be read as TOML",

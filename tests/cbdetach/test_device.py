@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from tests.host_cuda.pretend_cupy import CUDARuntimeError, pretended
 
+import voxkernels as vk
 from cbdetach import device
 from cbdetach.errors import InputError
 
@@ -141,3 +143,65 @@ def test_the_pretended_module_is_as_strict_as_cupy(cupy: Any) -> None:
     assert (array + np.int64(1)).get().tolist() == [1, 2, 3, 4]
     assert int(array.max()) == 3
     assert isinstance(array.max(), cupy.ndarray)
+
+
+# ---- two slabs in hand ----------------------------------------------------------------------------------------------
+
+
+def test_on_the_processors_items_are_worked_one_by_one_when_asked_for() -> None:
+    done: list[int] = []
+    results = device.worked(lambda n: done.append(n) or 2 * n, [1, 2, 3])
+    assert done == []
+    assert next(results) == 2
+    assert done == [1]
+    assert list(results) == [4, 6]
+
+
+def test_on_a_gpu_two_items_are_in_hand(cupy: Any) -> None:
+    together = threading.Barrier(2, timeout=10)
+    gpu = device.Gpu()
+    streams, seen = [], []
+
+    def work(n: int) -> int:
+        together.wait()  # the other one is in hand, too
+        with gpu.stream() as stream:
+            streams.append(id(stream))
+        seen.append((numba.get_num_threads(), device._current.get() is gpu))
+        return n * n
+
+    with device.on(gpu), device.threads(1):
+        assert list(device.worked(work, range(4))) == [0, 1, 4, 9]
+    assert len(set(streams)) == 2
+    assert seen == [(1, True)] * 4
+    assert device._current.get() is None
+
+
+def test_what_goes_wrong_with_an_item_ends_the_work(cupy: Any) -> None:
+    started = []
+
+    def work(n: int) -> int:
+        started.append(n)
+        if n == 1:
+            raise InputError("one")
+        return n
+
+    with device.on(device.Gpu()):
+        results = device.worked(work, range(100))
+        assert next(results) == 0
+        with pytest.raises(InputError, match="one"):
+            list(results)
+    assert max(started) <= 3
+
+
+def test_kernels_compute_where_on_says(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    gpu = device.Gpu()
+    monkeypatch.setattr(gpu, "call", lambda kernel, *arguments, **options: calls.append((kernel, arguments, options)))
+    pixels = np.ones((2, 2), np.int32)
+    assert device.overlap_counts(pixels, pixels).count.tolist() == [4]
+    with device.on(gpu):
+        device.overlap_counts(pixels, b=pixels)
+        with device.on(None):
+            assert device.label(pixels[None])[1] == 1
+    assert calls == [(vk.overlap_counts, (pixels,), {"b": pixels})]
+    assert device.travel_time.__doc__ == vk.travel_time.__doc__

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.cbdetach.tiny_onnx import METADATA, blobs
+from tests.host_cuda.pretend_cupy import pretended
 
 import cbdetach
 import voxkernels as vk
@@ -111,11 +110,18 @@ def test_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert doctor._model().startswith("WRONG: model: particles.onnx is damaged or was altered")
 
 
-def test_gpu_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert doctor._gpu() == "none (CuPy is not installed: pip install 'cbdetach[gpu]')"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(name=name))
-    assert doctor._gpu().startswith("CuPy ")
+def test_gpu(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> None:
+    assert "GPU" in said
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert doctor._gpu().startswith("none for --device cuda ('cuda' must find CuPy; got ")
+    assert doctor._gpu().endswith("or use the CPU)")
+    with pretended(free=3 * 10**9) as cupy:
+        assert doctor._gpu() == (
+            "no GPU (kernels built for the host), 3.0 GB free (CUDA 13.0, driver for CUDA 13.0, CuPy 0.0 (pretended)); "
+            "--device cuda runs all kernels there"
+        )
+        cupy.cuda.runtime.driverGetVersion = lambda: 11080
+        assert "must find an NVIDIA driver for CUDA 12 or later; got one for CUDA 11.8" in doctor._gpu()
 
 
 # ---- the kernel's answer ---------------------------------------------------------------------------------------------

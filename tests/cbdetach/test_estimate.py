@@ -151,3 +151,27 @@ def test_it_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None:
     assert available_memory(tmp_path) is None
     (tmp_path / "meminfo").write_text("MemTotal: 1 kB\n")
     assert available_memory(tmp_path) is None
+
+
+def test_a_gpu_needs_its_own_memory_and_two_slabs_of_the_hosts() -> None:
+    shape = (1000, 500, 500)
+    here = estimate(shape, 64, HALOS, grey=True)
+    there = estimate(shape, 64, HALOS, grey=True, at_once=2, on_gpu=True)
+    assert here.device == 0
+    assert "GPU" not in str(here)
+    assert there.memory - BASE_BYTES == pytest.approx(2 * (here.memory - BASE_BYTES))
+    assert there.device == pytest.approx(0.5e9 + 2 * 26 * 128 * 500**2)
+    assert f", {there.device / 1e9:.1f} GB on the GPU, " in str(there)
+    assert estimate((10**4, 500, 500), 64, HALOS, grey=True, at_once=2, on_gpu=True).device == there.device
+    network = estimate(shape, 64, HALOS, grey=True, views=1, network=True, at_once=2, on_gpu=True)
+    assert network.device == pytest.approx(there.device + 2e9)
+
+
+def test_a_gpu_that_is_too_small_is_named(tmp_path: Path) -> None:
+    there = estimate((100, 50, 50), 64, HALOS, grey=True, at_once=2, on_gpu=True)
+    refuse_what_cannot_fit(there, tmp_path, memory=1e12, disk=1e12, device=1e12)
+    refuse_what_cannot_fit(there, tmp_path, memory=1e12, disk=1e12)
+    with pytest.raises(
+        InputError, match=r"--device: this run needs about 0\.5 GB on the GPU, 0\.1 GB are free; choose"
+    ):
+        refuse_what_cannot_fit(there, tmp_path, memory=1e12, disk=1e12, device=1e8)

@@ -245,7 +245,7 @@ def network(pretender: Pretender, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = tmp_path / "particles.onnx"
     model.write_bytes(b"weights")
     monkeypatch.setattr(maskrcnn, "shipped_model", lambda: model)
-    monkeypatch.setattr(maskrcnn, "Segmenter", lambda path: pretender)
+    monkeypatch.setattr(maskrcnn, "Segmenter", lambda path, provider: pretender)
     monkeypatch.setattr(job, "find_spec", lambda name: name)
     pretender.asked.clear()
     return pretender
@@ -543,7 +543,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "20",
     ),
     "unknown setting": (lambda d: {"volume": _npy(d, ball_volume()), "config": {"sgment": {}}}, "sgment: unknown"),
-    "device": (lambda d: {"volume": _npy(d, ball_volume()), "device": "cuda"}, "--device: must be cpu"),
+    "device": (lambda d: {"volume": _npy(d, ball_volume()), "device": "tpu"}, "--device: must be cpu or cuda"),
     "threads": (lambda d: {"volume": _npy(d, ball_volume()), "threads": 1000}, "--threads: must be 1 to"),
     "crop": (lambda d: {"volume": _npy(d, ball_volume()), "crop": "0:99"}, "crop"),
     "bin": (lambda d: {"volume": _npy(d, ball_volume()), "bin": 0}, "bin"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from tests.host_cuda import HostDevice
 
 import voxkernels
+
+_one_launch = threading.Lock()  # the harness has one set of fibres
+
+launched: set[tuple[str, str]] = set()
+"""Every kernel that has run, with its operation."""
 
 SOURCES = {path.read_text(): path for path in Path(voxkernels.__file__).parent.glob("*/*.cu")}
 
@@ -146,8 +152,10 @@ class _RawModule:
         """One kernel, to be called as CuPy's are."""
 
         def launch(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
+            launched.add((self.source.stem, name))
             assert not any(isinstance(a, np.ndarray) for a in arguments), f"{name} is given an array of the host"
-            host.launch(kernel, grid, block, tuple(map(_host, arguments)), shared_mem)
+            with _one_launch:
+                host.launch(kernel, grid, block, tuple(map(_host, arguments)), shared_mem)
 
         host = HostDevice()
         kernel = host.kernel(self.source, name, self.traits)

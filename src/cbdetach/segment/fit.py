@@ -139,9 +139,9 @@ def _nearest(labels: Labels, spacing: tuple[float, ...]) -> tuple[Floats, Labels
 
 def _drop_scraps(seeds: Labels) -> None:
     """Take away pieces of an instance, but for its largest, that touch another instance; in place."""
-    import voxkernels as vk
+    from cbdetach import device
 
-    pieces, n = vk.label(seeds[None], connectivity=6)
+    pieces, n = device.label(seeds[None], connectivity=6)
     pieces = pieces[0]
     size = np.bincount(pieces.ravel(), minlength=n + 1)
     owner = np.zeros(n + 1, np.int32)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import voxkernels as vk
+from cbdetach import device
 
 from .watershed import Ints, Labels, Mask, at_the_edge, number_by_first_voxel
 
@@ -92,7 +92,7 @@ def to_labels(detections: Detections, *, min_pixels: float = 1.0, min_share: flo
     pieces = 0 if detections.pieces is None else int(np.count_nonzero(detections.pieces))
     counts = {"detections": len(scores), "pieces": pieces, "duplicates": 0, "small": 0}
     while True:
-        labels = vk.paste_masks(masks[kept], boxes[kept], scores[kept], detections.shape)
+        labels = device.paste_masks(masks[kept], boxes[kept], scores[kept], detections.shape)
         scraps, size = _scraps(labels, len(kept))
         cut = at_the_edge(labels, len(kept) + 1)[1:]
         hidden = size < min_share * area[kept]
@@ -105,7 +105,7 @@ def to_labels(detections: Detections, *, min_pixels: float = 1.0, min_share: flo
         kept = kept[~dropped]
 
     back = kept[::-1]
-    lowest = vk.paste_masks(masks[back], boxes[back], -scores[back], detections.shape)
+    lowest = device.paste_masks(masks[back], boxes[back], -scores[back], detections.shape)
     contested = np.count_nonzero(labels + lowest != np.where(labels > 0, len(kept) + 1, 0))
     labels[scraps] = 0
     filled = _fill(labels)
@@ -167,7 +167,7 @@ def _areas(masks: Floats, boxes: Floats, shape: tuple[int, int]) -> Floats:
 
 def _scraps(labels: Labels, n: int) -> tuple[Mask, Ints]:
     """Pixels outside the largest part of their label, and the pixels (n,) in the largest part of labels 1..n."""
-    parts, m = vk.label(labels[None], connectivity=6)
+    parts, m = device.label(labels[None], connectivity=6)
     size = np.bincount(parts.ravel(), minlength=m + 1)
     owner = np.zeros(m + 1, np.int64)
     owner[parts.ravel()] = labels.ravel()

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import voxkernels as vk
+from cbdetach import device
 from voxkernels._arrays import as_labels, same_shape
 
 from .watershed import Ints, Labels, Mask, number_by_first_voxel
@@ -79,7 +79,7 @@ def fused_scores(labels: Array, views: Sequence[Array], scores: Sequence[npt.NDA
     n = int(labels.max(initial=0)) + 1
     total, count = np.zeros(n), np.zeros(n)
     for view, score in zip(views, scores, strict=True):
-        shared = vk.overlap_counts(labels, view)
+        shared = device.overlap_counts(labels, view)
         known = np.isfinite(score[shared.ids_b])
         ids, weight = shared.ids_a[known], shared.count[known].astype(np.float64)
         total += np.bincount(ids, weights=weight * score[shared.ids_b[known]], minlength=n)
