@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,157 +12,262 @@ from .._compile import jit
 from .cpu_boxes import OUTSIDE, PAD
 
 NEAR = 6  # squared radius of the window of a fit, in columns
-REACH = 3  # how far up and down a column of that window the surface may be
+REACH = 3  # how far up and down a column of that window the surface may be; and how far a rim is looked for
 STEEP = 2.0  # squared slope above which another axis sees the surface better
-PATCH = 0.35  # half width of a fitted patch; at 0.5, corners would stick out of an oblique rim
-CAREFUL = 1.0 - 1e-12  # a lower bound of a distance, made safe from rounding
+STIFF = 4.0  # weight of the sum of a rim's faces against their scatter, in squared voxels
+DISC = 0.4  # radius of a disc, in voxels along the face
+EACH = np.uint64(0x0001010101010101)  # 1 in the first seven bytes of a word
+ONES = np.uint64(0x0101010101010101)  # weights of bytes, the first byte's last: 1, 1, 1, ...
+FIRST = np.uint64(0x0001020304050600)  # 0, 1, 2, ...
+SECOND = np.uint64(0x0904010001040900)  # (k - 3)^2
+WINDOW = np.array(
+    [(p, q, NEAR - 1 - p * p - q * q) for p, q in product(range(-2, 3), repeat=2) if p * p + q * q <= NEAR]
+)
+NEAREST = np.array(  # of the heights -3 to 3, lowest in bit 0; of two, the one outwards; 0 of none
+    [min((m - REACH for m in range(7) if bits >> m & 1), key=lambda h: (abs(h), -h), default=0) for bits in range(128)]
+)
+SHIFT, WIDEN = 0.5, 0.45  # how far a disc moves, and grows, to the rim of a source that leans over by 45 degrees
 
 
 @jit
-def fit_heights(mark: Any, v: int, up: int, one: int, two: int, bit: int) -> tuple[float, float, float]:
-    """Plane through the heights of equal contact faces in the columns around one: height c, slopes a and b.
+def mark_surface(T: Any, mark: Any, shape: Any, seen: Any) -> None:
+    """The marks, but inside the component of all faces of its surface, towards sources or not."""
+    sz, sy = shape[1] * shape[2], shape[2]
+    seen[:] = 0
+    for v in range(sz, T.size - sz):
+        faces = np.uint8(0)
+        faces |= np.uint8(1) if math.isnan(T[v - sz]) else np.uint8(0)
+        faces |= np.uint8(2) if math.isnan(T[v + sz]) else np.uint8(0)
+        faces |= np.uint8(4) if math.isnan(T[v - sy]) else np.uint8(0)
+        faces |= np.uint8(8) if math.isnan(T[v + sy]) else np.uint8(0)
+        faces |= np.uint8(16) if math.isnan(T[v - 1]) else np.uint8(0)
+        faces |= np.uint8(32) if math.isnan(T[v + 1]) else np.uint8(0)
+        seen[v] = mark[v] if math.isnan(T[v]) else faces
 
-    Least squares in voxels, outwards from the face (index step `up`); a, b along the two other axes (index steps `one`
-    and `two`). All 0 if the faces lie in one plane.
+
+@jit
+def height_of(seen: Any, v: int, up: int, bit: int) -> int:
+    """How far up (or down) a column the nearest face of the surface is; REACH + 1 if it is further than REACH."""
+    for m in range(2 * REACH + 1):
+        height = (m + 1) // 2 if m % 2 else -(m // 2)  # 0, 1, -1, 2, -2, ...
+        if seen[np.uint64(v + height * up)] & (OUTSIDE | bit) == bit:
+            return height
+    return REACH + 1
+
+
+@jit
+def row_of(seen: Any, at: int) -> Any:
+    """Eight marks in a row as one word, the first in its lowest byte. It compiles to one load."""
+    word = np.uint64(0)
+    for k in range(8):
+        word |= np.uint64(seen[np.uint64(at + k)]) << np.uint64(8 * k)
+    return word
+
+
+@jit
+def faces_of(word: Any, face: int) -> Any:
+    """1 in each byte of a row of marks where the component has this face."""
+    return word >> np.uint64(face) & ~(word >> np.uint64(7)) & EACH
+
+
+@jit
+def find_heights(seen: Any, v: int, up: int, one: int, two: int, face: int, found: Any) -> None:
+    """At which of seven heights the columns (p, q) around a face have a face: found[5 p + q + 12], the lowest in bit 0.
+
+    A word holds eight columns at one height or, where the columns lie along the rows, one column.
     """
-    s0 = s1 = s2 = s11 = s12 = s22 = h0 = h1 = h2 = 0.0
     for p in range(-2, 3):
-        for q in range(-2, 3):
-            if p * p + q * q > NEAR:
-                continue
-            column = v + p * one + q * two
-            for m in range(2 * REACH + 1):  # heights 0, 1, -1, 2, -2, ...: the nearest face of the column
-                height = (m + 1) // 2 if m % 2 else -(m // 2)
-                if mark[np.uint64(column + height * up)] & (OUTSIDE | bit) == bit:
-                    s0 += 1.0
-                    s1 += p
-                    s2 += q
-                    s11 += p * p
-                    s12 += p * q
-                    s22 += q * q
-                    h0 += height
-                    h1 += height * p
-                    h2 += height * q
-                    break
-    s11 += 1e-6  # no slope across a single row of faces
-    s22 += 1e-6
-    d11, d12, d22 = s0 * s11 - s1 * s1, s0 * s12 - s1 * s2, s0 * s22 - s2 * s2
-    e1, e2 = s0 * h1 - s1 * h0, s0 * h2 - s2 * h0
+        if face < 4:
+            row = v + p * one - 2
+            columns = np.uint64(0)
+            for height in range(-REACH, REACH + 1):
+                columns |= faces_of(row_of(seen, row + height * up), face) << np.uint64(height + REACH)
+            for q in range(5):
+                found[5 * p + q + 10] = columns >> np.uint64(8 * q) & np.uint64(127)
+        else:
+            gather = np.uint64(0x0102040810204080) if up > 0 else np.uint64(0x4020100804020100)
+            for q in range(-2, 3):
+                column = faces_of(row_of(seen, v + p * one + q * two - REACH), face)
+                found[5 * p + q + 12] = column * gather >> np.uint64(56) & np.uint64(127)
+
+
+@jit
+def fit_heights(seen: Any, v: int, up: int, one: int, two: int, face: int, found: Any) -> tuple[float, float, float]:
+    """Plane through the surface in the columns around a contact face: height c there, slopes a and b.
+
+    In voxels, outwards from the face (index step `up`); a, b along the two other axes (index steps `one` and `two`), by
+    least squares. The height is the mean over the nearer columns, at which a curved surface is less far off its plane.
+    All 0 if the faces lie in one plane.
+    """
+    find_heights(seen, v, up, one, two, face, found)
+    n = n1 = n2 = n11 = n12 = n22 = h0 = h1 = h2 = near = near1 = near2 = near_h = np.int64(0)
+    for e in range(WINDOW.shape[0]):
+        p, q, weight = WINDOW[e, 0], WINDOW[e, 1], WINDOW[e, 2]
+        heights = found[5 * p + q + 12]
+        m, height = np.int64(heights != 0), NEAREST[heights]
+        n, n1, n2, n11, n12, n22 = n + m, n1 + m * p, n2 + m * q, n11 + m * p * p, n12 + m * p * q, n22 + m * q * q
+        h0, h1, h2 = h0 + height, h1 + height * p, h2 + height * q
+        near, near1, near2 = near + m * weight, near1 + m * weight * p, near2 + m * weight * q
+        near_h += weight * height
+    s11, s22 = n11 + 1e-6, n22 + 1e-6  # no slope across a single row of faces
+    d11, d12, d22 = n * s11 - n1 * n1, n * n12 - n1 * n2, n * s22 - n2 * n2
+    e1, e2 = n * h1 - n1 * h0, n * h2 - n2 * h0
     det = d11 * d22 - d12 * d12
     a, b = (e1 * d22 - e2 * d12) / det, (e2 * d11 - e1 * d12) / det
-    return min(max((h0 - a * s1 - b * s2) / s0, -0.5), 0.5), a, b
+    return min(max((near_h - a * near1 - b * near2) / near, -0.5), 0.5), a, b
 
 
 @jit
-def fit_rim(mark: Any, sz: int, sy: int, v: int, axis: int, sign: int, rim: Any) -> bool:
-    """Where the source around a contact face ends: the plane rim[:3] . (x - at) = rim[3]. False if nowhere.
+def dot(bytes_: Any, weights: Any) -> Any:
+    """Sum of the products of the bytes of a word and weights, which are given from the last byte to the first."""
+    return np.int64(bytes_ * weights >> np.uint64(56))
 
-    In voxels from the voxel v. Its normal is the sum of the faces of outside source voxels to other voxels; it passes
-    their middle.
+
+@jit
+def fit_rim(seen: Any, sz: int, sy: int, v: int, axis: int, rim: Any) -> bool:
+    """Where the source around a contact face ends: the plane rim[:3] . x = rim[3]. False if nowhere.
+
+    In voxels from the voxel v. The plane passes the middle of the faces of outside source voxels to other voxels. Its
+    normal n is the sum of these faces, turned to where they are: it minimises the sum of (n . (face - middle))^2 plus
+    STIFF |n - sum|^2. rim[4] is the sum along the axis.
     """
     n0 = n1 = n2 = t0 = t1 = t2 = count = np.int64(0)  # normal, and twice the sum of the faces' middles
-    for i in range(-2, 3):
-        for j in range(-2, 3):
-            for k in range(-2, 3):
-                z, y, x = i + sign * (axis == 0), j + sign * (axis == 1), k + sign * (axis == 2)
-                ends = np.int64(mark[np.uint64(v + z * sz + y * sy + x)])
-                if ends <= OUTSIDE:
-                    continue
-                m0, m1 = (ends >> 1 & 1) - (ends & 1), (ends >> 3 & 1) - (ends >> 2 & 1)
-                m2 = (ends >> 5 & 1) - (ends >> 4 & 1)
-                faces = (ends & 1) + (ends >> 1 & 1) + (ends >> 2 & 1) + (ends >> 3 & 1)
-                faces += (ends >> 4 & 1) + (ends >> 5 & 1)
-                n0, n1, n2, count = n0 + m0, n1 + m1, n2 + m2, count + faces
-                t0, t1, t2 = t0 + 2 * z * faces + m0, t1 + 2 * y * faces + m1, t2 + 2 * x * faces + m2
-    rim[0], rim[1], rim[2], rim[3] = n0, n1, n2, 0.0
-    if count:
-        rim[3] = (n0 * t0 + n1 * t1 + n2 * t2) / (2.0 * count)
-    return bool(count > 0)
+    s00 = s01 = s02 = s11 = s12 = s22 = np.int64(0)  # four times the sum of their products
+    for z in range(-REACH, REACH + 1):
+        for y in range(-REACH, REACH + 1):
+            word = row_of(seen, v + z * sz + y * sy - REACH)
+            ends = word & (word >> np.uint64(7) & EACH) * np.uint64(63)
+            if ends == 0:
+                continue
+            low0, high0, low1 = ends & EACH, ends >> np.uint64(1) & EACH, ends >> np.uint64(2) & EACH
+            high1, low2, high2 = ends >> np.uint64(3) & EACH, ends >> np.uint64(4) & EACH, ends >> np.uint64(5) & EACH
+            both0, both1, both2 = dot(low0 + high0, ONES), dot(low1 + high1, ONES), dot(low2 + high2, ONES)
+            apart0, apart1, apart2 = high0 + (EACH - low0), high1 + (EACH - low1), high2 + (EACH - low2)
+            m0, m1, m2 = dot(apart0, ONES) - 7, dot(apart1, ONES) - 7, dot(apart2, ONES) - 7
+            x0, x1 = dot(apart0, FIRST) - 21 - REACH * m0, dot(apart1, FIRST) - 21 - REACH * m1
+            x2 = dot(apart2, FIRST) - 21 - REACH * m2
+            each = low0 + high0 + low1 + high1 + low2 + high2
+            faces = both0 + both1 + both2
+            x = dot(each, FIRST) - REACH * faces
+            n0, n1, n2, count = n0 + m0, n1 + m1, n2 + m2, count + faces
+            t0, t1, t2 = t0 + 2 * z * faces + m0, t1 + 2 * y * faces + m1, t2 + 2 * x + m2
+            s00 += 4 * z * (z * faces + m0) + both0
+            s11 += 4 * y * (y * faces + m1) + both1
+            s22 += 4 * (dot(each, SECOND) + x2) + both2
+            s01 += 4 * z * y * faces + 2 * (z * m1 + y * m0)
+            s02 += 4 * z * x + 2 * (z * m2 + x0)
+            s12 += 4 * y * x + 2 * (y * m2 + x1)
+    if count == 0:
+        return False
+    many = np.float64(count)
+    r00, r01, r02 = 0.25 * (s00 - t0 * t0 / many) + STIFF, 0.25 * (s01 - t0 * t1 / many), 0.25 * (s02 - t0 * t2 / many)
+    r11, r22 = 0.25 * (s11 - t1 * t1 / many) + STIFF, 0.25 * (s22 - t2 * t2 / many) + STIFF
+    r12 = 0.25 * (s12 - t1 * t2 / many)
+    a01, a02, a12 = r02 * r12 - r01 * r22, r01 * r12 - r02 * r11, r01 * r02 - r00 * r12  # of the adjugate
+    rim[0] = (r11 * r22 - r12 * r12) * n0 + a01 * n1 + a02 * n2
+    rim[1] = a01 * n0 + (r00 * r22 - r02 * r02) * n1 + a12 * n2
+    rim[2] = a02 * n0 + a12 * n1 + (r00 * r11 - r01 * r01) * n2
+    rim[3] = (rim[0] * t0 + rim[1] * t1 + rim[2] * t2) / (2.0 * many)
+    rim[4] = n0 if axis == 0 else n1 if axis == 1 else n2
+    return True
 
 
 @jit
-def make_patch(mark: Any, sz: int, sy: int, v: int, face: int, h: Any, fit: bool, rim: Any, patch: Any) -> bool:
-    """The piece of surface behind one contact face. False if another face represents it better.
+def make_disc(
+    seen: Any, mark: Any, sz: int, sy: int, v: int, face: int, h: Any, found: Any, rim: Any, disc: Any
+) -> bool:
+    """The piece of surface behind one contact face. False if another face represents it better, or none of it is left.
 
-    patch: height = [0] + [1] u + [2] v over the square of half width [5] around (u, v) = ([3], [4]), in voxels from the
-    voxel's centre; of it the part where [6] + [7] u + [8] v <= 0, which ends on the line from [9:11] to [11:13].
-    The rest is room to clip it.
+    disc, as lengths from the voxel's centre: its centre [0:3], unit normal [3:6] and radius [6]; of it the part where
+    [7:10] . (x - centre) <= [10], [7:10] a unit vector along the disc.
     """
-    patch[:] = 0.0
-    patch[0] = patch[5] = 0.5
-    if not fit:
-        return True
     axis, sign = face // 2, 2 * (face % 2) - 1
     one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
     up, along, across = sz if axis == 0 else sy if axis == 1 else 1, sy if axis == 0 else sz, sy if axis == 2 else 1
-    c, a, b = fit_heights(mark, v, sign * up, along, across, 1 << face)
-    patch[0] += c
-    patch[5] = PATCH
-    if a == 0.0 and b == 0.0:
-        return True
+    up *= sign
+    c, a, b = fit_heights(seen, v, up, along, across, face, found)
     if a * a + b * b > STEEP:
         return False
-    ra, rb = (h[axis] / h[one]) ** 2, (h[axis] / h[two]) ** 2
-    foot = (0.5 - c) / (1.0 + ra * a * a + rb * b * b)  # the source voxel's centre, projected on the plane
-    patch[1], patch[2], patch[3], patch[4] = a, b, foot * a * ra, foot * b * rb
-    if not fit_rim(mark, sz, sy, v, axis, sign, rim):
+    centre, normal, ahead = disc[0:3], disc[3:6], disc[7:10]
+    g, g1, g2 = sign / h[axis], -a / h[one], -b / h[two]  # the plane: sign x - a x1 - b x2 = 1/2 + c, in voxels
+    steep = math.sqrt(g * g + g1 * g1 + g2 * g2)
+    normal[axis], normal[one], normal[two] = g / steep, g1 / steep, g2 / steep
+    off = (0.5 - c) / steep  # the disc is where the source voxel's centre projects to
+    centre[axis], centre[one], centre[two] = sign * h[axis] - off * normal[axis], -off * normal[one], -off * normal[two]
+    size = math.sqrt(h[one] * h[two])
+    disc[6] = DISC * size
+    ahead[:] = 0.0
+    disc[10] = np.inf
+    if not fit_rim(seen, sz, sy, v, axis, rim):
         return True
-    patch[6] = rim[axis] * sign * patch[0] - rim[3]
-    patch[7] = rim[axis] * sign * a + rim[one]
-    patch[8] = rim[axis] * sign * b + rim[two]
-    return bool(clip_square(patch, patch[13:17], patch[17:21], patch[21:25]))
+    rim[3] = max(rim[3], rim[axis] * sign)  # the source voxel is not beyond
+    r0, r1, r2 = rim[0] / h[0], rim[1] / h[1], rim[2] / h[2]
+    out = r0 * normal[0] + r1 * normal[1] + r2 * normal[2]
+    ahead[0], ahead[1], ahead[2] = r0 - out * normal[0], r1 - out * normal[1], r2 - out * normal[2]
+    slope = math.sqrt(ahead[0] * ahead[0] + ahead[1] * ahead[1] + ahead[2] * ahead[2])
+    if slope <= 1e-9 * abs(out):  # the source is a film
+        ahead[:] = 0.0
+        return True
+    ahead /= slope
+    disc[10] = (rim[3] - r0 * centre[0] - r1 * centre[1] - r2 * centre[2]) / slope
+    first = abs(ahead[one]) >= abs(ahead[two])
+    p = np.int64(math.copysign(1.0, ahead[one])) if first else 0
+    q = 0 if first else np.int64(math.copysign(1.0, ahead[two]))
+    beside = v + p * along + q * across
+    height = height_of(seen, beside, up, 1 << face)
+    ends = height <= REACH and mark[np.uint64(beside + (height + 1) * up)] < OUTSIDE
+    if ends and rim[axis] * sign * (height + 1) + rim[one] * p + rim[two] * q > rim[3]:
+        lean = min(max(out / slope, 0.0), 1.0)  # no source voxel fits between the rim and the surface
+        centre += SHIFT * lean * size * ahead
+        disc[10] -= SHIFT * lean * size
+        disc[6] += WIDEN * lean * size
+    elif a == 0.0 and b == 0.0 and rim[4] * sign >= 0.0:  # a flat face ends with its last voxel, unless overhung
+        disc[10] = np.inf
+    return bool(disc[10] > -disc[6])
 
 
 @jit
-def clip_square(patch: Any, u: Any, v: Any, beyond: Any) -> bool:
-    """Find where the rim crosses the square of a patch. False if nothing of it remains."""
-    for i in range(4):
-        u[i] = patch[3] + (patch[5] if i == 1 or i == 2 else -patch[5])
-        v[i] = patch[4] + (patch[5] if i >= 2 else -patch[5])
-        beyond[i] = patch[6] + patch[7] * u[i] + patch[8] * v[i]
-    found = 9
-    remains = False
-    for i in range(4):
-        n = (i + 1) % 4
-        remains |= beyond[i] <= 0.0
-        if (beyond[i] <= 0.0) != (beyond[n] <= 0.0):
-            t = beyond[i] / (beyond[i] - beyond[n])
-            patch[found], patch[found + 1] = u[i] + t * (u[n] - u[i]), v[i] + t * (v[n] - v[i])
-            found += 2
-    return remains
+def disc_distances(disc: Any, beside: Any, distance: Any) -> None:
+    """Distances from the voxels beside one (3, K lengths) to the disc of one of its faces."""
+    c0, c1, c2, n0, n1, n2, radius = disc[0], disc[1], disc[2], disc[3], disc[4], disc[5], disc[6]
+    g0, g1, g2, end = disc[7], disc[8], disc[9], disc[10]
+    z, y, x = beside[0], beside[1], beside[2]
+    if end >= radius:
+        for o in range(distance.size):
+            d0, d1, d2 = z[o] - c0, y[o] - c1, x[o] - c2
+            e = n0 * d0 + n1 * d1 + n2 * d2
+            flat = d0 * d0 + d1 * d1 + d2 * d2 - e * e
+            off = math.sqrt(flat if flat > 0.0 else 0.0) - radius
+            off = off if off > 0.0 else 0.0
+            distance[o] = math.sqrt(e * e + off * off)
+        return
+    chord = math.sqrt(radius * radius - end * end)
+    for o in range(distance.size):
+        d0, d1, d2 = z[o] - c0, y[o] - c1, x[o] - c2
+        e = n0 * d0 + n1 * d1 + n2 * d2
+        flat = d0 * d0 + d1 * d1 + d2 * d2 - e * e
+        flat = flat if flat > 0.0 else 0.0
+        far = math.sqrt(flat)
+        ahead = g0 * d0 + g1 * d1 + g2 * d2
+        beyond = ahead * radius > end * (far if far > radius else radius)  # so is the nearest point of the whole disc
+        side = flat - ahead * ahead
+        off = math.sqrt(side if side > 0.0 else 0.0) - chord if beyond else far - radius
+        off = off if off > 0.0 else 0.0
+        past = ahead - end if beyond else 0.0
+        distance[o] = math.sqrt(e * e + off * off + past * past)
 
 
 @jit
-def patch_distance(patch: Any, height: float, p: float, q: float, h: float, h1: float, h2: float) -> float:
-    """Distance from a point to a patch; the point in voxels, the spacing h outwards and h1, h2 along the patch."""
-    k, a, b = patch[0] - height, patch[1], patch[2]
-    f1, f2 = h * a / h1, h * b / h2
-    e = h * (k + a * p + b * q) / (1.0 + f1 * f1 + f2 * f2)
-    u, v = p - e * f1 / h1, q - e * f2 / h2  # the foot of the point on the plane
-    off_u, off_v = abs(u - patch[3]) > patch[5], abs(v - patch[4]) > patch[5]
-    if off_u or off_v:  # the nearest point is on one of the edges that the foot lies beyond
-        best = np.inf
-        foot_u, foot_v = u, v
-        if off_u:
-            s = patch[3] + math.copysign(patch[5], foot_u - patch[3])
-            t = (h2 * h2 * q - h * h * b * (k + a * s)) / (h2 * h2 + h * h * b * b)
-            t = min(max(t, patch[4] - patch[5]), patch[4] + patch[5])
-            best = (h * (k + a * s + b * t)) ** 2 + (h1 * (s - p)) ** 2 + (h2 * (t - q)) ** 2
-            u, v = s, t
-        if off_v:
-            t = patch[4] + math.copysign(patch[5], foot_v - patch[4])
-            s = (h1 * h1 * p - h * h * a * (k + b * t)) / (h1 * h1 + h * h * a * a)
-            s = min(max(s, patch[3] - patch[5]), patch[3] + patch[5])
-            if (h * (k + a * s + b * t)) ** 2 + (h1 * (s - p)) ** 2 + (h2 * (t - q)) ** 2 < best:
-                u, v = s, t
-    if patch[6] + patch[7] * u + patch[8] * v > 0.0:  # beyond the rim: the nearest point is on the rim
-        s, t = patch[11] - patch[9], patch[12] - patch[10]
-        d0, d1, d2 = h * (a * s + b * t), h1 * s, h2 * t
-        r0, r1, r2 = h * (k + a * patch[9] + b * patch[10]), h1 * (patch[9] - p), h2 * (patch[10] - q)
-        along = -(r0 * d0 + r1 * d1 + r2 * d2) / max(d0 * d0 + d1 * d1 + d2 * d2, 1e-300)
-        along = min(max(along, 0.0), 1.0)
-        u, v = patch[9] + along * s, patch[10] + along * t
-    return math.sqrt((h * (k + a * u + b * v)) ** 2 + (h1 * (u - p)) ** 2 + (h2 * (v - q)) ** 2)
+def square_distances(face: int, h: Any, beside: Any, distance: Any) -> None:
+    """Distances from the voxels beside one (3, K lengths) to one of its faces."""
+    axis, sign = face // 2, 2.0 * (face % 2) - 1.0
+    one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
+    up, along, across = beside[axis], beside[one], beside[two]
+    for o in range(distance.size):
+        e = up[o] - 0.5 * sign * h[axis]
+        off1, off2 = abs(along[o]) - 0.5 * h[one], abs(across[o]) - 0.5 * h[two]
+        off1, off2 = off1 if off1 > 0.0 else 0.0, off2 if off2 > 0.0 else 0.0
+        distance[o] = math.sqrt(e * e + off1 * off1 + off2 * off2)
 
 
 @jit
@@ -197,57 +303,43 @@ def start_box(T: Any, mark: Any, pace: Any, shape: Any, h: Any, fit: bool, band:
     """Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time."""
     offsets, first_line, first_way, via = lines
     step, length, way = lines_in_box(offsets, via, shape, h)
-    rim, patch, bound = np.empty(4), np.empty(25), np.empty(length.size)
+    found = np.empty(25, np.uint8)
+    rim, disc, distance = np.empty(5), np.empty(11), np.empty(length.size)
     beside = np.empty((3, length.size))
     for o in range(length.size):
         for axis in range(3):
-            beside[axis, o] = offsets[o, axis]
+            beside[axis, o] = offsets[o, axis] * h[axis]
     sz, sy = shape[1] * shape[2], shape[2]
+    seen = np.empty(T.size if fit else 0, np.uint8)
+    if fit:
+        mark_surface(T, mark, shape, seen)
     for v in range(PAD * sz, T.size - PAD * sz):
         if mark[v] == 0 or mark[v] >= OUTSIDE:
             continue
         for face in range(7):  # the seventh is the centre of a source inside
             if not mark[v] & (1 << face):
                 continue
-            if face < 6 and not make_patch(mark, sz, sy, v, face, h, fit, rim, patch):
-                continue
-            axis, sign = face // 2, 2.0 * (face % 2) - 1.0
-            one, two = 1 if axis == 0 else 0, 1 if axis == 2 else 2
-            if face < 6:
-                k, a, b = patch[0], patch[1], patch[2]
-                middle_p, middle_q, half = patch[3], patch[4], patch[5]
-                f1, f2 = h[axis] * a / h[one], h[axis] * b / h[two]
-                tilt = h[axis] / (1.0 + f1 * f1 + f2 * f2)
-                to_plane = h[axis] * tilt
-                f1, f2, h1, h2 = tilt * f1 / h[one], tilt * f2 / h[two], h[one], h[two]
-                heights, along, across = beside[axis], beside[one], beside[two]
-                for o in range(bound.size):  # at least to the plane, and from its foot to the square around the patch
-                    p, q = along[o], across[o]
-                    e = k - sign * heights[o] + a * p + b * q
-                    off_p, off_q = abs(p - e * f1 - middle_p) - half, abs(q - e * f2 - middle_q) - half
-                    off_p, off_q = h1 * (off_p if off_p > 0.0 else 0.0), h2 * (off_q if off_q > 0.0 else 0.0)
-                    bound[o] = CAREFUL * math.sqrt(to_plane * e * e + off_p * off_p + off_q * off_q)
+            if face == 6:
+                distance[:] = length
+            elif not fit:
+                square_distances(face, h, beside, distance)
+            elif make_disc(seen, mark, sz, sy, v, face, h, found, rim, disc):
+                disc_distances(disc, beside, distance)
             else:
-                bound[:] = length
-            for o in range(bound.size):
-                if o > 0 and bound[o] > band:
-                    continue
+                continue
+            for o in range(distance.size):
                 w = v + step[o]
-                known = T[np.uint64(w)] * pace[w] if pace.size > 1 else T[np.uint64(w)]
-                if not bound[o] < known:
+                t = distance[o]
+                if o > 0 and not t <= band:
                     continue
-                t = length[o]
-                if face < 6:
-                    height, p, q = sign * beside[axis, o], beside[one, o], beside[two, o]
-                    t = patch_distance(patch, height, p, q, h[axis], h[one], h[two])
-                    if o > 0 and t > band:
-                        continue
                 if pace.size > 1:
                     t /= pace[w]
-                if t < T[w] and in_sight(T, mark, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
+                if t < T[np.uint64(w)] and in_sight(
+                    T, mark, pace, v, w, way, first_way, first_line[o], first_line[o + 1]
+                ):
                     T[w] = t
     for v in range(PAD * sz, T.size - PAD * sz if fit else 0):
-        if mark[v] and T[v] == np.inf:  # touches, but no patch is in sight
+        if mark[v] and T[v] == np.inf:  # touches, but no disc is in sight
             for face in range(6):
                 if mark[v] & (1 << face):
                     T[v] = min(T[v], np.float32(0.5 * h[face // 2] / (pace[v] if pace.size > 1 else 1.0)))

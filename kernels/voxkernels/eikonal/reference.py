@@ -1,7 +1,8 @@
 """Travel time and paths, slowly and obviously: the oracle of the tests, with Python loops over voxels.
 
-Order 1 is fast marching with a heap (Sethian 1996) instead of corrected labels, a patch of surface is a polygon in
-space instead of a closed form, and a path goes from voxel to voxel in sight, not down a gradient.
+Order 1 is fast marching with a heap (Sethian 1996) instead of corrected labels, the nearest point of a surface is
+constructed in space instead of a closed form for the distance, and a path goes from voxel to voxel in sight, not down a
+gradient.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,18 @@ Face = tuple[Voxel, int, int]  # a voxel inside, the axis and the side of its co
 Polygon = list[Floats]
 
 STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
-PATCH, STEEP, EARLIER, KEEP, TIE = 0.35, 2.0, 1e-3, 0.07, 1e-4
+STEEP, STIFF, DISC, SHIFT, WIDEN = 2.0, 4.0, 0.4, 0.5, 0.45
+EARLIER, KEEP, TIE = 1e-3, 0.07, 1e-4
+
+
+class Disc(NamedTuple):
+    """A disc in space, the part of it where ahead . (x - centre) <= end."""
+
+    centre: Floats
+    normal: Floats
+    radius: float
+    ahead: Floats | None = None
+    end: float = math.inf
 
 
 def grid(shape: tuple[int, ...]) -> Iterator[Voxel]:
@@ -103,83 +115,116 @@ def piece_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return pieces
 
 
-def fitted_patch(scene: Scene, face: Face, faces: set[Face]) -> Polygon | None:
-    """The polygon behind a contact face, seen from the voxel's centre; None if another face serves better."""
+def surface_height(scene: Scene, face: Face, p: int, q: int) -> int | None:
+    """How far out the surface of the component is in a column beside a face: the nearest one, within three voxels."""
     v, axis, side = face
     one, two = (d for d in range(3) if d != axis)
-    rows, heights = [], []
+    column = plus(plus(v, unit(one), p), unit(two), q)
+    for height in (0, 1, -1, 2, -2, 3, -3):
+        w = plus(column, unit(axis), side * height)
+        if scene.label.get(w) == scene.label[v] != scene.label.get(plus(w, unit(axis), side)):
+            return height
+    return None
+
+
+def fitted_disc(scene: Scene, face: Face) -> Disc | None:
+    """The disc behind a contact face, seen from the voxel's centre; None if another face serves better."""
+    v, axis, side = face
+    one, two = (d for d in range(3) if d != axis)
+    rows, heights, near = [], [], []
     for p, q in product(range(-2, 3), repeat=2):
-        if p * p + q * q <= 6:
-            column = plus(plus(v, unit(one), p), unit(two), q)
-            for height in (0, 1, -1, 2, -2, 3, -3):
-                w = plus(column, unit(axis), side * height)
-                if (w, axis, side) in faces and scene.label[w] == scene.label[v]:
-                    rows.append((1.0, float(p), float(q)))
-                    heights.append(float(height))
-                    break
+        height = surface_height(scene, face, p, q) if p * p + q * q <= 6 else None
+        if height is not None:
+            rows.append((1.0, float(p), float(q)))
+            heights.append(float(height))
+            near.append(5.0 - p * p - q * q)
     fit = np.array(rows)
-    normal = fit.T @ fit + np.diag([0.0, 1e-6, 1e-6])
-    c, a, b = np.linalg.solve(normal, fit.T @ np.array(heights))
+    _, a, b = np.linalg.solve(fit.T @ fit + np.diag([0.0, 1e-6, 1e-6]), fit.T @ np.array(heights))
     flat = not any(heights)
-    if flat:
-        c = a = b = 0.0
-    c = min(max(c, -0.5), 0.5)
-    if abs(a) < 1e-12 and abs(b) < 1e-12:
-        return square(scene, face, 0.5 + c, 0.0, 0.0, 0.0, 0.0, PATCH, None)
+    a, b = (0.0, 0.0) if flat else (float(a), float(b))
     if a * a + b * b > STEEP:
         return None
-    ra, rb = (scene.h[axis] / scene.h[one]) ** 2, (scene.h[axis] / scene.h[two]) ** 2
-    foot = (0.5 - c) / (1 + ra * a * a + rb * b * b)
-    return square(scene, face, 0.5 + c, a, b, foot * a * ra, foot * b * rb, PATCH, rim(scene, face))
+    c = float(np.clip(np.average(np.array(heights) - fit[:, 1:] @ (a, b), weights=near), -0.5, 0.5))
+    normal, source = np.zeros(3), np.zeros(3)
+    normal[axis], normal[one], normal[two] = side, -a, -b
+    source[axis] = side * scene.h[axis]
+    normal = normal / scene.h
+    offset = (0.5 + c) / float(np.linalg.norm(normal))
+    normal /= np.linalg.norm(normal)
+    centre = source + (offset - float(normal @ source)) * normal
+    size = math.sqrt(scene.h[one] * scene.h[two])
+    whole = Disc(centre, normal, DISC * size)
+    plane = rim(scene, face)
+    if plane is None:
+        return whole
+    across, far, total = plane
+    along = across / scene.h - float(across / scene.h @ normal) * normal
+    slope = float(np.linalg.norm(along))
+    if slope <= 1e-9 * float(np.linalg.norm(across / scene.h)):
+        return whole
+    along /= slope
+    towards = one if abs(along[one]) >= abs(along[two]) else two
+    p, q = (int(math.copysign(1, along[d])) if d == towards else 0 for d in (one, two))
+    height = surface_height(scene, face, p, q)
+    end = (far - float(across @ (centre / scene.h))) / slope
+    if height is not None:
+        next_to_it = plus(plus(plus(v, unit(one), p), unit(two), q), unit(axis), side * (height + 1))
+        if next_to_it not in scene.outside and float(across @ np.subtract(next_to_it, v)) > far:
+            lean = min(max(float(across / scene.h @ normal) / slope, 0.0), 1.0)
+            shift = SHIFT * lean * size
+            return Disc(centre + shift * along, normal, (DISC + WIDEN * lean) * size, along, end - shift)
+    if flat and total[axis] * side >= 0:
+        return whole
+    return Disc(centre, normal, DISC * size, along, end)
 
 
-def rim(scene: Scene, face: Face) -> tuple[Floats, float] | None:
-    """The plane where the source around a contact face ends, through its faces to other voxels: normal, offset."""
+def rim(scene: Scene, face: Face) -> tuple[Floats, float, Floats] | None:
+    """The plane where the source around a contact face ends: normal, offset, and the sum of its faces to other voxels.
+
+    In voxels from the voxel. The offset is at least that of the source voxel's centre.
+    """
     v, axis, side = face
+    here = plus((0, 0, 0), unit(axis), side)
     ends = [
-        (np.array(d, float), np.subtract(w, v) + np.array(d) / 2)
-        for w in (plus(plus(v, unit(axis), side), o) for o in product(range(-2, 3), repeat=3))
-        if w in scene.outside
+        (np.array(d, float), np.array(o) + np.array(d) / 2)
+        for o in product(range(-3, 4), repeat=3)
+        if plus(v, o) in scene.outside
         for d in STEPS
-        if plus(w, d) not in scene.outside and scene.label.get(plus(w, d)) != scene.label[v]
+        if plus(plus(v, o), d) not in scene.outside and scene.label.get(plus(plus(v, o), d)) != scene.label[v]
     ]
     if not ends:
         return None
-    normal = np.sum([d for d, _ in ends], axis=0)
-    return normal, float(normal @ np.mean([m for _, m in ends], axis=0))
+    total = np.sum([d for d, _ in ends], axis=0)
+    middles = np.array([m for _, m in ends])
+    middle = middles.mean(axis=0)
+    scatter = (middles - middle).T @ (middles - middle)
+    normal = np.linalg.solve(scatter + STIFF * np.eye(3), total)
+    return normal, max(float(normal @ middle), float(normal @ here)), total
 
 
-def square(
-    scene: Scene,
-    face: Face,
-    k: float,
-    a: float,
-    b: float,
-    u0: float,
-    v0: float,
-    half: float,
-    cut: tuple[Floats, float] | None,
-) -> Polygon | None:
-    """The part of height = k + a u + b v over a square that the cut leaves."""
+def square(scene: Scene, face: Face) -> Polygon:
+    """A contact face, seen from the voxel's centre."""
     _, axis, side = face
     one, two = (d for d in range(3) if d != axis)
     corners = []
     for p, q in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
-        u, v = u0 + p * half, v0 + q * half
         x = np.zeros(3)
-        x[axis], x[one], x[two] = side * (k + a * u + b * v), u, v
-        corners.append(x)
-    if cut is not None:
-        beyond = [float(cut[0] @ x - cut[1]) for x in corners]
-        kept = []
-        for i in range(4):
-            n = (i + 1) % 4
-            if beyond[i] <= 0:
-                kept.append(corners[i])
-            if (beyond[i] <= 0) != (beyond[n] <= 0):
-                kept.append(corners[i] + beyond[i] / (beyond[i] - beyond[n]) * (corners[n] - corners[i]))
-        corners = kept
-    return [x * scene.h for x in corners] or None
+        x[axis], x[one], x[two] = side / 2, p / 2, q / 2
+        corners.append(x * scene.h)
+    return corners
+
+
+def distance_to_disc(x: Floats, disc: Disc) -> float:
+    """Distance from a point to a disc in space, of which a straight cut may have taken a part."""
+    height = float(disc.normal @ (x - disc.centre))
+    foot = x - disc.centre - height * disc.normal
+    off = float(np.linalg.norm(foot))
+    closest = foot if off <= disc.radius else foot * (disc.radius / off)
+    if disc.ahead is not None and float(disc.ahead @ closest) > disc.end:  # it is on the cut
+        sideways = np.cross(disc.normal, disc.ahead)
+        chord = math.sqrt(disc.radius**2 - disc.end**2)
+        closest = disc.end * disc.ahead + min(max(float(sideways @ foot), -chord), chord) * sideways
+    return math.hypot(height, float(np.linalg.norm(foot - closest)))
 
 
 def distance_to_polygon(x: Floats, polygon: Polygon) -> float:
@@ -203,26 +248,24 @@ def distance_to_polygon(x: Floats, polygon: Polygon) -> float:
 def starting_times(scene: Scene, start: str) -> dict[Voxel, float]:
     """The straight-line times of all voxels close to a source."""
     faces = scene.faces()
-    known = set(faces)
     band = 0.0 if start == "centres" else eikonal.BAND * float(scene.h.min())
     radius = band + 0.5 * float(scene.h.min()) if band else 0.0
     offsets = [o for o in product(range(-3, 4), repeat=3) if sum((np.array(o) * scene.h) ** 2) <= radius**2]
-    patches: list[tuple[Voxel, Polygon]] = [(v, [np.zeros(3)]) for v in scene.inside]
+    pieces: list[tuple[Voxel, Polygon | Disc]] = [(v, [np.zeros(3)]) for v in scene.inside]
     for face in faces:
-        flat = square(scene, face, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5, None)
-        patch = fitted_patch(scene, face, known) if start == "surface" else flat
-        if patch is not None:
-            patches.append((face[0], patch))
+        piece = fitted_disc(scene, face) if start == "surface" else square(scene, face)
+        if piece is not None and not (isinstance(piece, Disc) and piece.end <= -piece.radius):
+            pieces.append((face[0], piece))
     times: dict[Voxel, float] = {}
-    for v, patch in patches:
+    for v, piece in pieces:
         for o in offsets:
-            w = plus(v, o)
-            distance = distance_to_polygon(np.array(o) * scene.h, patch)
+            w, x = plus(v, o), np.array(o) * scene.h
+            distance = distance_to_disc(x, piece) if isinstance(piece, Disc) else distance_to_polygon(x, piece)
             if w in scene.label and (distance <= band or w == v):
                 t = distance / scene.speed[w]
                 if t < times.get(w, math.inf) and scene.in_sight(v, w):
                     times[w] = t
-    for v, _, _ in faces:  # touches, but no patch is in sight
+    for v, _, _ in faces:  # touches, but no disc is in sight
         if start == "surface" and v not in times:
             times[v] = min(0.5 * scene.h[a] / scene.speed[v] for u, a, _ in faces if u == v)
     return {v: float(np.float32(t)) for v, t in times.items()}
