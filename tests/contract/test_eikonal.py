@@ -176,7 +176,7 @@ def ball_errors(balls) -> tuple[float, np.ndarray]:
 
 
 def test_capped_balls_against_smooth_geometry() -> None:
-    """Measured: rms 0.149, worst 0.97 voxel (benchmarks/bench_eikonal.py has scikit-fmm's)."""
+    """Measured: rms 0.147, worst 1.00 voxel (benchmarks/bench_eikonal.py has scikit-fmm's)."""
     rms, worst = ball_errors(capped_balls())
     assert rms <= 0.16
     assert np.quantile(worst, 0.9) <= 0.9
@@ -518,8 +518,12 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize("options", [{"order": 1}, {}, {"spacing": (2, 1, 0.7)}, {"max_time": 5.0}, {"speed": True}])
-def test_a_component_that_threads_share_has_the_same_bits(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
-    """Above `cpu.LARGE`, a component is solved in tiles, all threads on one; tiles are made small here."""
+def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    """Above `cpu.LARGE`, a component is solved in tiles, all threads on one; tiles are made small here.
+
+    The order of work is another one than for a small component, which may show in the last bits of order 1; it does not
+    depend on the number of threads.
+    """
     labels, sources = rough_scene(3, 44)
     if options.get("speed"):
         options = {"speed": np.random.default_rng(0).uniform(0.5, 2, labels.shape)}
@@ -533,8 +537,8 @@ def test_a_component_that_threads_share_has_the_same_bits(monkeypatch: pytest.Mo
         shared.append(vk.travel_time(labels, sources, **options))
     finally:
         numba.set_num_threads(before)
-    for times in shared:
-        np.testing.assert_array_equal(times, alone)
+    np.testing.assert_array_equal(shared[0], shared[1])
+    np.testing.assert_allclose(shared[0], alone, rtol=1e-6)
     corner = np.zeros((13, 30, 17), bool)
     corner[0, 0, 0] = True  # the domain reaches every border of the volume
     to_all = vk.travel_time(np.ones(corner.shape, bool), corner, spacing=options.get("spacing", (1, 1, 1)))

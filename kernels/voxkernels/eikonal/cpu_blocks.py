@@ -209,6 +209,26 @@ def shorter(context: Any, box: Any, v: Any, lengths: Any, row: Any, slowness: An
 
 
 @intrinsic
+def closer(context: Any, T: Any, w: Any, lengths: Any, row: Any, band: Any) -> Any:
+    """For which of the eight voxels from w on the way, lengths (R, 8), is no longer than `band`, and shorter than T."""
+
+    def write(e: Emit) -> Any:
+        T, w, lengths, row, band = e.data
+        eight, word = ir.VectorType(ir.FloatType(), 8), ir.IntType(64)
+        empty, first = ir.Constant(eight, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+
+        def load(array: Any, index: Any) -> Any:
+            return e.b.load(e.b.bitcast(e.b.gep(array, [index]), eight.as_pointer()), align=4)
+
+        way = load(lengths, e.b.mul(row, word(8)))
+        longest = e.b.shuffle_vector(e.b.insert_element(empty, band, ir.IntType(32)(0)), empty, first)
+        bits = e.b.and_(e.b.fcmp_ordered("<", way, load(T, w)), e.b.fcmp_ordered("<=", way, longest))
+        return e.b.zext(e.b.bitcast(bits, ir.IntType(8)), word)
+
+    return WORD(T, WORD, lengths, WORD, types.float32), emitted(write)
+
+
+@intrinsic
 def lowest_bit(context: Any, bits: Any) -> Any:
     """The number of the lowest bit that is set in a word that is not 0."""
 

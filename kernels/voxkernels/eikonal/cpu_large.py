@@ -2,7 +2,8 @@
 
 The component's cells (blocks of 4 x 4 x 4 voxels) are numbered tile by tile, TILE cells a side. Each stage is one pass
 over the tiles; where a tile touches what lies in the next one, the tiles are taken in eight turns, so that no two of
-one turn are neighbours: threads never meet, and the answer does not depend on how many there are.
+one turn are neighbours: threads never meet, and the answer does not depend on how many there are. (The last bits of
+order 1 depend on the order of work, and so on TILE, and on LARGE in `cpu.py`.)
 """
 
 from __future__ import annotations

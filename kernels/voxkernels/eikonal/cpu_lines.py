@@ -9,7 +9,7 @@ import numpy as np
 from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
 from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
-from .cpu_start import in_sight, lines_in_box
+from .cpu_start import in_sight, lines_in_box, rows_of
 
 ONE = np.uint64(1)
 
@@ -37,32 +37,6 @@ def at_walls(inside: Any, b: int, at: Any) -> Any:
         back = moved(inside[from_other] & FACE[direction ^ 1], direction ^ 1, NEAR)
         open_ways &= (into & within) | (back & FACE[direction])
     return own & ~open_ways
-
-
-@jit
-def rows_of(offsets: Any, length: Any, sz: int, sy: int) -> tuple[Any, Any, Any]:
-    """The offsets of straight lines by rows of eight in x.
-
-    Returns rows (R,): index steps to their first voxel; lengths (R, 8), inf where no line is; which (R, 8), the offset.
-    """
-    rows = np.empty(offsets.shape[0], np.int64)
-    lengths = np.full((offsets.shape[0], 8), np.inf, np.float32)
-    which = np.zeros((offsets.shape[0], 8), np.int64)
-    n = 0
-    left = 0
-    for o in range(offsets.shape[0]):
-        left = min(left, offsets[o, 2])
-    for o in range(1, offsets.shape[0]):
-        row = offsets[o, 0] * sz + offsets[o, 1] * sy + left
-        r = 0
-        while r < n and rows[r] != row:
-            r += 1
-        if r == n:
-            rows[n] = row
-            n += 1
-        lengths[r, offsets[o, 2] - left] = length[o]
-        which[r, offsets[o, 2] - left] = o
-    return rows[:n], lengths[:n], which[:n]
 
 
 @jit

@@ -25,7 +25,7 @@ Face = tuple[Voxel, int, int]  # a voxel inside, the axis and the side of its co
 Polygon = list[Floats]
 
 STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
-STEEP, STIFF, DISC, SHIFT, WIDEN = 2.0, 4.0, 0.4, 0.5, 0.45
+STEEP, STIFF, DISC, SHIFT, WIDEN = 2.0, 4.0, 0.4, 0.2, 0.15
 EARLIER, KEEP, TIE = 1e-3, 0.07, 1e-4
 
 
@@ -170,9 +170,7 @@ def fitted_disc(scene: Scene, face: Face) -> Disc | None:
     if height is not None:
         next_to_it = plus(plus(plus(v, unit(one), p), unit(two), q), unit(axis), side * (height + 1))
         if next_to_it not in scene.outside and float(across @ np.subtract(next_to_it, v)) > far:
-            lean = min(max(float(across / scene.h @ normal) / slope, 0.0), 1.0)
-            shift = SHIFT * lean * size
-            return Disc(centre + shift * along, normal, (DISC + WIDEN * lean) * size, along, end - shift)
+            return Disc(centre + SHIFT * size * along, normal, (DISC + WIDEN) * size, along, end - SHIFT * size)
     if flat and total[axis] * side >= 0:
         return whole
     return Disc(centre, normal, DISC * size, along, end)
