@@ -295,6 +295,26 @@ def test_equals_the_reference_on_noise(seed: int, shape: tuple[int, int, int], s
     assert_same(a, reference.travel_time(labels, sources, start=start, order=order))
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("start", STARTS)
+def test_every_device_finds_the_same_times(ops: ModuleType, start: str, order: int) -> None:
+    """Volumes of several tiles with labels, walls, holes and sources everywhere; the reference is compared above."""
+    if ops in (reference, vk.eikonal):
+        pytest.skip("compared with itself, or elsewhere")
+    for n, spacing, interfaces, latest in ((18, (1, 1, 1), False, np.inf), (10, (2, 1, 0.7), True, 6.0)):
+        labels, sources = rough_scene(n, n)
+        rough = np.random.default_rng(n).uniform(0.5, 2.0, labels.shape)
+        for speed in (None, rough, np.round(rough)):
+            options = {"start": start, "order": order, "spacing": spacing, "speed": speed}
+            options |= {"interfaces": interfaces, "max_time": latest}
+            found, expected = (module.travel_time(labels, sources, **options) for module in (ops, vk))
+            np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+            np.testing.assert_array_equal(np.isinf(found), np.isinf(expected))
+            there = np.isfinite(expected)
+            apart = np.abs(found[there] - expected[there])
+            assert (apart <= np.maximum(1e-3 * min(spacing), 1e-5 * expected[there])).all()
+
+
 # ---- metamorphic ----------------------------------------------------------------------------------------------------
 
 

@@ -93,10 +93,10 @@ def travel_time(
     if not times.size:
         return times
     if device is not None:
-        if start != "centres":
-            raise NotImplementedError(f"start: must be 'centres' for CuPy arrays as yet; got {start!r}. Use the CPU.")
-        volumes = checked.labels, checked.source, checked.speed
-        cuda.travel_time(device, *volumes, checked.steps, order, start, interfaces, checked.max_time, times)
+        band = 0.0 if start == "centres" else BAND * min(checked.steps)
+        volumes, lines = (checked.labels, checked.source, checked.speed), straight_lines(checked.steps, band)
+        options = {"order": order, "start": start, "interfaces": interfaces, "max_time": checked.max_time}
+        cuda.travel_time(device, *volumes, checked.steps, lines, band, times, **options)
         return times
     workers = numba.get_num_threads()
     with ThreadPoolExecutor(workers) as threads:  # kernels release the GIL; prange would double their compilation

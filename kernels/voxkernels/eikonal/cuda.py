@@ -3,8 +3,9 @@
 The rounds of a march are launched in batches, each twice as large as the one before, and after each batch the host asks
 whether the last round had anything to do.
 
-Memory on the device: the result, 1 byte for each voxel and 12 for each tile of 8^3 voxels; for order 2 also 4 bytes for
-each voxel. Waits for the device: once for each batch, about twice the logarithm (to base 2) of the number of rounds.
+Memory on the device: the result, 1 byte for each voxel and 16 for each tile of 8^3 voxels; for order 2 also 4 bytes for
+each voxel; for starts other than "centres" also 4, or 8 where indices need 64 bits. Waits for the device: once for each
+batch, that is twice the logarithm (to base 2) of the number of rounds, or less.
 
 Paths are traced twice, first to count their points, all of which are equal to the CPU's, to the bit. Starts and counts,
 a few numbers for each path, are on the host, too. Memory: 24 bytes for each point, 40 for each start. Waits for the
@@ -23,6 +24,7 @@ from .._compile import Cuda
 
 SOURCE = Path(__file__).with_name("eikonal.cu")
 SIDE = 8
+TILE = SIDE**3
 THREADS, PATH_THREADS = 256, 64
 BLOCKS = 1 << 16
 """Blocks of the launches that go through a volume in strides, at most."""
@@ -47,46 +49,61 @@ def travel_time(
     source: Any,
     speed: Any,
     h: tuple[float, float, float],
-    order: int,
-    start: str,
-    interfaces: bool,
-    max_time: float,
+    lines: tuple[Any, Any, Any, Any],
+    band: float,
     times: Any,
+    *,
+    order: Any,
+    start: Any,
+    interfaces: Any,
+    max_time: Any,
 ) -> None:
     """Fill `times` (Z, Y, X) float32 on the device, not empty; all arrays of the same shape.
 
-    labels : uint8, int32 or int64; source : bool; speed : float32, empty where it is 1; h : the steps along z, y, x.
+    labels : uint8, int32 or int64; source : bool; speed : float32, empty where it is 1; h : the steps along z, y, x;
+    lines, band : straight lines from a voxel, as `straight_lines` makes them, and up to which distance they are used.
     """
     size = times.size
-    wide = size > INDEX_LIMIT
-    index = np.int64 if wide else np.int32
-    sides = tuple(index(n) for n in times.shape)
+    index = np.int64 if size > INDEX_LIMIT else np.int32
     n_tiles = int(np.prod([-(-n // SIDE) for n in times.shape]))
-    device.reserve(WHAT, size + 16 * n_tiles + (4 * size if order == 2 else 0))
+    straight = start != "centres"
+    n_bytes = size * (1 + 4 * (order == 2) + np.dtype(index).itemsize * straight)
+    device.reserve(WHAT, n_bytes + 16 * n_tiles)
     links = device.empty(times.shape, np.uint8)
     first = device.empty(times.shape, np.float32) if order == 2 else times
+    pieces = device.empty(times.shape if straight else 1, index)
     pace = (speed, np.int32(1)) if speed.size else (times, np.int32(0))
+    sides = tuple(index(n) for n in times.shape)
     steps = tuple(np.float64(d) for d in h)
-    weights = tuple(np.float64(d**-2.0) for d in h)
-    limit = np.float64(1.75 * max_time if order == 2 else max_time)  # order 1 is at most sqrt(3) times order 2
-    traits = {"LABEL": TYPES[labels.dtype], "INDEX": "Long" if wide else "int"}
+    scene = (labels, source, *pace, *sides, *steps, np.int32(interfaces))
+    traits = {"LABEL": TYPES[labels.dtype], "INDEX": TYPES[np.dtype(index)]}
     strides = min(-(-size // THREADS), BLOCKS)
+
+    def run(name: str, blocks: int, *arguments: Any, threads: int = THREADS) -> None:
+        device.launch(device.kernel(SOURCE, name, traits), blocks, threads, arguments)
+
+    run("prepare", strides, *scene, np.int32(not straight), times, links, pieces)
+    table = device.send(np.concatenate([part.ravel() for part in lines]).astype(np.int32))
+    n_lines = table, np.int32(len(lines[0])), np.int32(len(lines[2]) - 1)
+    if straight:
+        run("flatten", strides, pieces, index(size))
+        run("join_pieces", strides, links, *sides, pieces)
+        run("flatten", strides, pieces, index(size))
+        fit = np.int32(start == "surface"), np.float64(band)
+        run("start_lines", n_tiles, *scene[1:], links, pieces, *n_lines, *fit, times.view(np.int32))
     rounds = Rounds(device, n_tiles)
-
-    def run(name: str, blocks: int, *arguments: Any) -> None:
-        device.launch(device.kernel(SOURCE, name, traits), blocks, THREADS, arguments)
-
-    flags = (np.int32(interfaces), np.int32(start == "centres"))
-    run("prepare", strides, labels, source, *pace, *sides, *steps, *flags, times, links)
-    run("list_tiles", n_tiles, times, *sides, first, np.int32(order), *rounds.first())
+    touch = np.int32(start == "surface")
+    run("list_tiles", n_tiles, *scene, touch, links, times, first, np.int32(order), *rounds.first())
+    limit = np.float64(1.75 * max_time if order == 2 else max_time)  # order 1 is at most sqrt(3) times order 2
+    weights = tuple(np.float64(d**-2.0) for d in h)
     march = device.kernel(SOURCE, "march", traits)
-    rounds.run(march, first, links, *pace, *sides, *weights, limit)
+    rounds.run(march, THREADS, first, links, *pace, *sides, *weights, limit)
     if order == 2:
         left = device.empty(n_tiles, np.int32)
         keep = np.float64(KEEP * min(h))
-        run("wait_for_second", n_tiles, times, first, *pace, *sides, keep, left, *rounds.first())
+        run("wait_for_second", n_tiles, times, first, *pace, *sides, keep, left, *rounds.first(), threads=TILE)
         second = device.kernel(SOURCE, "second", traits)
-        rounds.run(second, times, first, links, *pace, *sides, *steps, left)
+        rounds.run(second, TILE, times, first, links, *scene[2:], pieces, *n_lines, *weights, left)
     if max_time < np.inf:
         run("cut", strides, times, np.int64(size), np.float64(max_time))
 
@@ -104,14 +121,14 @@ class Rounds:
         """What a kernel needs that lists the tiles for the next round."""
         return np.int32(self.number), self.counts, self.lists[self.number % 2], self.listed
 
-    def run(self, kernel: Any, *arguments: Any) -> None:
+    def run(self, kernel: Any, threads: int, *arguments: Any) -> None:
         """Run rounds until one has nothing to do."""
         batch = FIRST_ROUNDS
         while True:
             for number in range(self.number, self.number + batch):
                 lists = self.lists[number % 2], self.lists[1 - number % 2]
                 work = np.int32(number), self.counts, *lists, self.listed
-                self.device.launch(kernel, self.blocks, THREADS, (*arguments, *work))
+                self.device.launch(kernel, self.blocks, threads, (*arguments, *work))
             self.number += batch
             if not self.device.fetch(self.counts)[self.number % 3]:
                 return

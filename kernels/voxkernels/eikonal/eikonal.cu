@@ -6,24 +6,30 @@
 // labels and particles are solved at once: a byte for each voxel tells which of its neighbours have its label, and
 // nothing passes to others.
 //
-// 1. prepare: that byte; times at the sources, inf elsewhere in the domain, nan outside.
-// 2. list_tiles: the tiles with a time to start from; for order 2 a copy of the times.
-// 3. march, in rounds: order 1, the upwind differences of Rouy and Tourin (1992). A thread has two voxels side by side
+// 1. prepare: that byte; times at what touches a source (start "centres"), else inf in the domain, nan outside.
+// 2. For the other starts: flatten, join_pieces, flatten number the pieces, the 6-connected components of equal label,
+//    by a union-find forest over the voxels (as in `components`: Playne and Hawick, IEEE Trans. Parallel Distrib. Syst.
+//    29, 1217 (2018)); a voxel is linked to its neighbour before it to begin with, and the trees are joined by an atomic
+//    minimum. start_lines finds the patch of surface behind each contact face and gives the voxels in sight of it their
+//    straight-line times, by an atomic minimum, too.
+// 3. list_tiles: the tiles with a time to start from; for order 2 a copy of the times.
+// 4. march, in rounds: order 1, the upwind differences of Rouy and Tourin (1992). A thread has two voxels side by side
 //    along x, one of each colour of a checkerboard, and the colours take turns: what is read is not written meanwhile.
 //    A voxel is solved again only if a time that it looks at has changed. When nothing changes, or after so many turns,
 //    new times are written; a neighbour tile is listed if one of its voxels is later than a new time beside it, the tile
 //    itself if it was not done. Times only fall, so a tile that was read too early is listed again by who wrote too
-//    late; the end is the one fixed point, to the bit, that the CPU finds.
-// 4. wait_for_second: order 2 takes its voxels in the order of their order-1 arrival. Those whose straight-line time
+//    late; the end is the one fixed point that fast marching finds.
+// 5. wait_for_second: order 2 takes its voxels in the order of their order-1 arrival. Those whose straight-line time
 //    stays are done, others wait (a time of -1).
-// 5. second, in rounds: a waiting voxel is solved once, when all that it looks at are done. It looks only at voxels that
-//    arrive earlier in order 1 by a margin, so nobody waits for each other. A tile is listed when a voxel close to it
-//    is done, as long as voxels of its own wait.
-// 6. cut: what is later than the latest time asked for becomes inf.
+// 6. second, in rounds: a waiting voxel is solved once, when all that it looks at are done. It looks only at voxels that
+//    arrive earlier in order 1 by a margin, so nobody waits for each other. At a wall it looks along straight lines,
+//    which the 32 lanes of a warp share. A tile is listed when a voxel close to it is done, as long as its own wait.
+// 7. cut: what is later than the latest time asked for becomes inf.
 //
-// All is computed in double precision, in the CPU's order of operations, and rounded to single precision where the CPU
-// rounds. Cost: order 1 about 8 times through the tiles of the domain, order 2 as much again, each with some 8 solutions
-// of the equation for a voxel and one. Memory: see `cuda.py`.
+// All is computed in double precision and stored in single, where the CPU computes in single precision; what depends on
+// what is decided by margins that are far above the rounding of both. Cost: a tile of the domain is read once for each
+// layer of tiles that a front crosses around it, some 8 times for each order (not measured); each time order 1 solves
+// the equation a few times for each voxel, order 2 once in all. Memory: see `cuda.py`.
 // Not checked here: positive steps and speeds, labels >= 0.
 #ifndef LABEL
 #define LABEL unsigned char
@@ -40,13 +46,21 @@ typedef long long Long;
 #define SIDE 8
 #define TILE (SIDE * SIDE * SIDE)
 #define THREADS 256
-#define OWN (TILE / THREADS)
-#define WITHIN 64
-#define AGAIN 64
+#define EVERY 0xFFFFFFFFu
+#define WITHIN 64    // links: in the domain
+#define STARTS 128   // links: touches a source, or is one
+#define AGAIN 64     // wishes of a tile: to be listed itself
+#define SOURCE (-1)  // pieces: a source outside the domain
+#define NOTHING (-2)
+#define FITTED 64    // patches in shared memory at once
+#define PATCH 0.35   // half width of a fitted patch; at 0.5, corners would stick out of an oblique rim
+#define STEEP 2.0    // squared slope above which another axis sees the surface better
 #define WAITS (-1.0f)
 #define EARLIER 1e-3  // by which part of a step a neighbour has to be earlier to be upwind in order 2
+#define TIE 1e-4      // by which part of a step one of two upwind neighbours has to be earlier to be taken
 
 struct Grid { INDEX n_z, n_y, n_x; };
+struct Steps { double z, y, x; };
 struct Work { int round; int* counts; const int* list; int* next; int* listed; };  // what a round has, and hands on
 
 __device__ __forceinline__ float from_bits(int bits) {
@@ -56,6 +70,12 @@ __device__ __forceinline__ float from_bits(int bits) {
 }
 #define NEVER from_bits(0x7F800000)
 #define NOWHERE from_bits(0x7FC00000)
+
+__device__ __forceinline__ int bits_of(float number) {
+    union { int bits; float number; } both;
+    both.number = number;
+    return both.bits;
+}
 
 __device__ __forceinline__ double speed_at(const float* speed, int varies, INDEX at) { return varies ? speed[at] : 1.0; }
 
@@ -90,36 +110,98 @@ __device__ __forceinline__ void list_tile(int tile, Work work) {
 
 // ---- before the first round -----------------------------------------------------------------------------------------
 
-// links : bits 0 to 5: the neighbour towards -z, +z, -y, +y, -x, +x has the same label; WITHIN in the domain.
-// centres : whether what touches a source starts here, half a voxel away from it.
+// Half a step to the nearest source outside that a voxel touches, NEVER if to none; adds to `links` who has its label.
+__device__ __forceinline__ double half_step(
+    const LABEL* labels, const unsigned char* source, Grid grid, INDEX at, Steps h, int interfaces, unsigned& links) {
+    INDEX x = at % grid.n_x, y = at / grid.n_x % grid.n_y, z = at / grid.n_x / grid.n_y;
+    LABEL label = labels[at];
+    double nearest = NEVER;
+    for (int side = 0; side < 6; side++) {
+        int axis = side / 2, up = side % 2;
+        INDEX place = axis == 0 ? z : axis == 1 ? y : x, n = axis == 0 ? grid.n_z : axis == 1 ? grid.n_y : grid.n_x;
+        if (up ? place + 1 == n : place == 0) continue;
+        INDEX step = axis == 0 ? grid.n_y * grid.n_x : axis == 1 ? grid.n_x : 1, beside = up ? at + step : at - step;
+        LABEL other = labels[beside];
+        if (other == label) links |= 1u << side;
+        else if (other ? interfaces : source[beside]) nearest = min(nearest, 0.5 * (axis == 0 ? h.z : axis == 1 ? h.y : h.x));
+    }
+    return nearest;
+}
+
+// links : bits 0 to 5: the neighbour towards -z, +z, -y, +y, -x, +x has the same label; WITHIN; STARTS.
+// centres : whether what touches a source starts here, half a step away from it. If not:
+// pieces : a first forest over the voxels of each piece, see join_pieces; SOURCE or NOTHING outside the domain.
 extern "C" __global__ void __launch_bounds__(THREADS)
 prepare(const LABEL* labels, const unsigned char* source, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
-        double h_z, double h_y, double h_x, int interfaces, int centres, float* times, unsigned char* links) {
+        double h_z, double h_y, double h_x, int interfaces, int centres, float* times, unsigned char* links,
+        INDEX* pieces) {
     INDEX size = n_z * n_y * n_x;
     for (Long i = (Long)blockIdx.x * THREADS + threadIdx.x; i < size; i += (Long)gridDim.x * THREADS) {
-        INDEX at = (INDEX)i, x = at % n_x, y = at / n_x % n_y, z = at / n_x / n_y;
-        LABEL label = labels[at];
-        unsigned found = label ? WITHIN : 0;
-        double t = NEVER;
-        for (int side = 0; side < 6 && label; side++) {
-            int axis = side / 2, up = side % 2;
-            INDEX place = axis == 0 ? z : axis == 1 ? y : x, n = axis == 0 ? n_z : axis == 1 ? n_y : n_x;
-            if (up ? place + 1 == n : place == 0) continue;
-            INDEX step = axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1, beside = up ? at + step : at - step;
-            LABEL other = labels[beside];
-            if (other == label) found |= 1u << side;
-            else if (other ? interfaces : source[beside]) t = min(t, 0.5 * (axis == 0 ? h_z : axis == 1 ? h_y : h_x));
+        INDEX at = (INDEX)i, piece = at;
+        unsigned near = 0;
+        float t = NOWHERE;
+        if (labels[at]) {
+            near = WITHIN;
+            double touch = half_step(labels, source, {n_z, n_y, n_x}, at, {h_z, h_y, h_x}, interfaces, near);
+            if (source[at]) touch = 0.0;
+            if (touch < NEVER) near |= STARTS;
+            t = centres ? (float)(touch / speed_at(speed, varies, at)) : NEVER;
+            piece = near & 1 ? at - n_y * n_x : near & 4 ? at - n_x : near & 16 ? at - 1 : at;
+        } else {
+            piece = source[at] ? SOURCE : NOTHING;
         }
-        if (label && source[at]) t = 0.0;
-        links[at] = (unsigned char)found;
-        times[at] = label == 0 ? NOWHERE : centres ? (float)(t / speed_at(speed, varies, at)) : NEVER;
+        links[at] = (unsigned char)near;
+        times[at] = t;
+        if (!centres) pieces[at] = piece;
+    }
+}
+
+__device__ __forceinline__ INDEX root_of(const INDEX* pieces, INDEX v) {
+    for (INDEX above = pieces[v]; above != v; above = pieces[v]) v = above;
+    return v;
+}
+
+// Link every voxel to the root of its tree.
+extern "C" __global__ void __launch_bounds__(THREADS)
+flatten(INDEX* pieces, INDEX size) {
+    for (Long i = (Long)blockIdx.x * THREADS + threadIdx.x; i < size; i += (Long)gridDim.x * THREADS) {
+        INDEX piece = pieces[i];
+        if (piece < 0) continue;
+        INDEX root = root_of(pieces, piece);
+        if (root != piece) pieces[i] = root;
+    }
+}
+
+__device__ __forceinline__ void unite(INDEX* pieces, INDEX a, INDEX b) {
+    for (;;) {
+        a = root_of(pieces, a), b = root_of(pieces, b);
+        if (a == b) return;
+        if (a < b) { INDEX c = a; a = b, b = c; }
+        INDEX above = atomicMin(&pieces[a], b);
+        if (above == a) return;  // it was a root, and is linked now
+        a = above;  // it was none any more: what it was linked to has to be joined
+    }
+}
+
+// Join each voxel to those before it, unless two that lie diagonally before it have been joined the other way round.
+extern "C" __global__ void __launch_bounds__(THREADS)
+join_pieces(const unsigned char* links, INDEX n_z, INDEX n_y, INDEX n_x, INDEX* pieces) {
+    INDEX size = n_z * n_y * n_x, up = n_y * n_x;
+    for (Long i = (Long)blockIdx.x * THREADS + threadIdx.x; i < size; i += (Long)gridDim.x * THREADS) {
+        INDEX at = (INDEX)i;
+        unsigned z = links[at] & 1, y = links[at] & 4, x = links[at] & 16;
+        if (z && y && !((links[at - up] & 4) && (links[at - n_x] & 1))) unite(pieces, at, at - n_x);
+        if (z && x && !((links[at - up] & 16) && (links[at - 1] & 1))) unite(pieces, at, at - 1);
+        else if (!z && y && x && !((links[at - n_x] & 16) && (links[at - 1] & 4))) unite(pieces, at, at - 1);
     }
 }
 
 // List the tiles with times to start from, in a first round; first : for order 2 a copy of the times, or `times` itself.
+// touch : whether what touches a source has to start, from half a step away if from nowhere else.
 extern "C" __global__ void __launch_bounds__(THREADS)
-list_tiles(const float* times, INDEX n_z, INDEX n_y, INDEX n_x, float* first, int order,
-           int round, int* counts, int* list, int* listed) {
+list_tiles(const LABEL* labels, const unsigned char* source, const float* speed, int varies, INDEX n_z, INDEX n_y,
+           INDEX n_x, double h_z, double h_y, double h_x, int interfaces, int touch, const unsigned char* links,
+           float* times, float* first, int order, int round, int* counts, int* list, int* listed) {
     Grid grid = {n_z, n_y, n_x};
     INDEX z0, y0, x0;
     tile_corner(blockIdx.x, grid, z0, y0, x0);
@@ -129,11 +211,261 @@ list_tiles(const float* times, INDEX n_z, INDEX n_y, INDEX n_x, float* first, in
         if (z >= n_z || y >= n_y || x >= n_x) continue;
         INDEX at = (z * n_y + y) * n_x + x;
         float t = times[at];
+        if (touch && !(t < NEVER) && (links[at] & STARTS)) {
+            unsigned near = 0;
+            double half = half_step(labels, source, grid, at, {h_z, h_y, h_x}, interfaces, near);
+            times[at] = t = (float)(half / speed_at(speed, varies, at));
+        }
         if (order == 2) first[at] = t;
         started |= t < NEVER;
     }
     started = __syncthreads_or(started);  // whether any thread of the block has seen one
     if (started && threadIdx.x == 0) list_tile(blockIdx.x, {round - 1, counts, 0, list, listed});
+}
+
+// ---- straight lines from the sources --------------------------------------------------------------------------------
+
+struct Pieces { const INDEX* pieces; Grid grid; int interfaces; };
+struct Lines { int n; const int *offsets, *first_line, *first_way, *via; };  // see `straight_lines` in __init__.py
+
+__device__ __forceinline__ Lines lines_in(const int* table, int n, int n_ways) {
+    const int *first_line = table + 3 * n, *first_way = first_line + n + 1;
+    return {n, table, first_line, first_way, first_way + n_ways + 1};
+}
+
+__device__ __forceinline__ INDEX piece_at(const Pieces& all, INDEX z, INDEX y, INDEX x) {
+    Grid grid = all.grid;
+    bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
+    return inside ? all.pieces[(z * grid.n_y + y) * grid.n_x + x] : NOTHING;
+}
+
+// Whether something is a source outside for the piece `mine`.
+__device__ __forceinline__ bool is_source(const Pieces& all, INDEX piece, INDEX mine) {
+    return piece == SOURCE || (all.interfaces && piece >= 0 && piece != mine);
+}
+
+// Whether one of the ways from a voxel to that at offset o is free: in the piece and of one speed, or in a source.
+__device__ __forceinline__ bool in_sight(
+    const Pieces& all, const Lines& lines, const float* speed, int varies, INDEX from, INDEX to, int o) {
+    INDEX mine = all.pieces[from], s_y = all.grid.n_x, s_z = all.grid.n_y * s_y;
+    if (varies && speed[from] != speed[to]) return false;
+#pragma unroll 1
+    for (int line = lines.first_line[o]; line < lines.first_line[o + 1]; line++) {
+        bool free = true;
+#pragma unroll 1
+        for (int way = lines.first_way[line]; way < lines.first_way[line + 1] && free; way++) {
+            const int* d = lines.via + 3 * way;
+            INDEX at = from + d[0] * s_z + d[1] * s_y + d[2], piece = all.pieces[at];
+            free = is_source(all, piece, mine) || (piece == mine && !(varies && speed[at] != speed[to]));
+        }
+        if (free) return true;
+    }
+    return false;
+}
+
+// A contact face of the voxel z, y, x of the piece `mine`: its axis, and the axes one and two along it.
+struct Face { INDEX mine, z, y, x; int axis, sign; double up, h_one, h_two; };
+
+// What lies `height` voxels outwards from the voxel of a face, and p, q along it.
+__device__ __forceinline__ INDEX piece_from(const Pieces& all, const Face& face, int height, int p, int q) {
+    int out = face.sign * height;
+    if (face.axis == 0) return piece_at(all, face.z + out, face.y + p, face.x + q);
+    if (face.axis == 1) return piece_at(all, face.z + p, face.y + out, face.x + q);
+    return piece_at(all, face.z + p, face.y + q, face.x + out);
+}
+
+// height = k + a u + b v over the square of half width `half` around (u0, v0), in voxels from the voxel's centre; of it
+// the part where cut + cut_u u + cut_v v <= 0, which ends on the line from (u[0], v[0]) to (u[1], v[1]).
+struct Patch { double k, a, b, u0, v0, half, cut, cut_u, cut_v, u[2], v[2]; };
+
+// Plane through the heights of equal contact faces in the columns around one: height c, slopes a and b. Least squares.
+__device__ __forceinline__ void fit_heights(const Pieces& all, const Face& face, double& c, double& a, double& b) {
+    int n = 0, sum_p = 0, sum_q = 0, sum_pp = 0, sum_pq = 0, sum_qq = 0, sum_h = 0, sum_hp = 0, sum_hq = 0;
+    for (int p = -2; p <= 2; p++) {
+        for (int q = -2; q <= 2; q++) {
+            if (p * p + q * q > 6) continue;
+            for (int m = 0; m < 7; m++) {  // heights 0, 1, -1, 2, -2, ...: the nearest face of the column
+                int height = m % 2 ? (m + 1) / 2 : -(m / 2);
+                if (piece_from(all, face, height, p, q) != face.mine) continue;
+                if (!is_source(all, piece_from(all, face, height + 1, p, q), face.mine)) continue;
+                n++, sum_p += p, sum_q += q, sum_pp += p * p, sum_pq += p * q, sum_qq += q * q;
+                sum_h += height, sum_hp += height * p, sum_hq += height * q;
+                break;
+            }
+        }
+    }
+    double s_11 = sum_pp + 1e-6, s_22 = sum_qq + 1e-6;  // no slope across a single row of faces
+    double d_11 = n * s_11 - sum_p * sum_p, d_12 = n * sum_pq - sum_p * sum_q, d_22 = n * s_22 - sum_q * sum_q;
+    double e_1 = n * sum_hp - sum_p * sum_h, e_2 = n * sum_hq - sum_q * sum_h, det = d_11 * d_22 - d_12 * d_12;
+    a = (e_1 * d_22 - e_2 * d_12) / det, b = (e_2 * d_11 - e_1 * d_12) / det;
+    c = min(max((sum_h - a * sum_p - b * sum_q) / n, -0.5), 0.5);
+}
+
+// Where the source around a contact face ends: the plane normal . (outwards, one, two) = offset, in voxels from the
+// voxel. Its normal is the sum of the faces of outside sources to what is none; it passes their middle. False if nowhere.
+__device__ __forceinline__ bool fit_rim(const Pieces& all, const Face& face, int* normal, double& offset) {
+    int n = 0, middle[3] = {0, 0, 0};  // twice the sum of the faces' middles
+    normal[0] = normal[1] = normal[2] = 0;
+    for (int out = -1; out <= 3; out++) {
+        for (int p = -2; p <= 2; p++) {
+            for (int q = -2; q <= 2; q++) {
+                if (!is_source(all, piece_from(all, face, out, p, q), face.mine)) continue;
+                for (int side = 0; side < 6; side++) {
+                    int way = side % 2 * 2 - 1, d[3] = {0, 0, 0};
+                    d[side / 2] = way;
+                    INDEX other = piece_from(all, face, out + d[0], p + d[1], q + d[2]);
+                    if (other == face.mine || is_source(all, other, face.mine)) continue;
+                    n++, normal[side / 2] += way;
+                    middle[0] += 2 * out + d[0], middle[1] += 2 * p + d[1], middle[2] += 2 * q + d[2];
+                }
+            }
+        }
+    }
+    offset = 0.0;
+    if (n) offset = (normal[0] * middle[0] + normal[1] * middle[1] + normal[2] * middle[2]) / (2.0 * n);
+    return n > 0;
+}
+
+// Find where the rim crosses the square of a patch. False if nothing of it remains.
+__device__ __forceinline__ bool clip_square(Patch& patch) {
+    bool remains = false;
+    int found = 0;
+    double u = patch.u0 - patch.half, v = patch.v0 - patch.half, beyond = patch.cut + patch.cut_u * u + patch.cut_v * v;
+    for (int corner = 1; corner <= 4; corner++) {
+        double next_u = patch.u0 + (corner == 1 || corner == 2 ? patch.half : -patch.half);
+        double next_v = patch.v0 + (corner == 2 || corner == 3 ? patch.half : -patch.half);
+        double next = patch.cut + patch.cut_u * next_u + patch.cut_v * next_v;
+        remains |= beyond <= 0.0;
+        if ((beyond <= 0.0) != (next <= 0.0) && found < 2) {
+            double part = beyond / (beyond - next);
+            patch.u[found] = u + part * (next_u - u), patch.v[found] = v + part * (next_v - v);
+            found++;
+        }
+        u = next_u, v = next_v, beyond = next;
+    }
+    return remains;
+}
+
+// The piece of surface behind a contact face. False if another face represents it better.
+__device__ __forceinline__ bool make_patch(const Pieces& all, const Face& face, int fit, Patch& patch) {
+    patch = {0.5, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, {0.0, 0.0}, {0.0, 0.0}};
+    if (!fit) return true;
+    double c, a, b, offset;
+    int normal[3];
+    fit_heights(all, face, c, a, b);
+    patch.k += c, patch.half = PATCH;
+    if (fabs(a) < 1e-12 && fabs(b) < 1e-12) return true;
+    if (a * a + b * b > STEEP) return false;
+    double r_a = face.up / face.h_one, r_b = face.up / face.h_two;
+    r_a *= r_a, r_b *= r_b;
+    double foot = (0.5 - c) / (1.0 + r_a * a * a + r_b * b * b);  // the source voxel's centre, projected on the plane
+    patch.a = a, patch.b = b, patch.u0 = foot * a * r_a, patch.v0 = foot * b * r_b;
+    if (!fit_rim(all, face, normal, offset)) return true;
+    patch.cut = normal[0] * patch.k - offset;
+    patch.cut_u = normal[0] * a + normal[1], patch.cut_v = normal[0] * b + normal[2];
+    return clip_square(patch);
+}
+
+// Distance from a point to a patch: the point in voxels, outwards and along the patch; see cpu_start.py.
+__device__ __forceinline__ double patch_distance(const Patch& patch, double height, double p, double q, const Face& face) {
+    double k = patch.k - height, a = patch.a, b = patch.b, h = face.up, h_1 = face.h_one, h_2 = face.h_two;
+    double f_1 = h * a / h_1, f_2 = h * b / h_2;
+    double e = h * (k + a * p + b * q) / (1.0 + f_1 * f_1 + f_2 * f_2);
+    double u = p - e * f_1 / h_1, v = q - e * f_2 / h_2;  // the foot of the point on the plane
+    bool off_u = fabs(u - patch.u0) > patch.half, off_v = fabs(v - patch.v0) > patch.half;
+    double foot_u = u, foot_v = v, best = NEVER;
+    if (off_u) {  // the nearest point is on one of the edges that the foot lies beyond
+        double s = patch.u0 + (foot_u < patch.u0 ? -patch.half : patch.half);
+        double t = (h_2 * h_2 * q - h * h * b * (k + a * s)) / (h_2 * h_2 + h * h * b * b);
+        t = min(max(t, patch.v0 - patch.half), patch.v0 + patch.half);
+        double d_0 = h * (k + a * s + b * t), d_1 = h_1 * (s - p), d_2 = h_2 * (t - q);
+        best = d_0 * d_0 + d_1 * d_1 + d_2 * d_2;
+        u = s, v = t;
+    }
+    if (off_v) {
+        double t = patch.v0 + (foot_v < patch.v0 ? -patch.half : patch.half);
+        double s = (h_1 * h_1 * p - h * h * a * (k + b * t)) / (h_1 * h_1 + h * h * a * a);
+        s = min(max(s, patch.u0 - patch.half), patch.u0 + patch.half);
+        double d_0 = h * (k + a * s + b * t), d_1 = h_1 * (s - p), d_2 = h_2 * (t - q);
+        if (d_0 * d_0 + d_1 * d_1 + d_2 * d_2 < best) u = s, v = t;
+    }
+    if (patch.cut + patch.cut_u * u + patch.cut_v * v > 0.0) {  // beyond the rim: the nearest point is on the rim
+        double s = patch.u[1] - patch.u[0], t = patch.v[1] - patch.v[0];
+        double d_0 = h * (a * s + b * t), d_1 = h_1 * s, d_2 = h_2 * t;
+        double r_0 = h * (k + a * patch.u[0] + b * patch.v[0]), r_1 = h_1 * (patch.u[0] - p), r_2 = h_2 * (patch.v[0] - q);
+        double along = -(r_0 * d_0 + r_1 * d_1 + r_2 * d_2) / max(d_0 * d_0 + d_1 * d_1 + d_2 * d_2, 1e-300);
+        along = min(max(along, 0.0), 1.0);
+        u = patch.u[0] + along * s, v = patch.v[0] + along * t;
+    }
+    double d_0 = h * (k + a * u + b * v), d_1 = h_1 * (u - p), d_2 = h_2 * (v - q);
+    return sqrt(d_0 * d_0 + d_1 * d_1 + d_2 * d_2);
+}
+
+__device__ __forceinline__ Face face_of(INDEX mine, INDEX z, INDEX y, INDEX x, int side, Steps h) {
+    int axis = side / 2;
+    return {mine, z, y, x, axis, side % 2 * 2 - 1, axis == 0 ? h.z : axis == 1 ? h.y : h.x, axis == 0 ? h.y : h.z,
+            axis == 2 ? h.y : h.x};
+}
+
+// Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time. A block has a
+// tile, a thread a contact face to find its patch, and then one voxel close to one of these patches after the other.
+// times : their bits, which are in the order of the times.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+start_lines(const unsigned char* source, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
+            double h_z, double h_y, double h_x, int interfaces, const unsigned char* links, const INDEX* pieces,
+            const int* table, int n_offsets, int n_ways, int fit, double band, int* times) {
+    __shared__ unsigned short faces[7 * TILE];  // seven times the voxel in the tile, and the side; 6 is a source inside
+    __shared__ int n_faces;
+    __shared__ Patch patches[FITTED];
+    __shared__ bool useful[FITTED];
+    Pieces all = {pieces, {n_z, n_y, n_x}, interfaces};
+    Lines lines = lines_in(table, n_offsets, n_ways);
+    Steps h = {h_z, h_y, h_x};
+    INDEX z0, y0, x0;
+    tile_corner(blockIdx.x, all.grid, z0, y0, x0);
+    if (threadIdx.x == 0) n_faces = 0;
+    __syncthreads();  // the list is empty before one adds to it
+    for (int e = threadIdx.x; e < TILE; e += THREADS) {
+        INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
+        if (z >= n_z || y >= n_y || x >= n_x) continue;
+        INDEX at = (z * n_y + y) * n_x + x;
+        if (!(links[at] & STARTS)) continue;
+        for (int side = 0; side < 6; side++) {
+            Face face = face_of(pieces[at], z, y, x, side, h);
+            if (is_source(all, piece_from(all, face, 1, 0, 0), face.mine)) faces[atomicAdd(&n_faces, 1)] = e * 7 + side;
+        }
+        if (source[at]) faces[atomicAdd(&n_faces, 1)] = e * 7 + 6;
+    }
+    __syncthreads();  // the list is complete
+    for (int begin = 0; begin < n_faces; begin += FITTED) {
+        int n = min(FITTED, n_faces - begin);
+        if ((int)threadIdx.x < n) {
+            int e = faces[begin + threadIdx.x] / 7, side = faces[begin + threadIdx.x] % 7;
+            INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
+            Face face = face_of(piece_at(all, z, y, x), z, y, x, side, h);
+            useful[threadIdx.x] = side == 6 || make_patch(all, face, fit, patches[threadIdx.x]);
+        }
+        __syncthreads();  // the patches are there
+        for (int k = threadIdx.x; k < n * n_offsets; k += THREADS) {
+            int f = k / n_offsets, o = k % n_offsets, e = faces[begin + f] / 7, side = faces[begin + f] % 7;
+            if (!useful[f]) continue;
+            INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
+            const int* d = lines.offsets + 3 * o;
+            INDEX at = (z * n_y + y) * n_x + x, mine = pieces[at];
+            if (piece_at(all, z + d[0], y + d[1], x + d[2]) != mine) continue;
+            INDEX to = ((z + d[0]) * n_y + y + d[1]) * n_x + x + d[2];
+            double d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x, distance = sqrt(d_z * d_z + d_y * d_y + d_x * d_x);
+            if (side < 6) {
+                Face face = face_of(mine, z, y, x, side, h);
+                double height = face.sign * d[side / 2];
+                distance = patch_distance(patches[f], height, side / 2 == 0 ? d[1] : d[0], side / 2 == 2 ? d[1] : d[2], face);
+            }
+            if (o > 0 && distance > band) continue;
+            int t = bits_of((float)(distance / speed_at(speed, varies, to)));
+            if (t < times[to] && in_sight(all, lines, speed, varies, at, to, o)) atomicMin(&times[to], t);
+        }
+        __syncthreads();  // all have read what the next patches overwrite
+    }
 }
 
 // ---- the difference equation ----------------------------------------------------------------------------------------
@@ -160,8 +492,9 @@ __device__ __forceinline__ float earlier(const float* t, int at, int step, unsig
 }
 
 #define EDGE (SIDE + 2)
+#define CORNER (EDGE * EDGE + EDGE + 1)  // where the tile begins in what is loaded
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 march(float* times, const unsigned char* links, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
       double w_z, double w_y, double w_x, double latest, int round, int* counts, const int* list, int* next, int* listed) {
     __shared__ float t[EDGE * EDGE * EDGE];
@@ -170,43 +503,39 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
     Work work = {round, counts, list, next, listed};
     if (blockIdx.x == 0 && threadIdx.x == 0) counts[(round + 2) % 3] = 0;
     int n_jobs = counts[round % 3];
-    int z = threadIdx.x / (SIDE * SIDE / 2), y = threadIdx.x / (SIDE / 2) % SIDE;
+    int z = threadIdx.x / (SIDE * SIDE / 2), y = threadIdx.x / (SIDE / 2) % SIDE, x_even = threadIdx.x % (SIDE / 2) * 2;
     for (int job = blockIdx.x; job < n_jobs; job += gridDim.x) {
         int tile = list[job];
         INDEX z0, y0, x0;
         tile_corner(tile, grid, z0, y0, x0);
         load_tile(times, grid, z0, y0, x0, 1, t);
         if (threadIdx.x == 0) woken = 0;
-        INDEX there[OWN];
-        int here[OWN];
-        unsigned near[OWN];
-        double rhs[OWN];
-        float seen[OWN][3];
-        for (int colour = 0; colour < OWN; colour++) {
-            int x = threadIdx.x % (SIDE / 2) * 2 + ((z + y + colour) & 1);
-            bool inside = z < n_z - z0 && y < n_y - y0 && x < n_x - x0;
-            there[colour] = inside ? ((z0 + z) * n_y + y0 + y) * n_x + x0 + x : 0;
-            here[colour] = ((z + 1) * EDGE + y + 1) * EDGE + x + 1;
-            near[colour] = inside ? links[there[colour]] : 0;
-            double v = near[colour] ? speed_at(speed, varies, there[colour]) : 1.0;
+        INDEX row = ((z0 + z) * n_y + y0 + y) * n_x + x0;
+        bool inside = z < n_z - z0 && y < n_y - y0;
+        unsigned near[2];
+        double rhs[2];
+        float seen[2][3];
+        for (int colour = 0; colour < 2; colour++) {
+            int x = x_even + ((z + y + colour) & 1);
+            near[colour] = inside && x < n_x - x0 ? links[row + x] : 0;
+            double v = near[colour] ? speed_at(speed, varies, row + x) : 1.0;
             rhs[colour] = 1.0 / (v * v);
             for (int axis = 0; axis < 3; axis++) seen[colour][axis] = NOWHERE;  // equal to nothing
         }
         __syncthreads();  // the tile is loaded before it is read
-        float before[OWN];
-        for (int colour = 0; colour < OWN; colour++) before[colour] = t[here[colour]];
 
+        unsigned improved = 0;
         int changed = 1;
         for (int turn = 0; turn < TURNS && changed; turn++) {
             changed = 0;
-            for (int colour = 0; colour < OWN; colour++) {
-                int at = here[colour];
+            for (int colour = 0; colour < 2; colour++) {
+                int at = (z * EDGE + y) * EDGE + x_even + ((z + y + colour) & 1) + CORNER;
                 float b_z = earlier(t, at, EDGE * EDGE, near[colour]), b_y = earlier(t, at, EDGE, near[colour] >> 2);
                 float b_x = earlier(t, at, 1, near[colour] >> 4);
                 bool news = b_z != seen[colour][0] || b_y != seen[colour][1] || b_x != seen[colour][2];
                 if (news && (b_z < t[at] || b_y < t[at] || b_x < t[at])) {
                     float found = (float)upwind_root(w_z, b_z, w_y, b_y, w_x, b_x, rhs[colour]);
-                    if (found < t[at] && found <= latest) t[at] = found, changed = 1;
+                    if (found < t[at] && found <= latest) t[at] = found, changed = 1, improved |= 1u << colour;
                 }
                 seen[colour][0] = b_z, seen[colour][1] = b_y, seen[colour][2] = b_x;
                 if (colour == 0) __syncthreads();  // one colour is written before the other reads it
@@ -215,10 +544,10 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
         }
 
         unsigned wakes = changed ? AGAIN : 0;
-        for (int colour = 0; colour < OWN; colour++) {
-            int at = here[colour], x = (at - 1) % EDGE;
-            if (!(t[at] < before[colour])) continue;
-            times[there[colour]] = t[at];
+        for (int colour = 0; colour < 2; colour++) {
+            if (!(improved >> colour & 1)) continue;
+            int x = x_even + ((z + y + colour) & 1), at = (z * EDGE + y) * EDGE + x + CORNER;
+            times[row + x] = t[at];
             unsigned faces = (z == 0) | (z == SIDE - 1) << 1 | (y == 0) << 2 | (y == SIDE - 1) << 3 | (x == 0) << 4
                 | (x == SIDE - 1) << 5;
             faces &= near[colour];
@@ -243,26 +572,21 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
 // ---- second order ---------------------------------------------------------------------------------------------------
 
 // Times that order 1 does not beat stay; the others of the domain wait. left : (tiles,) how many wait in each.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(TILE)
 wait_for_second(float* times, const float* first, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
                 double keep, int* left, int round, int* counts, int* list, int* listed) {
     Grid grid = {n_z, n_y, n_x};
     INDEX z0, y0, x0;
     tile_corner(blockIdx.x, grid, z0, y0, x0);
-    int waiting[OWN];
-    for (int k = 0; k < OWN; k++) {
-        int e = threadIdx.x + k * THREADS;
-        INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
-        waiting[k] = 0;
-        if (z >= n_z || y >= n_y || x >= n_x) continue;
+    INDEX z = z0 + threadIdx.x / (SIDE * SIDE), y = y0 + threadIdx.x / SIDE % SIDE, x = x0 + threadIdx.x % SIDE;
+    bool waits = false;
+    if (z < n_z && y < n_y && x < n_x) {
         INDEX at = (z * n_y + y) * n_x + x;
-        float arrival = first[at];
-        if (!(arrival < NEVER)) continue;
         double start = times[at];
-        if (arrival < start - keep / speed_at(speed, varies, at)) waiting[k] = 1, times[at] = WAITS;
+        waits = first[at] < NEVER && first[at] < start - keep / speed_at(speed, varies, at);
+        if (waits) times[at] = WAITS;
     }
-    int total = 0;
-    for (int k = 0; k < OWN; k++) total += __syncthreads_count(waiting[k]);  // the sum over the block
+    int total = __syncthreads_count(waits);  // over the block
     if (threadIdx.x == 0) {
         left[blockIdx.x] = total;
         if (total) list_tile(blockIdx.x, {round - 1, counts, 0, list, listed});
@@ -270,12 +594,13 @@ wait_for_second(float* times, const float* first, const float* speed, int varies
 }
 
 // Weight and base of the difference along one axis, base inf if no neighbour is upwind; false if it has to wait.
-// looks : bits 0 and 1: the voxels below and above are upwind; bits 6 and 7: those behind them, too.
+// looks : bits 0 and 1: the voxels below and above are upwind; bits 6 and 7: those behind them, too. Of both that below
+// is taken unless that above is earlier by `tie`: rounding does not choose.
 __device__ __forceinline__ bool second_difference(
-    const float* t, int at, int step, unsigned looks, double& weight, double& base) {
+    const float* t, int at, int step, unsigned looks, double tie, double& weight, double& base) {
     float below = looks & 1 ? t[at - step] : NEVER, above = looks & 2 ? t[at + step] : NEVER;
     if (below == WAITS || above == WAITS) return false;
-    bool up = above < below;
+    bool up = above < below - tie;
     float near = up ? above : below;
     base = near;
     if (looks >> (up ? 7 : 6) & 1) {
@@ -288,18 +613,58 @@ __device__ __forceinline__ bool second_difference(
 
 #define REACH 2
 #define WIDE (SIDE + 2 * REACH)
+#define ALONG 4096
+#define LINES 81  // voxels within 2.5 of the shortest steps, the voxel itself among them
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+__device__ __forceinline__ unsigned tile_bit(int z, int y, int x) { return 1u << (9 * z + 3 * y + x + 13); }
+
+// Shorten the time of the voxel `at` of the tile, `there` in the volume, to that along a straight line from a voxel in
+// sight, of those that are shorter by a margin than what order 1 found; true if one of these waits. The lanes of a warp
+// share the lines.
+__device__ __forceinline__ bool along_lines(
+    const float* t, const float* arrival, const int* steps, const double* lengths, const Pieces& all, const Lines& lines,
+    const float* speed, int varies, double margin, int at, INDEX there, double& time) {
+    double slowness = 1.0 / speed_at(speed, varies, there), latest = arrival[at] - margin * slowness;
+    bool waiting = false;
+#pragma unroll 1
+    for (int o = 1 + threadIdx.x % 32; o < lines.n; o += 32) {
+        int from = at + steps[o];
+        double line = lengths[o] * slowness, straight = t[from] + line;
+        if (!(arrival[from] + line < latest)) continue;
+        waiting |= t[from] == WAITS;
+        if (t[from] == WAITS || !(straight < time)) continue;
+        const int* d = lines.offsets + 3 * o;
+        INDEX to = there + (d[0] * all.grid.n_y + d[1]) * all.grid.n_x + d[2];
+        if (all.pieces[to] == all.pieces[there] && in_sight(all, lines, speed, varies, there, to, o)) time = straight;
+    }
+    for (int by = 16; by > 0; by /= 2) {
+        double other = __shfl_xor_sync(EVERY, time, by);
+        time = other < time ? other : time;
+    }
+    return __any_sync(EVERY, waiting);
+}
+
+extern "C" __global__ void __launch_bounds__(TILE, 1)
 second(float* times, const float* first, const unsigned char* links, const float* speed, int varies,
-       INDEX n_z, INDEX n_y, INDEX n_x, double h_z, double h_y, double h_x, int* left,
+       INDEX n_z, INDEX n_y, INDEX n_x, double h_z, double h_y, double h_x, int interfaces, const INDEX* pieces,
+       const int* table, int n_offsets, int n_ways, double w_z, double w_y, double w_x, int* left,
        int round, int* counts, const int* list, int* next, int* listed) {
     __shared__ float t[WIDE * WIDE * WIDE], arrival[WIDE * WIDE * WIDE];
-    __shared__ unsigned woken;  // bit 9 z + 3 y + x + 13: the tile so many tiles away
+    __shared__ int steps[LINES];
+    __shared__ double lengths[LINES];
+    __shared__ unsigned woken;  // see tile_bit
     Grid grid = {n_z, n_y, n_x};
     Work work = {round, counts, list, next, listed};
     if (blockIdx.x == 0 && threadIdx.x == 0) counts[(round + 2) % 3] = 0;
     int n_jobs = counts[round % 3];
-    double w_z = 1.0 / (h_z * h_z), w_y = 1.0 / (h_y * h_y), w_x = 1.0 / (h_x * h_x);
+    double margin = EARLIER * min(h_z, min(h_y, h_x));
+    for (int o = threadIdx.x; o < n_offsets && (int)blockIdx.x < n_jobs; o += TILE) {
+        const int* d = table + 3 * o;
+        double d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x;
+        steps[o] = (d[0] * WIDE + d[1]) * WIDE + d[2], lengths[o] = sqrt(d_z * d_z + d_y * d_y + d_x * d_x);
+    }
+    int z = threadIdx.x / (SIDE * SIDE), y = threadIdx.x / SIDE % SIDE, x = threadIdx.x % SIDE;
+    int at = ((z + REACH) * WIDE + y + REACH) * WIDE + x + REACH;
     for (int job = blockIdx.x; job < n_jobs; job += gridDim.x) {
         int tile = list[job];
         INDEX z0, y0, x0;
@@ -309,72 +674,63 @@ second(float* times, const float* first, const unsigned char* links, const float
         if (threadIdx.x == 0) woken = 0;
         __syncthreads();  // the tile is loaded before it is read
 
-        int here[OWN];
-        INDEX there[OWN];
-        unsigned looks[OWN];  // see second_difference; two bits for each axis
-        double slowness[OWN];
-        bool waits[OWN];
-        for (int k = 0; k < OWN; k++) {
-            int e = threadIdx.x + k * THREADS, z = e / (SIDE * SIDE), y = e / SIDE % SIDE, x = e % SIDE;
-            int at = here[k] = ((z + REACH) * WIDE + y + REACH) * WIDE + x + REACH;
-            there[k] = ((z0 + z) * n_y + y0 + y) * n_x + x0 + x;
-            waits[k] = t[at] == WAITS;
-            looks[k] = 0, slowness[k] = 1.0;
-            if (!waits[k]) continue;
-            slowness[k] = 1.0 / speed_at(speed, varies, there[k]);
-            unsigned near = links[there[k]];
-            for (int side = 0; side < 6; side++) {
-                int axis = side / 2, step = axis == 0 ? WIDE * WIDE : axis == 1 ? WIDE : 1;
-                INDEX stride = axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1;
-                if (side % 2 == 0) step = -step, stride = -stride;
-                double margin = EARLIER * slowness[k] * (axis == 0 ? h_z : axis == 1 ? h_y : h_x);
-                if (!(near >> side & 1) || !(arrival[at + step] < arrival[at] - margin)) continue;
-                looks[k] |= 1u << side;
-                bool reaches = links[there[k] + stride] >> side & 1;
-                if (reaches && arrival[at + 2 * step] < arrival[at + step] - margin) looks[k] |= 64u << side;
-            }
+        INDEX place = ((z0 + z) * n_y + y0 + y) * n_x + x0 + x;
+        bool waits = t[at] == WAITS, solved = false;
+        unsigned near = waits ? links[place] : 0;
+        double slowness = waits ? 1.0 / speed_at(speed, varies, place) : 0.0, tie = TIE * slowness;
+        unsigned looks = 0;  // see second_difference, two bits for each axis; ALONG: along lines, too
+        for (int side = 0; side < 6; side++) {
+            int axis = side / 2, way = side % 2 * 2 - 1, step = way * (axis == 0 ? WIDE * WIDE : axis == 1 ? WIDE : 1);
+            INDEX stride = way * (axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1);
+            double apart = EARLIER * slowness * (axis == 0 ? h_z : axis == 1 ? h_y : h_x);
+            if (!(near >> side & 1) || !(arrival[at + step] < arrival[at] - apart)) continue;
+            looks |= 1u << side;
+            bool reaches = links[place + stride] >> side & 1;
+            if (reaches && arrival[at + 2 * step] < arrival[at + step] - apart) looks |= 64u << side;
         }
+        if (waits && (near & 63) != 63 && n_offsets > 1) looks |= ALONG;
 
-        unsigned wakes = 0;
         for (int moved = 1; moved;) {
-            float found[OWN];
-            for (int k = 0; k < OWN; k++) {
-                found[k] = WAITS;
-                if (!waits[k]) continue;
-                int at = here[k];
-                double a_z = w_z, a_y = w_y, a_x = w_x, b_z, b_y, b_x;
-                if (!second_difference(t, at, WIDE * WIDE, looks[k], a_z, b_z)) continue;
-                if (!second_difference(t, at, WIDE, looks[k] >> 2, a_y, b_y)) continue;
-                if (!second_difference(t, at, 1, looks[k] >> 4, a_x, b_x)) continue;
-                double time = arrival[at];  // where rounding hides who is earlier
-                if (looks[k] & 63) time = upwind_root(a_z, b_z, a_y, b_y, a_x, b_x, slowness[k] * slowness[k]);
-                found[k] = (float)time;
+            double a_z = w_z, a_y = w_y, a_x = w_x, b_z, b_y, b_x;
+            bool ready = waits && second_difference(t, at, WIDE * WIDE, looks, tie * h_z, a_z, b_z)
+                && second_difference(t, at, WIDE, looks >> 2, tie * h_y, a_y, b_y)
+                && second_difference(t, at, 1, looks >> 4, tie * h_x, a_x, b_x);
+            double time = arrival[at];  // where rounding hides who is earlier
+            if (ready && (looks & 63)) time = upwind_root(a_z, b_z, a_y, b_y, a_x, b_x, slowness * slowness);
+            unsigned along = __ballot_sync(EVERY, ready && (looks & ALONG));
+            for (; along; along &= along - 1) {  // one voxel of the warp after the other
+                Pieces all = {pieces, grid, interfaces};
+                Lines lines = lines_in(table, n_offsets, n_ways);
+                int lane = __ffs(along) - 1;
+                double shortest = __shfl_sync(EVERY, time, lane);
+                int its_at = __shfl_sync(EVERY, at, lane);
+                INDEX its_place = __shfl_sync(EVERY, place, lane);
+                bool one_waits = along_lines(t, arrival, steps, lengths, all, lines, speed, varies, margin, its_at,
+                                              its_place, shortest);
+                if ((int)threadIdx.x % 32 == lane) time = shortest, ready = !one_waits;
             }
             __syncthreads();  // all have read before one writes
-            moved = 0;
-            for (int k = 0; k < OWN; k++) {
-                if (found[k] == WAITS) continue;
-                t[here[k]] = times[there[k]] = found[k];
-                waits[k] = false, moved = 1;
-                int e = threadIdx.x + k * THREADS, z = e / (SIDE * SIDE), y = e / SIDE % SIDE, x = e % SIDE;
-                if (z < REACH) wakes |= 1u << 4;
-                if (z >= SIDE - REACH) wakes |= 1u << 22;
-                if (y < REACH) wakes |= 1u << 10;
-                if (y >= SIDE - REACH) wakes |= 1u << 16;
-                if (x < REACH) wakes |= 1u << 12;
-                if (x >= SIDE - REACH) wakes |= 1u << 14;
+            if (ready) {
+                t[at] = times[place] = (float)time;
+                waits = false, solved = true;
             }
-            moved = __syncthreads_or(moved);  // all is written before it is read; all leave the loop together
+            moved = __syncthreads_or(ready);  // all is written before it is read; all leave the loop together
         }
-        if (wakes) atomicOr(&woken, wakes);
-        int total = 0;
-        for (int k = 0; k < OWN; k++) total += __syncthreads_count(waits[k]);  // the sum over the block; wishes are known
+        if (solved) {
+            int s_z = (z >= SIDE - REACH) - (z < REACH), s_y = (y >= SIDE - REACH) - (y < REACH);
+            int s_x = (x >= SIDE - REACH) - (x < REACH);
+            unsigned wakes = tile_bit(s_z, 0, 0) | tile_bit(0, s_y, 0) | tile_bit(0, 0, s_x);
+            if (n_offsets > 1)
+                wakes |= tile_bit(s_z, s_y, 0) | tile_bit(s_z, 0, s_x) | tile_bit(0, s_y, s_x) | tile_bit(s_z, s_y, s_x);
+            atomicOr(&woken, wakes);
+        }
+        int total = __syncthreads_count(waits);  // over the block; and all wishes are known
         if (threadIdx.x == 0) left[tile] = total;
-        if (threadIdx.x < 27 && (woken >> threadIdx.x & 1)) {
-            int z = threadIdx.x / 9 - 1, y = threadIdx.x / 3 % 3 - 1, x = threadIdx.x % 3 - 1;
-            bool inside = z0 + z * SIDE >= 0 && z0 + z * SIDE < n_z && y0 + y * SIDE >= 0 && y0 + y * SIDE < n_y;
-            inside &= x0 + x * SIDE >= 0 && x0 + x * SIDE < n_x;
-            int beside = inside ? tile_beside(tile, grid, z, y, x) : tile;
+        if (threadIdx.x < 27 && threadIdx.x != 13 && (woken >> threadIdx.x & 1)) {
+            int t_z = threadIdx.x / 9 - 1, t_y = threadIdx.x / 3 % 3 - 1, t_x = threadIdx.x % 3 - 1;
+            bool inside = z0 + t_z * SIDE >= 0 && z0 + t_z * SIDE < n_z && y0 + t_y * SIDE >= 0 && y0 + t_y * SIDE < n_y;
+            inside &= x0 + t_x * SIDE >= 0 && x0 + t_x * SIDE < n_x;
+            int beside = inside ? tile_beside(tile, grid, t_z, t_y, t_x) : tile;
             if (inside && left[beside] > 0) list_tile(beside, work);
         }
         __syncthreads();  // all have read what the next tile overwrites
