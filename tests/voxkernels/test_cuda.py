@@ -304,6 +304,17 @@ def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, 
         assert_equal(call.on(f"host-{order}"), expected)
 
 
+@needs_compiler
+def test_little_memory_for_renaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slab can be labelled, but there is no room for its final labels beside them."""
+    slab = PIXELS[:1]
+    device = HostDevice(free=4 * slab.size + 8 * -(-slab.size // 4096))
+    monkeypatch.setattr(importlib.import_module("voxkernels.components"), "device_of", lambda **_: device)
+    labels, _ = vk.label_slabs([slab])
+    with pytest.raises(MemoryError, match=r"label_slabs: needs .* GiB on the device; .* are free"):
+        list(labels)
+
+
 class OldDevice(HostDevice):
     """A GPU before sm_80, which has no instruction that adds over the lanes of a warp."""
 
