@@ -10,7 +10,7 @@
 // 2. For the other starts: flatten, join_pieces, flatten number the pieces, the 6-connected components of equal label,
 //    by a union-find forest over the voxels (as in `components`: Playne and Hawick, IEEE Trans. Parallel Distrib. Syst.
 //    29, 1217 (2018)); a voxel is linked to its neighbour before it to begin with, and the trees are joined by an atomic
-//    minimum. start_lines finds the patch of surface behind each contact face and gives the voxels in sight of it their
+//    minimum. start_lines finds the disc of surface behind each contact face and gives the voxels in sight of it their
 //    straight-line times, by an atomic minimum, too.
 // 3. list_tiles: the tiles with a time to start from; for order 2 a copy of the times.
 // 4. march, in rounds: order 1, the upwind differences of Rouy and Tourin (1992). A thread has two voxels side by side
@@ -52,9 +52,13 @@ typedef long long Long;
 #define AGAIN 64     // wishes of a tile: to be listed itself
 #define SOURCE (-1)  // pieces: a source outside the domain
 #define NOTHING (-2)
-#define FITTED 64    // patches in shared memory at once
-#define PATCH 0.35   // half width of a fitted patch; at 0.5, corners would stick out of an oblique rim
+#define FITTED 64    // discs in shared memory at once
+#define TOO_FAR 9
 #define STEEP 2.0    // squared slope above which another axis sees the surface better
+#define STIFF 4.0    // weight of the sum of a rim's faces against their scatter, in squared voxels
+#define DISC 0.4     // radius of a disc, in voxels along the face
+#define SHIFT 0.2    // how far a disc moves towards a rim that its source does not touch
+#define WIDEN 0.15   // and how much it grows
 #define WAITS (-1.0f)
 #define EARLIER 1e-3  // by which part of a step a neighbour has to be earlier to be upwind in order 2
 #define TIE 1e-4      // by which part of a step one of two upwind neighbours has to be earlier to be taken
@@ -274,131 +278,137 @@ __device__ __forceinline__ INDEX piece_from(const Pieces& all, const Face& face,
     return piece_at(all, face.z + p, face.y + q, face.x + out);
 }
 
-// height = k + a u + b v over the square of half width `half` around (u0, v0), in voxels from the voxel's centre; of it
-// the part where cut + cut_u u + cut_v v <= 0, which ends on the line from (u[0], v[0]) to (u[1], v[1]).
-struct Patch { double k, a, b, u0, v0, half, cut, cut_u, cut_v, u[2], v[2]; };
+// How far out the surface of the piece is in a column beside a face: the nearest one, or TOO_FAR.
+__device__ __forceinline__ int surface_height(const Pieces& all, const Face& face, int p, int q) {
+    for (int m = 0; m < 7; m++) {  // 0, 1, -1, 2, -2, ...
+        int height = m % 2 ? (m + 1) / 2 : -(m / 2);
+        if (piece_from(all, face, height, p, q) == face.mine && piece_from(all, face, height + 1, p, q) != face.mine)
+            return height;
+    }
+    return TOO_FAR;
+}
 
-// Plane through the heights of equal contact faces in the columns around one: height c, slopes a and b. Least squares.
+// Outwards from a face and along it, as lengths or in voxels from the voxel's centre.
+struct Vector { double up, one, two; };
+
+__device__ __forceinline__ double dot(Vector a, Vector b) { return a.up * b.up + a.one * b.one + a.two * b.two; }
+
+// A disc, as lengths; of it the part where ahead . (x - centre) <= end.
+struct Disc { Vector centre, normal, ahead; double radius, end; };
+
+// Plane through the surface in the columns around a contact face: height c there, slopes a and b. See cpu_start.py.
 __device__ __forceinline__ void fit_heights(const Pieces& all, const Face& face, double& c, double& a, double& b) {
     int n = 0, sum_p = 0, sum_q = 0, sum_pp = 0, sum_pq = 0, sum_qq = 0, sum_h = 0, sum_hp = 0, sum_hq = 0;
+    int near = 0, near_p = 0, near_q = 0, near_h = 0;
+#pragma unroll 1
     for (int p = -2; p <= 2; p++) {
+#pragma unroll 1
         for (int q = -2; q <= 2; q++) {
-            if (p * p + q * q > 6) continue;
-            for (int m = 0; m < 7; m++) {  // heights 0, 1, -1, 2, -2, ...: the nearest face of the column
-                int height = m % 2 ? (m + 1) / 2 : -(m / 2);
-                if (piece_from(all, face, height, p, q) != face.mine) continue;
-                if (!is_source(all, piece_from(all, face, height + 1, p, q), face.mine)) continue;
-                n++, sum_p += p, sum_q += q, sum_pp += p * p, sum_pq += p * q, sum_qq += q * q;
-                sum_h += height, sum_hp += height * p, sum_hq += height * q;
-                break;
-            }
+            int weight = 5 - p * p - q * q, height = weight < -1 ? TOO_FAR : surface_height(all, face, p, q);
+            if (height == TOO_FAR) continue;
+            n++, sum_p += p, sum_q += q, sum_pp += p * p, sum_pq += p * q, sum_qq += q * q;
+            sum_h += height, sum_hp += height * p, sum_hq += height * q;
+            near += weight, near_p += weight * p, near_q += weight * q, near_h += weight * height;
         }
     }
     double s_11 = sum_pp + 1e-6, s_22 = sum_qq + 1e-6;  // no slope across a single row of faces
     double d_11 = n * s_11 - sum_p * sum_p, d_12 = n * sum_pq - sum_p * sum_q, d_22 = n * s_22 - sum_q * sum_q;
     double e_1 = n * sum_hp - sum_p * sum_h, e_2 = n * sum_hq - sum_q * sum_h, det = d_11 * d_22 - d_12 * d_12;
     a = (e_1 * d_22 - e_2 * d_12) / det, b = (e_2 * d_11 - e_1 * d_12) / det;
-    c = min(max((sum_h - a * sum_p - b * sum_q) / n, -0.5), 0.5);
+    c = min(max((near_h - a * near_p - b * near_q) / near, -0.5), 0.5);
 }
 
-// Where the source around a contact face ends: the plane normal . (outwards, one, two) = offset, in voxels from the
-// voxel. Its normal is the sum of the faces of outside sources to what is none; it passes their middle. False if nowhere.
-__device__ __forceinline__ bool fit_rim(const Pieces& all, const Face& face, int* normal, double& offset) {
-    int n = 0, middle[3] = {0, 0, 0};  // twice the sum of the faces' middles
-    normal[0] = normal[1] = normal[2] = 0;
-    for (int out = -1; out <= 3; out++) {
-        for (int p = -2; p <= 2; p++) {
-            for (int q = -2; q <= 2; q++) {
+// Where the source around a voxel ends: the plane rim . x = offset, in voxels from the voxel. It passes the middle of the
+// faces of outside sources to what is none; rim is the sum of these faces, turned to where they are: it minimises the sum
+// of (rim . (face - middle))^2 plus STIFF |rim - sum|^2. outwards : of the sum. False if nowhere.
+__device__ __forceinline__ bool fit_rim(const Pieces& all, const Face& face, Vector& rim, double& offset, int& outwards) {
+    int n = 0, n0 = 0, n1 = 0, n2 = 0, t0 = 0, t1 = 0, t2 = 0;  // the sum, and twice the sum of the faces' middles
+    int s00 = 0, s01 = 0, s02 = 0, s11 = 0, s12 = 0, s22 = 0;  // four times the sum of their products
+#pragma unroll 1
+    for (int out = -3; out <= 3; out++) {
+#pragma unroll 1
+        for (int p = -3; p <= 3; p++) {
+#pragma unroll 1
+            for (int q = -3; q <= 3; q++) {
                 if (!is_source(all, piece_from(all, face, out, p, q), face.mine)) continue;
                 for (int side = 0; side < 6; side++) {
-                    int way = side % 2 * 2 - 1, d[3] = {0, 0, 0};
-                    d[side / 2] = way;
-                    INDEX other = piece_from(all, face, out + d[0], p + d[1], q + d[2]);
+                    int way = side % 2 * 2 - 1, d0 = side / 2 == 0 ? way : 0, d1 = side / 2 == 1 ? way : 0;
+                    int d2 = side / 2 == 2 ? way : 0, m0 = 2 * out + d0, m1 = 2 * p + d1, m2 = 2 * q + d2;
+                    INDEX other = piece_from(all, face, out + d0, p + d1, q + d2);
                     if (other == face.mine || is_source(all, other, face.mine)) continue;
-                    n++, normal[side / 2] += way;
-                    middle[0] += 2 * out + d[0], middle[1] += 2 * p + d[1], middle[2] += 2 * q + d[2];
+                    n++, n0 += d0, n1 += d1, n2 += d2, t0 += m0, t1 += m1, t2 += m2;
+                    s00 += m0 * m0, s01 += m0 * m1, s02 += m0 * m2, s11 += m1 * m1, s12 += m1 * m2, s22 += m2 * m2;
                 }
             }
         }
     }
-    offset = 0.0;
-    if (n) offset = (normal[0] * middle[0] + normal[1] * middle[1] + normal[2] * middle[2]) / (2.0 * n);
-    return n > 0;
+    if (n == 0) return false;
+    double many = n, r00 = 0.25 * (s00 - t0 * t0 / many) + STIFF, r01 = 0.25 * (s01 - t0 * t1 / many);
+    double r02 = 0.25 * (s02 - t0 * t2 / many), r11 = 0.25 * (s11 - t1 * t1 / many) + STIFF;
+    double r12 = 0.25 * (s12 - t1 * t2 / many), r22 = 0.25 * (s22 - t2 * t2 / many) + STIFF;
+    double a01 = r02 * r12 - r01 * r22, a02 = r01 * r12 - r02 * r11, a12 = r01 * r02 - r00 * r12;  // of the adjugate
+    rim.up = (r11 * r22 - r12 * r12) * n0 + a01 * n1 + a02 * n2;
+    rim.one = a01 * n0 + (r00 * r22 - r02 * r02) * n1 + a12 * n2;
+    rim.two = a02 * n0 + a12 * n1 + (r00 * r11 - r01 * r01) * n2;
+    offset = (rim.up * t0 + rim.one * t1 + rim.two * t2) / (2.0 * many);
+    outwards = n0;
+    return true;
 }
 
-// Find where the rim crosses the square of a patch. False if nothing of it remains.
-__device__ __forceinline__ bool clip_square(Patch& patch) {
-    bool remains = false;
-    int found = 0;
-    double u = patch.u0 - patch.half, v = patch.v0 - patch.half, beyond = patch.cut + patch.cut_u * u + patch.cut_v * v;
-    for (int corner = 1; corner <= 4; corner++) {
-        double next_u = patch.u0 + (corner == 1 || corner == 2 ? patch.half : -patch.half);
-        double next_v = patch.v0 + (corner == 2 || corner == 3 ? patch.half : -patch.half);
-        double next = patch.cut + patch.cut_u * next_u + patch.cut_v * next_v;
-        remains |= beyond <= 0.0;
-        if ((beyond <= 0.0) != (next <= 0.0) && found < 2) {
-            double part = beyond / (beyond - next);
-            patch.u[found] = u + part * (next_u - u), patch.v[found] = v + part * (next_v - v);
-            found++;
-        }
-        u = next_u, v = next_v, beyond = next;
-    }
-    return remains;
-}
-
-// The piece of surface behind a contact face. False if another face represents it better.
-__device__ __forceinline__ bool make_patch(const Pieces& all, const Face& face, int fit, Patch& patch) {
-    patch = {0.5, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, {0.0, 0.0}, {0.0, 0.0}};
-    if (!fit) return true;
+// The piece of surface behind a contact face. False if another face represents it better, or none of it is left.
+__device__ __forceinline__ bool make_disc(const Pieces& all, const Face& face, Disc& disc) {
     double c, a, b, offset;
-    int normal[3];
+    Vector rim;
+    int outwards;
     fit_heights(all, face, c, a, b);
-    patch.k += c, patch.half = PATCH;
-    if (fabs(a) < 1e-12 && fabs(b) < 1e-12) return true;
     if (a * a + b * b > STEEP) return false;
-    double r_a = face.up / face.h_one, r_b = face.up / face.h_two;
-    r_a *= r_a, r_b *= r_b;
-    double foot = (0.5 - c) / (1.0 + r_a * a * a + r_b * b * b);  // the source voxel's centre, projected on the plane
-    patch.a = a, patch.b = b, patch.u0 = foot * a * r_a, patch.v0 = foot * b * r_b;
-    if (!fit_rim(all, face, normal, offset)) return true;
-    patch.cut = normal[0] * patch.k - offset;
-    patch.cut_u = normal[0] * a + normal[1], patch.cut_v = normal[0] * b + normal[2];
-    return clip_square(patch);
+    double g = 1.0 / face.up, g_1 = -a / face.h_one, g_2 = -b / face.h_two;  // the plane: out - a p - b q = 1/2 + c
+    double steep = sqrt(g * g + g_1 * g_1 + g_2 * g_2);
+    Vector normal = {g / steep, g_1 / steep, g_2 / steep};
+    double off = (0.5 - c) / steep, size = sqrt(face.h_one * face.h_two);
+    Vector centre = {face.up - off * normal.up, -off * normal.one, -off * normal.two};  // the source voxel's, projected
+    disc = {centre, normal, {0.0, 0.0, 0.0}, DISC * size, NEVER};
+    if (!fit_rim(all, face, rim, offset, outwards)) return true;
+    double beyond = max(offset, rim.up);  // the source voxel is not beyond
+    Vector r = {rim.up / face.up, rim.one / face.h_one, rim.two / face.h_two};
+    double out = dot(r, normal);
+    Vector ahead = {r.up - out * normal.up, r.one - out * normal.one, r.two - out * normal.two};
+    double slope = sqrt(dot(ahead, ahead));
+    if (slope <= 1e-9 * fabs(out)) return true;  // the source is a film
+    disc.ahead = ahead = {ahead.up / slope, ahead.one / slope, ahead.two / slope};
+    disc.end = (beyond - dot(r, centre)) / slope;
+    bool along_one = fabs(ahead.one) >= fabs(ahead.two);
+    int p = !along_one ? 0 : ahead.one < 0.0 ? -1 : 1, q = along_one ? 0 : ahead.two < 0.0 ? -1 : 1;
+    int height = surface_height(all, face, p, q);
+    bool stops = height != TOO_FAR && !is_source(all, piece_from(all, face, height + 1, p, q), face.mine);
+    if (stops && rim.up * (height + 1) + rim.one * p + rim.two * q > beyond) {
+        double shift = SHIFT * size;  // no source voxel fits between the rim and the surface
+        disc.centre = {centre.up + shift * ahead.up, centre.one + shift * ahead.one, centre.two + shift * ahead.two};
+        disc.end -= shift, disc.radius += WIDEN * size;
+    } else if (fabs(a) < 1e-12 && fabs(b) < 1e-12 && outwards >= 0) {
+        disc.end = NEVER;  // a flat face ends with its last voxel, unless overhung
+    }
+    return disc.end > -disc.radius;
 }
 
-// Distance from a point to a patch: the point in voxels, outwards and along the patch; see cpu_start.py.
-__device__ __forceinline__ double patch_distance(const Patch& patch, double height, double p, double q, const Face& face) {
-    double k = patch.k - height, a = patch.a, b = patch.b, h = face.up, h_1 = face.h_one, h_2 = face.h_two;
-    double f_1 = h * a / h_1, f_2 = h * b / h_2;
-    double e = h * (k + a * p + b * q) / (1.0 + f_1 * f_1 + f_2 * f_2);
-    double u = p - e * f_1 / h_1, v = q - e * f_2 / h_2;  // the foot of the point on the plane
-    bool off_u = fabs(u - patch.u0) > patch.half, off_v = fabs(v - patch.v0) > patch.half;
-    double foot_u = u, foot_v = v, best = NEVER;
-    if (off_u) {  // the nearest point is on one of the edges that the foot lies beyond
-        double s = patch.u0 + (foot_u < patch.u0 ? -patch.half : patch.half);
-        double t = (h_2 * h_2 * q - h * h * b * (k + a * s)) / (h_2 * h_2 + h * h * b * b);
-        t = min(max(t, patch.v0 - patch.half), patch.v0 + patch.half);
-        double d_0 = h * (k + a * s + b * t), d_1 = h_1 * (s - p), d_2 = h_2 * (t - q);
-        best = d_0 * d_0 + d_1 * d_1 + d_2 * d_2;
-        u = s, v = t;
+__device__ __forceinline__ double disc_distance(const Disc& disc, Vector x) {
+    Vector d = {x.up - disc.centre.up, x.one - disc.centre.one, x.two - disc.centre.two};
+    double e = dot(disc.normal, d), flat = max(dot(d, d) - e * e, 0.0), far = sqrt(flat), off = far - disc.radius, past = 0.0;
+    if (disc.end < disc.radius) {
+        double ahead = dot(disc.ahead, d);
+        if (ahead * disc.radius > disc.end * max(far, disc.radius)) {  // so is the nearest point of the whole disc
+            off = sqrt(max(flat - ahead * ahead, 0.0)) - sqrt(disc.radius * disc.radius - disc.end * disc.end);
+            past = ahead - disc.end;
+        }
     }
-    if (off_v) {
-        double t = patch.v0 + (foot_v < patch.v0 ? -patch.half : patch.half);
-        double s = (h_1 * h_1 * p - h * h * a * (k + b * t)) / (h_1 * h_1 + h * h * a * a);
-        s = min(max(s, patch.u0 - patch.half), patch.u0 + patch.half);
-        double d_0 = h * (k + a * s + b * t), d_1 = h_1 * (s - p), d_2 = h_2 * (t - q);
-        if (d_0 * d_0 + d_1 * d_1 + d_2 * d_2 < best) u = s, v = t;
-    }
-    if (patch.cut + patch.cut_u * u + patch.cut_v * v > 0.0) {  // beyond the rim: the nearest point is on the rim
-        double s = patch.u[1] - patch.u[0], t = patch.v[1] - patch.v[0];
-        double d_0 = h * (a * s + b * t), d_1 = h_1 * s, d_2 = h_2 * t;
-        double r_0 = h * (k + a * patch.u[0] + b * patch.v[0]), r_1 = h_1 * (patch.u[0] - p), r_2 = h_2 * (patch.v[0] - q);
-        double along = -(r_0 * d_0 + r_1 * d_1 + r_2 * d_2) / max(d_0 * d_0 + d_1 * d_1 + d_2 * d_2, 1e-300);
-        along = min(max(along, 0.0), 1.0);
-        u = patch.u[0] + along * s, v = patch.v[0] + along * t;
-    }
-    double d_0 = h * (k + a * u + b * v), d_1 = h_1 * (u - p), d_2 = h_2 * (v - q);
-    return sqrt(d_0 * d_0 + d_1 * d_1 + d_2 * d_2);
+    off = max(off, 0.0);
+    return sqrt(e * e + off * off + past * past);
+}
+
+__device__ __forceinline__ double square_distance(const Face& face, Vector x) {
+    double e = x.up - 0.5 * face.up, off_1 = max(fabs(x.one) - 0.5 * face.h_one, 0.0);
+    double off_2 = max(fabs(x.two) - 0.5 * face.h_two, 0.0);
+    return sqrt(e * e + off_1 * off_1 + off_2 * off_2);
 }
 
 __device__ __forceinline__ Face face_of(INDEX mine, INDEX z, INDEX y, INDEX x, int side, Steps h) {
@@ -408,7 +418,7 @@ __device__ __forceinline__ Face face_of(INDEX mine, INDEX z, INDEX y, INDEX x, i
 }
 
 // Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time. A block has a
-// tile, a thread a contact face to find its patch, and then one voxel close to one of these patches after the other.
+// tile, a thread a contact face to find its disc, and then one voxel close to one of these discs after the other.
 // times : their bits, which are in the order of the times.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 start_lines(const unsigned char* source, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
@@ -416,7 +426,7 @@ start_lines(const unsigned char* source, const float* speed, int varies, INDEX n
             const int* table, int n_offsets, int n_ways, int fit, double band, int* times) {
     __shared__ unsigned short faces[7 * TILE];  // seven times the voxel in the tile, and the side; 6 is a source inside
     __shared__ int n_faces;
-    __shared__ Patch patches[FITTED];
+    __shared__ Disc discs[FITTED];
     __shared__ bool useful[FITTED];
     Pieces all = {pieces, {n_z, n_y, n_x}, interfaces};
     Lines lines = lines_in(table, n_offsets, n_ways);
@@ -443,9 +453,9 @@ start_lines(const unsigned char* source, const float* speed, int varies, INDEX n
             int e = faces[begin + threadIdx.x] / 7, side = faces[begin + threadIdx.x] % 7;
             INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
             Face face = face_of(piece_at(all, z, y, x), z, y, x, side, h);
-            useful[threadIdx.x] = side == 6 || make_patch(all, face, fit, patches[threadIdx.x]);
+            useful[threadIdx.x] = side == 6 || !fit || make_disc(all, face, discs[threadIdx.x]);
         }
-        __syncthreads();  // the patches are there
+        __syncthreads();  // the discs are there
         for (int k = threadIdx.x; k < n * n_offsets; k += THREADS) {
             int f = k / n_offsets, o = k % n_offsets, e = faces[begin + f] / 7, side = faces[begin + f] % 7;
             if (!useful[f]) continue;
@@ -457,14 +467,15 @@ start_lines(const unsigned char* source, const float* speed, int varies, INDEX n
             double d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x, distance = sqrt(d_z * d_z + d_y * d_y + d_x * d_x);
             if (side < 6) {
                 Face face = face_of(mine, z, y, x, side, h);
-                double height = face.sign * d[side / 2];
-                distance = patch_distance(patches[f], height, side / 2 == 0 ? d[1] : d[0], side / 2 == 2 ? d[1] : d[2], face);
+                double out = side / 2 == 0 ? d_z : side / 2 == 1 ? d_y : d_x;
+                Vector place = {face.sign * out, side / 2 == 0 ? d_y : d_z, side / 2 == 2 ? d_y : d_x};
+                distance = fit ? disc_distance(discs[f], place) : square_distance(face, place);
             }
             if (o > 0 && distance > band) continue;
             int t = bits_of((float)(distance / speed_at(speed, varies, to)));
             if (t < times[to] && in_sight(all, lines, speed, varies, at, to, o)) atomicMin(&times[to], t);
         }
-        __syncthreads();  // all have read what the next patches overwrite
+        __syncthreads();  // all have read what the next discs overwrite
     }
 }
 
