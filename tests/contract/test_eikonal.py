@@ -176,7 +176,10 @@ def ball_errors(balls) -> tuple[float, np.ndarray]:
 
 
 def test_capped_balls_against_smooth_geometry() -> None:
-    """Measured: rms 0.147, worst 1.00 voxel (benchmarks/bench_eikonal.py has scikit-fmm's)."""
+    """Measured: rms 0.147, worst 0.999 voxel; on balls of other seeds, radii and caps rms 0.145 to 0.165, worst 1.31.
+
+    benchmarks/bench_eikonal.py has scikit-fmm's.
+    """
     rms, worst = ball_errors(capped_balls())
     assert rms <= 0.16
     assert np.quantile(worst, 0.9) <= 0.9
