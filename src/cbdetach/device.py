@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar, cast
 
@@ -168,15 +168,12 @@ def _placed(kernel: Function) -> Function:
     @functools.wraps(kernel)
     def call(*arguments: Any, **options: Any) -> Any:
         gpu = _current.get()
-        if gpu is not None:
-            with suppress(NotImplementedError):  # an option that the GPU version has not, as yet
-                return gpu.call(kernel, *arguments, **options)
-        return kernel(*arguments, **options)
+        return kernel(*arguments, **options) if gpu is None else gpu.call(kernel, *arguments, **options)
 
     return cast(Function, call)
 
 
-contact_areas = _placed(vk.contact_areas) if hasattr(vk.contacts, "cuda") else vk.contact_areas
+contact_areas = _placed(vk.contact_areas)
 label = _placed(vk.label)
 overlap_counts = _placed(vk.overlap_counts)
 overlap_counts_stack = _placed(vk.overlap_counts_stack)
