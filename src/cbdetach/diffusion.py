@@ -23,6 +23,9 @@ Spacing = tuple[float, float, float]
 STATUS = ("reached", "partly_reached", "no_contact")
 """Values of `diffusion_status`: every voxel, some voxels, or no voxel of the solid reaches the contact."""
 
+HALO = 3
+"""How many slices more than those beside a particle its front's start may depend on: what is around its contacts."""
+
 SMOOTH_SURFACE_FACES = 1.5
 """Voxel faces of a smooth surface cover 1.5 times its area, averaged over orientations (Cauchy-Crofton)."""
 
