@@ -86,7 +86,8 @@ def _made(regime: str, size: int) -> tuple[Array, Array, Array]:
     from benchmarks import cases
     from cbdetach.codes import ACTIVE, CBD
 
-    labels = np.array(cases.VOLUMES[regime](size))
+    made = {"electrode": lambda: cases.electrode(size).labels, "noise": lambda: cases.noise(size)}
+    labels = np.array(made.get(regime, lambda: cases.constant(size))())
     random = np.random.default_rng(1)
     grey = random.integers(20000, 40000, (size,) * 3).astype(np.uint16)
     if regime == "constant":

@@ -391,7 +391,7 @@ def test_click_is_typer_s_affair() -> None:
 def test_train_phases(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((12, 12)) > 0.5).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "grey.tif", (labels * 9000 + 500 * rng.random((12, 12))).astype(np.uint16))
+    tifffile.imwrite(tmp_path / "grey.tif", (labels * 9000.0 + 500 * rng.random((12, 12))).astype(np.uint16))
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     line = f"train-phases --grey {tmp_path}/grey.tif --labels {tmp_path}/labels.tif --phase-values void=0,active=1 "
     line += f"-o {tmp_path}/phases.npz --trees 3"

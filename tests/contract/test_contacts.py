@@ -483,7 +483,7 @@ def test_slabs_sum_to_the_volume(ops: ModuleType, estimator: str, seed: int) -> 
     options = {"estimator": estimator, "spacing": (2, 1, 1), "solid": solid}
     whole = ops.contact_areas(labels, phases, **options)
     cuts = [0, *sorted(rng.choice(np.arange(1, 13), 4, replace=False).tolist()), 13]
-    parts = slabs(ops.contact_areas, labels, phases, cuts, ops.CONTACT_HALO, **options)
+    parts = slabs(ops.contact_areas, labels, phases, cuts, vk.CONTACT_HALO, **options)
     assert_same(ops.merge_contacts(parts), whole, rtol=1e-12)
     assert_same(ops.merge_contacts(parts[::-1]), whole, rtol=1e-12)
 
