@@ -215,7 +215,8 @@ def _check_paths(solid: Array, times: Array, starts: Array, paths: list[Array]) 
     for path, start in zip(paths, starts, strict=True):
         if not np.array_equal(path[0], start):
             return "a path begins elsewhere than at its start"
-        voxels = np.rint(path if len(path) == 1 else path[:-1]).astype(int)  # the last point lies on the surface
+        inner = path if len(path) == 1 else path[:-1]  # the last point lies on the surface
+        voxels = np.floor(inner + 0.5).astype(int)
         time = times[tuple(voxels.T)]
         if (solid[tuple(voxels.T)] != solid[tuple(voxels[0])]).any():
             return "a path leaves its label"
