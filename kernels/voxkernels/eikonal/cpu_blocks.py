@@ -192,18 +192,8 @@ def shorter(context: Any, box: Any, v: Any, lengths: Any, row: Any, slowness: An
 
     def write(e: Emit) -> Any:
         box, v, lengths, row, slowness, latest = e.data
-        eight, word = ir.VectorType(ir.FloatType(), 8), ir.IntType(64)
-        empty, first = ir.Constant(eight, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
-
-        def load(array: Any, index: Any) -> Any:
-            return e.b.load(e.b.bitcast(e.b.gep(array, [index]), eight.as_pointer()), align=4)
-
-        def spread(number: Any) -> Any:
-            return e.b.shuffle_vector(e.b.insert_element(empty, number, ir.IntType(32)(0)), empty, first)
-
-        line = e.b.fmul(load(lengths, e.b.mul(row, word(8))), spread(slowness))
-        bits = e.b.fcmp_ordered("<", e.b.fadd(load(box, v), line), spread(latest))
-        return e.b.zext(e.b.bitcast(bits, ir.IntType(8)), word)
+        line = e.mul(e.load_eight(lengths, e.b.mul(row, ir.IntType(64)(8))), e.spread_eight(slowness))
+        return e.eight_bits(e.less(e.add(e.load_eight(box, v), line), e.spread_eight(latest)))
 
     return WORD(box, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
 
@@ -214,16 +204,9 @@ def closer(context: Any, T: Any, w: Any, lengths: Any, row: Any, band: Any) -> A
 
     def write(e: Emit) -> Any:
         T, w, lengths, row, band = e.data
-        eight, word = ir.VectorType(ir.FloatType(), 8), ir.IntType(64)
-        empty, first = ir.Constant(eight, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
-
-        def load(array: Any, index: Any) -> Any:
-            return e.b.load(e.b.bitcast(e.b.gep(array, [index]), eight.as_pointer()), align=4)
-
-        way = load(lengths, e.b.mul(row, word(8)))
-        longest = e.b.shuffle_vector(e.b.insert_element(empty, band, ir.IntType(32)(0)), empty, first)
-        bits = e.b.and_(e.b.fcmp_ordered("<", way, load(T, w)), e.b.fcmp_ordered("<=", way, longest))
-        return e.b.zext(e.b.bitcast(bits, ir.IntType(8)), word)
+        way = e.load_eight(lengths, e.b.mul(row, ir.IntType(64)(8)))
+        near = e.b.fcmp_ordered("<=", way, e.spread_eight(band))
+        return e.eight_bits(e.both(e.less(way, e.load_eight(T, w)), near))
 
     return WORD(T, WORD, lengths, WORD, types.float32), emitted(write)
 

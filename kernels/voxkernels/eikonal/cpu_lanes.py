@@ -20,7 +20,7 @@ from numba import core, extending, types
 
 ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
-FLOATS = ir.VectorType(ir.FloatType(), 16)
+FLOATS, EIGHT = ir.VectorType(ir.FloatType(), 16), ir.VectorType(ir.FloatType(), 8)
 WORD, HALF, INDEX = ir.IntType(64), ir.IntType(16), ir.IntType(32)
 LANES = range(16)
 
@@ -60,6 +60,17 @@ class Emit:
 
     def load(self, array: Any, index: Any, more: int = 0) -> Vector:
         return self.b.load(self.b.bitcast(self.place(array, index, more), FLOATS.as_pointer()), align=4)
+
+    def load_eight(self, array: Any, index: Any) -> Vector:
+        return self.b.load(self.b.bitcast(self.place(array, index), EIGHT.as_pointer()), align=4)
+
+    def spread_eight(self, number: Any) -> Vector:
+        empty = ir.Constant(EIGHT, ir.Undefined)
+        return self.shuffle(self.b.insert_element(empty, number, INDEX(0)), empty, [0] * 8)
+
+    def eight_bits(self, bits: Vector) -> Any:
+        """Eight bits as a word."""
+        return self.b.zext(self.b.bitcast(bits, ir.IntType(8)), WORD)
 
     def store(self, vector: Vector, array: Any, index: Any, more: int = 0) -> None:
         self.b.store(vector, self.b.bitcast(self.place(array, index, more), FLOATS.as_pointer()), align=4)

@@ -8,20 +8,11 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
+from .cpu_components import with_room
 from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
 from .cpu_start import in_sight, lines_in_box, rows_of
 
 ONE = np.uint64(1)
-
-
-@jit
-def with_room(array: Any, needed: int) -> Any:
-    """A list, or a copy of it with room for more."""
-    if needed <= array.size:
-        return array
-    bigger = np.empty(needed + needed // 2, array.dtype)
-    bigger[: array.size] = array
-    return bigger
 
 
 @jit
