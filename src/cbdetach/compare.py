@@ -66,7 +66,8 @@ def group_tests(
 
     Two families, each adjusted for its number by Holm's method: the pairs of groups, on `values` (E,), which is the
     result; and the pairs times the size classes, on `medians` (E, K). A pair with one electrode on a side has no p.
-    `smallest_p` is the smallest that so many electrodes can give, `smallest_p_holm` what is left of it after Holm.
+    With four electrodes and more on each side `p` is read from the curve (`statistics.permutation_test`), with fewer it
+    is `p_counted`. `smallest_p` is the smallest that can be counted, `smallest_p_holm` what is left of it after Holm.
     """
     import pandas as pd
 
@@ -82,7 +83,8 @@ def group_tests(
         found = statistics.permutation_test(column[chosen], group[chosen].tolist(), seed=seed)
         rows.append(
             {"kind": kind, "first": comparison.shown(by, a), "second": comparison.shown(by, b), "from_um": low}
-            | {"to_um": high, "n_first": n[0], "n_second": n[1], "difference": found.difference, "p": found.p}
+            | {"to_um": high, "n_first": n[0], "n_second": n[1], "difference": found.difference}
+            | {"p": found.p if np.isnan(found.p_fitted) else found.p_fitted, "p_counted": found.p}
             | {"smallest_p": found.smallest_p if min(n) > 1 else np.nan}
         )
 
@@ -91,8 +93,8 @@ def group_tests(
     for k in range(edges.size - 1):
         for a, b in combinations(names, 2):
             test("size class", medians[:, k], a, b, edges[k], edges[k + 1])
-    columns = ["kind", "first", "second", "from_um", "to_um", "n_first", "n_second", "difference", "p", "smallest_p"]
-    frame = pd.DataFrame(rows, columns=columns)
+    columns = ["kind", "first", "second", "from_um", "to_um", "n_first", "n_second", "difference"]
+    frame = pd.DataFrame(rows, columns=[*columns, "p", "p_counted", "smallest_p"])
     for name in ("p", "smallest_p"):
         frame[f"{name}_holm"] = np.nan
         for _, part in frame.groupby("kind"):
@@ -206,7 +208,9 @@ def sentences(
         if names.size > 2:
             words += f", {row['p_holm']:.3g} with the other pairs counted (Holm)"
         words += f" ({row['n_first']} and {row['n_second']} electrodes permuted"
-        if min(row["n_first"], row["n_second"]) < 4:
+        if row["p"] != row["p_counted"]:
+            words += f"; counted, p = {row['p_counted']:.3g}"
+        if min(row["n_first"], row["n_second"]) < statistics.FITTED_FROM:
             words += f"; with so few the smallest p that can be reached is {row['smallest_p']:.3g}"
         said.append(words + ").")
     if not same_size:

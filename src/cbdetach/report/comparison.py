@@ -495,6 +495,7 @@ TEST_HEADINGS = {
     "n_second": "electrodes",
     "difference": "difference",
     "p": "p",
+    "p_counted": "p, counted",
     "p_holm": "p (Holm)",
     "smallest_p": "smallest p",
     "smallest_p_holm": "smallest (Holm)",

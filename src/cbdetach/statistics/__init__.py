@@ -9,7 +9,7 @@ the unit: its particles give one number, and the labels of electrodes are permut
 arrays; N particles, E electrodes, K classes. Measured coverage: docs/statistics.md.
 """
 
-from cbdetach.statistics.groups import MAX_PERMUTATIONS, Permuted, holm, permutation_test, smallest_p
+from cbdetach.statistics.groups import FITTED_FROM, MAX_PERMUTATIONS, Permuted, holm, permutation_test, smallest_p
 from cbdetach.statistics.patches import PatchNull, patch_null
 from cbdetach.statistics.peaks import FWHM, Peak, peak_of
 from cbdetach.statistics.space import (
@@ -32,6 +32,7 @@ from cbdetach.statistics.space import (
 
 __all__ = [
     "BLOCKS",
+    "FITTED_FROM",
     "FWHM",
     "LEVEL",
     "MAX_PERMUTATIONS",
