@@ -95,7 +95,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
         if not mark_box(shape, box, kind, mark):
             write_times(box, volume, low, shape, np.inf, times)
             continue
-        start_box(box, mark, slow, shape, h, fit, band, lines)
+        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE)
         sides = shape // EDGE
         steps = np.array([sides[1] * sides[2], sides[2], 1])
         end = 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import types
 
-from .cpu_lanes import FLOATS, Emit, Vector, emitted, intrinsic, ir, tuple_of
+from .cpu_lanes import FLOATS, HALF, Emit, Vector, emitted, intrinsic, ir, tuple_of
 
 WORD = types.uint64
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
@@ -199,16 +199,48 @@ def shorter(context: Any, box: Any, v: Any, lengths: Any, row: Any, slowness: An
 
 
 @intrinsic
-def closer(context: Any, T: Any, w: Any, lengths: Any, row: Any, band: Any) -> Any:
-    """For which of the eight voxels from w on the way, lengths (R, 8), is no longer than `band`, and shorter than T."""
+def closer(context: Any, T: Any, v: Any, w: Any, squared: Any, at: Any, scale: Any, band: Any) -> Any:
+    """For which of the eight voxels from v on and the eight from w on a way, squared[at:], beats T, and `band`.
+
+    scale : from times to the lengths of the ways, and of `band`.
+    """
 
     def write(e: Emit) -> Any:
-        T, w, lengths, row, band = e.data
-        way = e.load_eight(lengths, e.b.mul(row, ir.IntType(64)(8)))
-        near = e.b.fcmp_ordered("<=", way, e.spread_eight(band))
-        return e.eight_bits(e.both(e.less(way, e.load_eight(T, w)), near))
+        T, v, w, squared, at, scale, band = e.data
+        times = e.shuffle(e.load_eight(T, v), e.load_eight(T, w), list(range(16)))
+        times, way, most = e.mul(times, e.spread(scale)), e.load(squared, at), e.spread(band)
+        near = e.b.fcmp_ordered("<=", way, e.mul(most, most))
+        return e.b.zext(e.b.bitcast(e.both(e.less(way, e.mul(times, times)), near), HALF), ir.IntType(64))
 
-    return WORD(T, WORD, lengths, WORD, types.float32), emitted(write)
+    return WORD(T, WORD, WORD, squared, WORD, types.float32, types.float32), emitted(write)
+
+
+@intrinsic
+def blocked(context: Any, T: Any, mark: Any, v: Any, w: Any) -> Any:
+    """Which of the eight voxels from v on and the eight from w on are nan, and have no mark in the top bit."""
+
+    def write(e: Emit) -> Any:
+        T, mark, v, w = e.data
+        bits = []
+        for at in (v, w):
+            times = e.load_eight(T, at)
+            plain = e.b.icmp_signed(">=", e.load_integers(mark, at, 8, 8), e.integers(0, 8, 8))
+            bits.append(e.both(e.b.fcmp_unordered("uno", times, times), plain))
+        return e.b.zext(e.b.bitcast(e.shuffle(bits[0], bits[1], list(range(16))), HALF), ir.IntType(64))
+
+    return WORD(T, mark, WORD, WORD), emitted(write)
+
+
+@intrinsic
+def touching(context: Any, mark: Any, v: Any) -> Any:
+    """Which of the 64 voxels from v on have a mark, and not in the top bit."""
+
+    def write(e: Emit) -> Any:
+        mark, v = e.data
+        marked = e.b.icmp_signed(">", e.load_integers(mark, v, 8, 64), e.integers(0, 8, 64))
+        return e.b.bitcast(marked, ir.IntType(64))
+
+    return WORD(mark, WORD), emitted(write)
 
 
 @intrinsic

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from .._compile import jit
 from .cpu_components import NUMBERED
+from .cpu_lanes import Emit, emitted, intrinsic
 
 PAD = 4  # rim of a box: how far fits and straight lines reach, and one more
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
 OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: neighbours neither in the component nor sources
 
 NOWHERE = 0x7FC00000  # the bits of nan, outside the domain
+AT_ONCE = 16  # voxels that are copied together
+
 PLAIN, SOURCE, WITHIN = np.uint8(0), np.uint8(1), np.uint8(2)  # kinds: neither; a source outside; in the component
 
 
@@ -30,25 +34,53 @@ def fill_box(
     for i in range(shape[0]):
         for j in range(shape[1]):
             z, y = low[0] + i, low[1] + j
-            row = T[(i * shape[1] + j) * shape[2] : (i * shape[1] + j + 1) * shape[2]]
+            to = (i * shape[1] + j) * shape[2]
             if not (0 <= z < volume[0] and 0 <= y < volume[1]):
-                row[:] = np.nan
+                T[to : to + shape[2]] = np.nan
                 continue
-            left, right = max(-low[2], 0), min(volume[2] - low[2], shape[2])
-            row[:left] = np.nan
-            row[right:] = np.nan
-            row = row[left:right]
-            begin = (z * volume[1] + y) * volume[2] + low[2] + left
-            numbers, from_here = ids[begin : begin + row.size], source[begin : begin + row.size]
-            for k in range(row.size):
-                lit = from_here[k] != 0
-                inside = np.float32(-2.0) if lit else np.float32(np.inf)
-                other = lit if numbers[k] == NOWHERE else interfaces
-                outside = np.float32(-1.0) if other else np.float32(np.nan)
-                row[k] = inside if numbers[k] == mine else outside
+            left = min(max(-low[2], 0), shape[2])
+            n = max(min(volume[2] - low[2], shape[2]) - left, 0)
+            begin, to = (z * volume[1] + y) * volume[2] + low[2] + left, to + left
+            whole = (n + AT_ONCE - 1) // AT_ONCE * AT_ONCE  # what is written too far is overwritten by the next row
+            if to + whole > T.size or begin + whole > ids.size:
+                whole = n // AT_ONCE * AT_ONCE
+            for k in range(0, whole, AT_ONCE):
+                fill_sixteen(ids, source, np.uint64(begin + k), interfaces, mine, T, np.uint64(to + k))
+            for k in range(whole, n):
+                T[to + k] = first_time(ids[begin + k], source[begin + k] != 0, interfaces, mine)
+            for k in range(to - left, to):
+                T[k] = np.nan
+            for k in range(to + n, to - left + shape[2]):
+                T[k] = np.nan
             if pace.size > 1:
-                first = (i * shape[1] + j) * shape[2] + left
-                pace[first : first + row.size] = speed[begin : begin + row.size]
+                pace[to : to + n] = speed[begin : begin + n]
+
+
+@intrinsic
+def fill_sixteen(context: Any, ids: Any, source: Any, at: Any, interfaces: Any, mine: Any, T: Any, to: Any) -> Any:
+    """What `fill_box` writes, for 16 voxels from ids[at] on, to T[to:]."""
+
+    def write(e: Emit) -> None:
+        ids, source, at, interfaces, mine, T, to = e.data
+        numbers = e.load_integers(ids, at, 32)
+        lit = e.b.icmp_unsigned("!=", e.load_integers(source, at, 8), e.integers(0, 8))
+        inside = e.where(lit, e.const(-2.0), e.const(float("inf")))
+        nowhere = e.b.icmp_unsigned("==", numbers, e.integers(NOWHERE, 32))
+        is_source = e.where(nowhere, lit, e.spread_integer(interfaces, 1))
+        outside = e.where(is_source, e.const(-1.0), e.const(float("nan")))
+        e.store(e.where(e.b.icmp_unsigned("==", numbers, e.spread_integer(mine, 32)), inside, outside), T, to)
+
+    word = types.uint64
+    return types.void(ids, source, word, types.boolean, types.int32, T, word), emitted(write)
+
+
+@jit
+def first_time(number: Any, lit: Any, interfaces: bool, mine: Any) -> Any:
+    """What `fill_box` writes for a voxel."""
+    inside = np.float32(-2.0) if lit else np.float32(np.inf)
+    source = lit if number == NOWHERE else interfaces
+    outside = np.float32(-1.0) if source else np.float32(np.nan)
+    return inside if number == mine else outside
 
 
 @jit
@@ -57,33 +89,28 @@ def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
     for v in range(T.size):
         t = T[v]
         kind[v] = (PLAIN if t != t else WITHIN) if not t < 0.0 else (SOURCE if t == -1.0 else WITHIN | INSIDE)
-        mark[v] = 0
     for v in range(T.size):
         T[v] = np.float32(np.inf) if kind[v] & WITHIN else np.float32(np.nan)
-    sz, sy = shape[1] * shape[2], shape[2]
-    started = 0
-    for i in range(1, shape[0] - 1):
-        for j in range(1, shape[1] - 1):
-            a = i * sz + j * sy + 1
-            n = shape[2] - 2
-            here, marks = kind[a : a + n], mark[a : a + n]
-            z0, z1 = kind[a - sz : a - sz + n], kind[a + sz : a + sz + n]
-            y0, y1 = kind[a - sy : a - sy + n], kind[a + sy : a + sy + n]
-            x0, x1 = kind[a - 1 : a - 1 + n], kind[a + 1 : a + 1 + n]
-            for k in range(n):
-                sought = SOURCE if here[k] & WITHIN else PLAIN
-                faces = np.uint8(0)
-                faces |= np.uint8(1) if z0[k] == sought else np.uint8(0)
-                faces |= np.uint8(2) if z1[k] == sought else np.uint8(0)
-                faces |= np.uint8(4) if y0[k] == sought else np.uint8(0)
-                faces |= np.uint8(8) if y1[k] == sought else np.uint8(0)
-                faces |= np.uint8(16) if x0[k] == sought else np.uint8(0)
-                faces |= np.uint8(32) if x1[k] == sought else np.uint8(0)
-                own = np.uint8(OUTSIDE) if here[k] == SOURCE else here[k] & np.uint8(INSIDE)
-                found = own | faces if here[k] != PLAIN else np.uint8(0)
-                marks[k] = found
-                started += 1 if np.uint8(0) < found < np.uint8(OUTSIDE) else 0
-    return started > 0
+    sz, sy, n = shape[1] * shape[2], shape[2], T.size - 2 * shape[1] * shape[2]
+    mark[:sz] = 0
+    mark[sz + n :] = 0
+    here, marks = kind[sz : sz + n], mark[sz : sz + n]
+    z0, z1, y0, y1 = kind[:n], kind[2 * sz : 2 * sz + n], kind[sz - sy : sz - sy + n], kind[sz + sy : sz + sy + n]
+    x0, x1 = kind[sz - 1 : sz - 1 + n], kind[sz + 1 : sz + 1 + n]
+    started = np.uint8(0)
+    for k in range(n):  # across the ends of rows, too: the rim of a box is not looked at
+        sought = SOURCE if here[k] & WITHIN else PLAIN
+        faces = np.uint8(1) if z0[k] == sought else np.uint8(0)
+        faces |= np.uint8(2) if z1[k] == sought else np.uint8(0)
+        faces |= np.uint8(4) if y0[k] == sought else np.uint8(0)
+        faces |= np.uint8(8) if y1[k] == sought else np.uint8(0)
+        faces |= np.uint8(16) if x0[k] == sought else np.uint8(0)
+        faces |= np.uint8(32) if x1[k] == sought else np.uint8(0)
+        own = np.uint8(OUTSIDE) if here[k] == SOURCE else here[k] & np.uint8(INSIDE)
+        found = own | faces if here[k] != PLAIN else np.uint8(0)
+        marks[k] = found
+        started |= found if found < np.uint8(OUTSIDE) else np.uint8(0)
+    return started != 0
 
 
 @jit

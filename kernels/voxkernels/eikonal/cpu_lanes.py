@@ -68,6 +68,24 @@ class Emit:
         empty = ir.Constant(EIGHT, ir.Undefined)
         return self.shuffle(self.b.insert_element(empty, number, INDEX(0)), empty, [0] * 8)
 
+    def integers(self, value: int, width: int, lanes: int = 16) -> Vector:
+        return ir.Constant(ir.VectorType(ir.IntType(width), lanes), [value] * lanes)
+
+    def spread_integer(self, number: Any, width: int, lanes: int = 16) -> Vector:
+        """One integer, cut to so many bits, in every lane."""
+        kind = ir.IntType(width)
+        number = number if number.type == kind else self.b.trunc(number, kind)
+        empty = ir.Constant(ir.VectorType(kind, lanes), ir.Undefined)
+        return self.shuffle(self.b.insert_element(empty, number, INDEX(0)), empty, [0] * lanes)
+
+    def load_integers(self, array: Any, index: Any, width: int, lanes: int = 16) -> Vector:
+        kind = ir.VectorType(ir.IntType(width), lanes)
+        return self.b.load(self.b.bitcast(self.place(array, index), kind.as_pointer()), align=width // 8)
+
+    def store_integers(self, vector: Vector, array: Any, index: Any) -> None:
+        width = vector.type.element.width
+        self.b.store(vector, self.b.bitcast(self.place(array, index), vector.type.as_pointer()), align=width // 8)
+
     def eight_bits(self, bits: Vector) -> Any:
         """Eight bits as a word."""
         return self.b.zext(self.b.bitcast(bits, ir.IntType(8)), WORD)

@@ -22,6 +22,7 @@ from .cpu_march import EDGE, ZERO, begin_second, find_upwind, make_medium, settl
 from .cpu_start import start_box
 
 TILE = 16  # cells along an edge of a tile
+NEAR = 2  # how far beyond a tile straight lines to it may begin, in voxels
 RIM = 2  # cells around a tile: how far fits and straight lines reach from where straight lines may begin
 
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -160,7 +161,7 @@ def start_tile(
     slow = np.empty(size if given[2].size else 1, np.float32)
     some, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
     if some:
-        start_box(box, mark, slow, shape, h, fit, band, lines)
+        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - NEAR)
     for i in range(tile[0, 0], tile[1, 0]):
         for j in range(tile[0, 1], tile[1, 1]):
             for k in range(tile[0, 2], tile[1, 2]):
