@@ -4,9 +4,9 @@ The domain is split into 6-connected components of equal label (`cpu_components.
 each is copied into a padded box of its own, small enough for the cache, and solved there; threads that are idle take
 the next, the largest first. All threads work together on a component too large for that (`cpu_large.py`). In a box:
 
-1. Start (`cpu_start.py`). A plane is fitted to the contact faces around each contact face (least squares on their
-   heights, as in the height-function method for free surfaces) and cut off where the source ends. Every voxel close by
-   gets the distance to the nearest such patch that a straight line reaches, or to the centre of a source inside.
+1. Start (`cpu_start.py`). A plane is fitted to the contact faces around each contact face (`cpu_surface.py`), and cut
+   off where the source ends (`cpu_rims.py`). Every voxel close by gets the distance to the nearest such patch
+   (`cpu_discs.py`) that a straight line reaches, or to the centre of a source inside.
 2. Order 1 (`cpu_march.py`). The upwind differences of Rouy & Tourin (1992), solved on blocks of 4 x 4 x 4 voxels by the
    fast iterative method (Jeong & Whitaker 2008): a queue of blocks whose neighbours have become earlier, three passes
    over a block in vector instructions of 16 lanes (`cpu_lanes.py`, `cpu_blocks.py`), until nothing changes any more.
@@ -23,8 +23,9 @@ Cost: O(N). Memory beside input and output: for small components about 20 bytes 
 a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
 blocks where the front starts, and 9 bytes a straight line; in between, 16 bytes for each run of the domain along x.
 
-Reached on one thread (Zen 5, cracked balls in 192^3, 20 % domain; processor time a domain voxel): order 1 from centres
-42 ns (components 6, box 8, start 13, march 13), order 2 on top 30; scikit-fmm 990 and 1000. The march's floor, one pass
+Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 37 ns
+(components 8, boxes 7, blocks 4, march 14); the start from the surface 21 more (200 a contact face, a quarter of it the
+rims, a third the search for what is in sight); order 2 another 34; scikit-fmm 950 and 1700. The march's floor, a pass
 over each block without waiting, is 0.6 ns; it takes 12 passes at 30 to 45 ns for 64 voxels. Did not pay: layers of a
 block one after the other instead of all at once (3 passes fewer, each 1.5 times as long), settling each block before
 the next (22 passes instead of 12), blocks sorted by arrival for order 2 (2 passes fewer, as dear as the sorting).
@@ -120,10 +121,10 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             found = find_lines(
                 window, inside, free, cells, grid, steps, 1, end, h, scale, lines, lined, feeding, first_lines
             )
-            begin_second(T, starts, inside, 1, end, medium[4], kept, lined)
+            begin_second(T, starts, inside, 1, end, medium[4], kept)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
-            ways = (first_lines, found[0], found[1], found[2], starts, lined, feeding)
+            ways = (first_lines, found[0], found[1], found[2], lined, feeding)
             settle_second(T, inside, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)

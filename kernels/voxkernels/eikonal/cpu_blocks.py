@@ -140,17 +140,15 @@ def arrived(context: Any, T: Any, b: Any, starts: Any, s: Any, pace: Any, p: Any
 
 
 @intrinsic
-def follow(
-    context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, c: Any, h: Any
-) -> Any:
+def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, h: Any) -> Any:
     """One pass of order 2 over a block. Returns the voxels whose time changed.
 
-    free : the word of voxels to compute. upwind, u : the words of `upwind_of`, and where the block's are. cap, c : the
-    latest time of each voxel, and where the block's are. The rest as for `relax`.
+    free : the word of voxels to compute. upwind, u : the words of `upwind_of`, and where the block's are. cap (64,) :
+    the latest time of each voxel. The rest as for `relax`.
     """
 
     def write(e: Emit) -> Any:
-        T, place, free, upwind, u, pace, p, cap, c, spacing = e.data
+        T, place, free, upwind, u, pace, p, cap, spacing = e.data
         at = [e.number(place, n) for n in range(7)]
         own = [e.load(T, at[0], 16 * z) for z in range(4)]
         h = [e.spread(e.number(spacing, n)) for n in range(3)]
@@ -175,7 +173,7 @@ def follow(
                 beyond = e.add(first, e.mul(third, e.sub(first, before)))
                 heavy = e.mul(e.const(2.25), weight[axis])
                 terms.append((e.where(second, heavy, weight[axis]), e.where(second, beyond, first)))
-            t = e.smaller(e.root(terms, e.mul(slowness, slowness)), e.load(cap, c, 16 * z))
+            t = e.smaller(e.root(terms, e.mul(slowness, slowness)), e.load(cap, ir.IntType(64)(16 * z)))
             new = e.where(e.bits(free, z), t, own[z])
             changed.append(e.b.fcmp_unordered("!=", new, own[z]))
             layers.append(new)
@@ -183,7 +181,7 @@ def follow(
             e.store(layers[z], T, at[0], 16 * z)
         return e.word(changed)
 
-    return WORD(T, at, WORD, upwind, WORD, pace, WORD, cap, WORD, h), emitted(write)
+    return WORD(T, at, WORD, upwind, WORD, pace, WORD, cap, h), emitted(write)
 
 
 @intrinsic

@@ -110,7 +110,7 @@ def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
         found = own | faces if here[k] != PLAIN else np.uint8(0)
         marks[k] = found
         started |= found if found < np.uint8(OUTSIDE) else np.uint8(0)
-    return started != 0
+    return bool(started)
 
 
 @jit

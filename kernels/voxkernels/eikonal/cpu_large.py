@@ -79,13 +79,13 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         def follow(t: int) -> None:
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
-            ways = (*found[t], starts, lined, feeding)
+            ways = (*found[t], lined, feeding)
             settle_second(T, inside, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
         run(look, everything)
         for turn in turns:
             run(draw, turn)
-        run(lambda t: begin_second(T, starts, inside, first[t], first[t + 1], medium[4], kept, lined), everything)
+        run(lambda t: begin_second(T, starts, inside, first[t], first[t + 1], medium[4], kept), everything)
         queued[free != ZERO] = 1
         settled(follow)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)

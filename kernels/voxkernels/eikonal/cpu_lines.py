@@ -10,7 +10,7 @@ from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
 from .cpu_components import with_room
 from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
-from .cpu_start import in_sight, lines_in_box, rows_of
+from .cpu_sight import in_sight, lines_in_box, rows_of
 
 ONE = np.uint64(1)
 

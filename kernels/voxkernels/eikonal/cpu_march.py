@@ -196,11 +196,8 @@ def find_upwind(
 
 
 @jit
-def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any, lined: Any) -> None:
-    """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1.
-
-    The place of the starting times is then that of the times by straight lines to voxels at walls: inf, as yet.
-    """
+def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
+    """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1."""
     for b in range(begin, end):
         if inside[b] == ZERO:
             continue
@@ -211,8 +208,6 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
                     T[v] = starts[v]
                 elif T[v] > limit:
                     T[v] = np.inf
-        if lined[b]:
-            starts[64 * b : 64 * b + 64] = np.inf
 
 
 @jit
@@ -243,12 +238,12 @@ def settle_second(
 ) -> None:
     """Order 2: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
 
-    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; the times they
-    allow; flags of the blocks that have lines; the words of voxels where lines begin.
+    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; flags of
+    the blocks that have lines; the words of voxels where lines begin.
     """
     pace, paced, h, _, _ = medium
-    first, lane, origin, length, cap, lined, feeding = lines
-    at = np.zeros(7, np.uint64)
+    first, lane, origin, length, lined, feeding = lines
+    at, cap = np.zeros(7, np.uint64), np.full(64, np.inf, np.float32)  # the times that the lines to a block allow
     size, head, count = queue.size, 0, 0
     for b in range(begin, end):
         if queued[b]:
@@ -265,12 +260,11 @@ def settle_second(
         for _ in range(PASSES):
             if lined[b]:
                 for e in range(first[b - begin], first[b - begin + 1]):
-                    cap[64 * b + lane[e]] = np.inf
+                    cap[lane[e]] = min(cap[lane[e]], T[np.int64(origin[e])] + length[e])
+            new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, h)
+            if lined[b]:
                 for e in range(first[b - begin], first[b - begin + 1]):
-                    v = 64 * b + lane[e]
-                    cap[v] = min(cap[v], T[np.int64(origin[e])] + length[e])
-            own = at[0] if lined[b] else ZERO
-            new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, own, h)
+                    cap[lane[e]] = np.inf
             changed |= new
             if new == ZERO:
                 break
