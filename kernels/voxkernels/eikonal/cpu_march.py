@@ -22,6 +22,7 @@ from .cpu_blocks import arrived, follow, overtakes, pack, relax, unpack, upwind_
 EDGE = 4  # voxels along an edge of a block
 PASSES = 3  # over a block, before it goes to the end of the queue
 QUEUED, STARTED = 1, 2  # flags of a block in the queue: anew; for the first time
+FIRST, LAST, WAITING = 0, 1, 2  # of the line of blocks in the queue: its ends, its length
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
 ZERO, ALL = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -113,6 +114,33 @@ def earliest(T: Any, b: int, voxels: Any) -> Any:
 
 
 @jit
+def stand_in_line(queued: Any, begin: int, end: int, queue: Any) -> Any:
+    """Put the queued blocks from `begin` to `end` - 1 into a ring. Returns the ends of the line, its length."""
+    line = np.zeros(3, np.int64)
+    for b in range(begin, end):
+        if queued[b]:
+            join_line(b, queue, line)
+    return line
+
+
+@jit
+def join_line(b: int, queue: Any, line: Any) -> None:
+    """Put a block at the end of the line."""
+    queue[line[LAST]] = b
+    line[LAST] = line[LAST] + 1 if line[LAST] + 1 < queue.size else 0
+    line[WAITING] += 1
+
+
+@jit
+def next_in_line(queue: Any, line: Any) -> int:
+    """Take the first block out of the line."""
+    b = int(queue[line[FIRST]])
+    line[FIRST] = line[FIRST] + 1 if line[FIRST] + 1 < queue.size else 0
+    line[WAITING] -= 1
+    return b
+
+
+@jit
 def settle(
     T: Any, inside: Any, cells: Any, grid: Any, steps: Any, begin: int, end: int, queued: Any, queue: Any, medium: Any
 ) -> None:
@@ -122,16 +150,9 @@ def settle(
     """
     pace, paced, h, even, limit = medium
     at = np.zeros(7, np.uint64)
-    size, head, count = queue.size, 0, 0
-    for b in range(begin, end):
-        if queued[b]:
-            queue[count] = b
-            count += 1
-    tail = count if count < size else 0
-    while count:
-        b = int(queue[head])
-        head = head + 1 if head + 1 < size else 0
-        count -= 1
+    line = stand_in_line(queued, begin, end, queue)
+    while line[WAITING]:
+        b = next_in_line(queue, line)
         changed = ALL if queued[b] == STARTED else ZERO
         queued[b] = 0
         look_around(b, cells, grid, steps, at)
@@ -150,14 +171,10 @@ def settle(
                 if moved(word, direction, NEAR) & inside[other] != ZERO and not queued[other]:
                     queued[other] = QUEUED
                     if begin <= other < end:
-                        queue[tail] = other
-                        tail = tail + 1 if tail + 1 < size else 0
-                        count += 1
+                        join_line(other, queue, line)
         if fell != ZERO and not queued[b]:
             queued[b] = QUEUED
-            queue[tail] = b
-            tail = tail + 1 if tail + 1 < size else 0
-            count += 1
+            join_line(b, queue, line)
 
 
 @jit
@@ -244,16 +261,9 @@ def settle_second(
     pace, paced, h, _, _ = medium
     first, lane, origin, length, lined, feeding = lines
     at, cap = np.zeros(7, np.uint64), np.full(64, np.inf, np.float32)  # the times that the lines to a block allow
-    size, head, count = queue.size, 0, 0
-    for b in range(begin, end):
-        if queued[b]:
-            queue[count] = b
-            count += 1
-    tail = count if count < size else 0
-    while count:
-        b = int(queue[head])
-        head = head + 1 if head + 1 < size else 0
-        count -= 1
+    line = stand_in_line(queued, begin, end, queue)
+    while line[WAITING]:
+        b = next_in_line(queue, line)
         queued[b] = 0
         look_around(b, cells, grid, steps, at)
         changed, new = ZERO, ZERO
@@ -278,9 +288,7 @@ def settle_second(
             if (next_to | next_but_one) & free[other] != ZERO and not queued[other]:
                 queued[other] = QUEUED
                 if begin <= other < end:
-                    queue[tail] = other
-                    tail = tail + 1 if tail + 1 < size else 0
-                    count += 1
+                    join_line(other, queue, line)
         if changed & feeding[b] != ZERO:
             for dz in range(-1, 2):
                 for dy in range(-1, 2):
@@ -295,11 +303,7 @@ def settle_second(
                         ):
                             queued[other] = QUEUED
                             if near:
-                                queue[tail] = other
-                                tail = tail + 1 if tail + 1 < size else 0
-                                count += 1
+                                join_line(other, queue, line)
         if new != ZERO and not queued[b]:
             queued[b] = QUEUED
-            queue[tail] = b
-            tail = tail + 1 if tail + 1 < size else 0
-            count += 1
+            join_line(b, queue, line)

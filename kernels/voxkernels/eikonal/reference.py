@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import eikonal
 from .._arrays import UNIT
+from .arguments import Paths, Times, check_trace_paths, check_travel_time, too_long
+from .lines import BAND, TUBE
 
 Voxel = tuple[int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ class Scene:
             if u != v:
                 off = np.linalg.norm(np.cross(np.subtract(u, v), line)) / np.linalg.norm(line)
                 same = self.label.get(u) == self.label[v] and self.speed.get(u) == self.speed[w]
-                if off > eikonal.TUBE or not (same or u in self.outside):
+                if off > TUBE or not (same or u in self.outside):
                     return False
             ahead = [d for d in STEPS if np.dot(d, np.subtract(w, u)) > 0]
             return any(reaches(plus(u, d)) for d in ahead)
@@ -246,7 +247,7 @@ def distance_to_polygon(x: Floats, polygon: Polygon) -> float:
 def starting_times(scene: Scene, start: str) -> dict[Voxel, float]:
     """The straight-line times of all voxels close to a source."""
     faces = scene.faces()
-    band = 0.0 if start == "centres" else eikonal.BAND * float(scene.h.min())
+    band = 0.0 if start == "centres" else BAND * float(scene.h.min())
     radius = band + 0.5 * float(scene.h.min()) if band else 0.0
     offsets = [o for o in product(range(-3, 4), repeat=3) if sum((np.array(o) * scene.h) ** 2) <= radius**2]
     pieces: list[tuple[Voxel, Polygon | Disc]] = [(v, [np.zeros(3)]) for v in scene.inside]
@@ -316,7 +317,7 @@ def second_order(
 ) -> dict[Voxel, float]:
     """Order 2 in the order of the order-1 arrival."""
     times: dict[Voxel, float] = {}
-    radius = (eikonal.BAND + 0.5) * float(scene.h.min())
+    radius = (BAND + 0.5) * float(scene.h.min())
     offsets = [o for o in product(range(-3, 4), repeat=3) if 0 < sum((np.array(o) * scene.h) ** 2) <= radius**2]
 
     def before(u: Voxel, w: Voxel, margin: float) -> bool:
@@ -366,10 +367,10 @@ def travel_time(
     interfaces: bool = False,
     speed: float | npt.NDArray[Any] | None = None,
     max_time: float = math.inf,
-    out: eikonal.Times | None = None,
-) -> eikonal.Times:
+    out: Times | None = None,
+) -> Times:
     """As `voxkernels.travel_time`."""
-    task = eikonal.check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
+    task = check_travel_time(domain, sources, spacing, order, start, speed, max_time, out)
     if interfaces:  # one piece after the other, with all others as sources outside
         task.times[...] = np.nan
         pieces = piece_labels(task.labels)
@@ -401,7 +402,7 @@ def trace_paths(
     max_steps: int = 100_000,
 ) -> list[Floats]:
     """As `voxkernels.trace_paths`, but from voxel centre to voxel centre; `step` changes nothing."""
-    task = eikonal.check_trace_paths(T, starts, spacing, domain, step, max_steps)
+    task = check_trace_paths(T, starts, spacing, domain, step, max_steps)
     apart = [
         np.abs(np.diff(np.where(task.times < np.inf, task.times, np.nan), axis=a)).ravel() / task.h[a] for a in range(3)
     ]
@@ -410,7 +411,7 @@ def trace_paths(
     return [one_path(task, p, pace) for p in task.starts]
 
 
-def one_path(task: eikonal.Paths, start: Floats, pace: float) -> Floats:
+def one_path(task: Paths, start: Floats, pace: float) -> Floats:
     """Go to the voxel in sight where time and way add up to least, until none is earlier; then to the surface."""
     h = np.array(task.h)
     v = nearest(start)
@@ -452,4 +453,4 @@ def one_path(task: eikonal.Paths, start: Floats, pace: float) -> Floats:
         path.append(
             np.array(min(lower, key=lambda w: time(w) + pace * float(np.linalg.norm((np.array(w) - p) * h))), float)
         )
-    raise ValueError(eikonal.too_long(task.max_steps, start))
+    raise ValueError(too_long(task.max_steps, start))

@@ -1,0 +1,59 @@
+"""The straight lines along which a front is timed: close to sources, and at walls."""
+
+from __future__ import annotations
+
+import functools
+import math
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arrays import Spacing
+
+BAND = 2.0
+"""How far from a source straight lines replace the difference equation, in the smallest voxel spacing."""
+
+TUBE = 0.9
+"""How far beside a straight line, in voxels, the ways along it may run: a line may graze a wall, not pass it."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@functools.lru_cache(maxsize=16)
+def straight_lines(h: Spacing, band: float) -> tuple[Ints, Ints, Ints, Ints]:
+    """The voxels in reach of a voxel, and the ways to each that stay close to the straight line.
+
+    Returns offsets (K, 3), the nearest first; first_line (K + 1,), which ways lead to which; first_way (W + 1,), which
+    voxels are on which way; via (V, 3), those voxels, without both ends.
+    """
+    radius = band + 0.5 * min(h) if band else 0.0
+    reach = [range(-int(radius // d), int(radius // d) + 1) for d in h]
+    length = {o: sum((i * d) ** 2 for i, d in zip(o, h, strict=True)) for o in product(*reach)}
+    offsets = sorted((o for o in length if length[o] <= radius**2), key=length.__getitem__)
+    ways = [close_ways(np.array(o)) for o in offsets]
+    first_line = np.cumsum([0] + [len(each) for each in ways])
+    first_way = np.cumsum([0] + [len(way) for each in ways for way in each])
+    via = [voxel for each in ways for way in each for voxel in way]
+    as_int = [np.array(a, np.int64) for a in (offsets, first_line, first_way, via)]
+    return as_int[0], as_int[1], as_int[2], as_int[3].reshape(-1, 3)
+
+
+def close_ways(end: Ints) -> list[list[Ints]]:
+    """Every shortest 6-connected way from (0, 0, 0) to `end` within TUBE of the line, the straightest first."""
+    found: list[tuple[float, list[Ints]]] = []
+
+    def extend(way: list[Ints], widest: float) -> None:
+        here = way[-1] if way else np.zeros(3, np.int64)
+        for axis in np.flatnonzero(here != end):
+            voxel = here.copy()
+            voxel[axis] += np.sign(end[axis])
+            if (voxel == end).all():
+                found.append((widest, way))
+                continue
+            off = math.sqrt(np.sum(np.cross(voxel, end) ** 2) / np.sum(end**2))
+            if off <= TUBE:
+                extend([*way, voxel], max(widest, off))
+
+    extend([], 0.0)
+    return [way for _, way in sorted(found, key=lambda each: each[0])] or [[]]
