@@ -1,13 +1,11 @@
 """A trained pixel classifier: where grey values alone do not separate carbon/binder from pore.
 
-A random forest (Breiman, Machine Learning 45, 5, 2001) on features of several scales: the smoothed grey value, its
-gradient and the eigenvalues of its Hessian (`skimage.feature.multiscale_basic_features`), as in ilastik (Berg et al.,
-Nature Methods 16, 1226, 2019) and Trainable Weka Segmentation. Grey values are put on one scale first: 0 and 1 are the
-1st and 99th percentile of the volume's own histogram, so that a forest may be used on another scan.
+A random forest (Breiman, Machine Learning 45, 5, 2001) on features of several scales (`pixel_features`), as in ilastik
+(Berg et al., Nature Methods 16, 1226, 2019) and Trainable Weka Segmentation. Grey values are put on a scale of the
+volume's own first, so that a forest may be used on another scan.
 
-Features of two dimensions see a slice at a time; those of three see, besides, the slice averaged with those on both
-sides, `halo` of them. A voxel is active where the active phases together have a share of at least one half; else it is
-what has the largest share of the rest. `decide` moves either decision, for the band of results that a run reports.
+A voxel is active where the active phases together have a share of at least one half; else it is what has the largest
+share of the rest. `decide` moves either decision, for the band of results that a run reports.
 
 A classifier is a file of arrays with a version and a check sum (`save`, `load`); reading one runs no code.
 """
@@ -22,21 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, PHASE_CODES, VOID
 from cbdetach.errors import InputError
 from cbdetach.forest import Forest
+from cbdetach.pixel_features import RADII, SIGMAS, feature_count, halo, slice_features
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint8]
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 1 << 30
 """Largest file, and largest array in it, that `load` reads."""
-SIGMAS = (1.0, 2.0, 4.0, 8.0)
-"""Scales of the features, in voxels."""
-ACROSS, REACH = 2.0, 8  # sigma of the average over neighbouring slices, and where it ends, in slices
 ARRAYS = ("roots", "feature", "threshold", "right", "shares")
 BAND = {"cbd_active_low": (0.25, 0.5), "cbd_active_high": (0.75, 0.5), "void_cbd_low": (0.5, 0.25),
         "void_cbd_high": (0.5, 0.75)}  # fmt: skip
@@ -96,6 +92,7 @@ class Classifier:
                 "codes": self.codes,
                 "dimensions": self.dimensions,
                 "sigmas": SIGMAS,
+                "radii": RADII,
                 "voxel_size_um": self.voxel_size_um,
                 "trained_on": self.trained_on,
             },
@@ -127,7 +124,8 @@ def load(path: str | Path) -> Classifier:
         header: dict[str, Any] = json.loads(text)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"classifier: {path} is not a file of cbdetach train-phases ({error}).") from None
-    if header.get("version") != VERSION or tuple(header.get("sigmas", ())) != SIGMAS:
+    scales = (tuple(header.get(name, ())) for name in ("sigmas", "radii"))
+    if header.get("version") != VERSION or tuple(scales) != (SIGMAS, RADII):
         raise InputError(f"classifier: {path} comes from another version of cbdetach; train it again.")
     if str(content.pop("sha256")) != _digest(text, content):
         raise InputError(f"classifier: {path} was changed or damaged (its check sum does not fit); train it again.")
@@ -150,42 +148,6 @@ def _digest(header: str, arrays: dict[str, Array]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-def grey_scale(counts: ArrayLike, edges: ArrayLike) -> tuple[float, float]:
-    """The 1st and 99th percentile of a histogram; counts (N,), edges (N + 1,)."""
-    n, limits = np.asarray(counts, np.float64), np.asarray(edges, np.float64)
-    share = np.cumsum(n) / n.sum()
-    low, high = (float(limits[np.searchsorted(share, q)]) for q in (0.01, 0.99))
-    return low, high if high > low else low + 1.0
-
-
-def halo(dimensions: int) -> int:
-    """Slices on both sides of a slice that its features depend on."""
-    return 0 if dimensions == 2 else REACH
-
-
-def feature_count(dimensions: int) -> int:
-    """Features of a voxel."""
-    return 4 * len(SIGMAS) * (dimensions - 1)
-
-
-def slice_features(grey: Array, z: int, scale: tuple[float, float], dimensions: int) -> NDArray[np.float32]:
-    """Features (Y, X, F) of slice z of a window that has `halo` slices around, fewer only at the volume's ends."""
-    from scipy.ndimage import gaussian_filter1d
-    from skimage.feature import multiscale_basic_features
-
-    reach = halo(dimensions)
-    first = max(0, z - reach)
-    part = grey[first : z + reach + 1].astype(np.float32)
-    part -= np.float32(scale[0])
-    part /= np.float32(scale[1] - scale[0])
-    compute: Any = multiscale_basic_features
-    images = [part[z - first]]
-    if dimensions == 3:
-        images.append(gaussian_filter1d(part, ACROSS, axis=0, mode="nearest", radius=REACH)[z - first])
-    found = [compute(image, sigma_min=SIGMAS[0], sigma_max=SIGMAS[-1], num_sigma=len(SIGMAS)) for image in images]
-    return np.concatenate(found, axis=-1, dtype=np.float32)
 
 
 def train(

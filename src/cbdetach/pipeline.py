@@ -37,9 +37,9 @@ from cbdetach import (
     gather,
     link,
     phases,
+    pixel_features,
     segment,
 )
-from cbdetach.classifier import grey_scale as pixel_scale
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
 from cbdetach.device import AT_ONCE, find, on
 from cbdetach.device import threads as _threads
@@ -110,6 +110,8 @@ def survey_stage(job: Job) -> dict[str, Any]:
                 active_high=wanted.active_high,
             )
             result["thresholds"] = thresholds.to_dict()
+            if job.classifier is not None:
+                result["pixel_scale"] = pixel_features.grey_scale(job.grey)
     result["warnings"] = warnings
     return result
 
@@ -172,8 +174,8 @@ def phases_halo(job: Job) -> int:
 
 def grey_scale(job: Job) -> tuple[float, float]:
     """The grey values that are 0 and 1 to a classifier."""
-    assert job.survey is not None
-    return pixel_scale(job.survey.counts, job.survey.edges)
+    low, high = job.result("survey")["pixel_scale"]
+    return low, high
 
 
 def moved_phases(job: Job, z0: int, z1: int) -> list[Array]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach.classifier import Classifier, grey_scale, halo, slice_features, train
+from cbdetach.classifier import Classifier, train
 from cbdetach.codes import PHASE_CODES
 from cbdetach.errors import InputError
-from cbdetach.survey import SurveyAccumulator
-from cbdetach.volume import Volume, open_volume
+from cbdetach.pixel_features import grey_scale, halo, slice_features
+from cbdetach.volume import Volume, check_finite, open_volume
 
 Array = npt.NDArray[Any]
 
@@ -74,13 +74,11 @@ def _draw(
     grey: Any, labels: Any, phase_values: Mapping[str, int], dimensions: int, samples: int, seed: tuple[int, int]
 ) -> tuple[Array, Array]:
     """Features and phase codes of voxels drawn evenly from the labelled slices of one volume."""
-    accumulator = SurveyAccumulator((1.0, 1.0, 1.0))
     held = []
     for z in range(grey.shape[0]):
-        accumulator.add(grey[z : z + 1])
+        check_finite(grey[z : z + 1], z)
         held.append(np.count_nonzero(_codes(labels[z : z + 1], phase_values) != UNLABELLED))
-    survey = accumulator.finish()
-    scale = grey_scale(survey.counts, survey.edges)
+    scale = grey_scale(grey)
     labelled = np.flatnonzero(held)
     if not labelled.size:
         raise InputError("labels: must hold voxels of the phases in --phase-values; got none. Check the values.")

@@ -23,8 +23,10 @@ def test_automatic_thresholds(real_data: Path) -> None:
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_trained_classifier(real_data: Path) -> None:
-    """What is reached. The aim (0.60, and 0.90 for the active phase) is not: docs/phases.md says where it stops."""
-    active, cbd, void = bench.mean(bench.classifier_table(real_data))
-    assert active >= 0.86
-    assert (active + cbd + void) / 3 >= 0.57
-    assert cbd >= bench.mean(bench.thresholds_table(real_data, "auto"))[1] + 0.05
+    """The mean is what must be reached; 0.90 for the active phase is not: docs/phases.md says what limits it."""
+    table, best = bench.classifier_table(real_data)
+    active, cbd, void = bench.mean(table)
+    assert active >= 0.875
+    assert (active + cbd + void) / 3 >= 0.60
+    assert cbd >= bench.mean(bench.thresholds_table(real_data, "auto"))[1] + 0.09
+    assert all(best[name] >= row[0] - 0.002 for name, row in table.items())
