@@ -277,6 +277,35 @@ def test_cpu_against_reference(estimator: str, seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("estimator", ["faces", "weighted"])
+@pytest.mark.parametrize("n_phases", [2, 9])
+@pytest.mark.parametrize("n_x", [60, 64, 121, 190])
+def test_rows_of_several_words(n_x: int, n_phases: int, estimator: str) -> None:
+    """Rows of 60 or 64 voxels and some, runs short and long, few phase values and many, with cracks and a core."""
+    rng = np.random.default_rng(n_x)
+    shape = (5, 6, n_x)
+    labels = np.where(np.arange(n_x) % 50 < 25, scene(n_x, shape, 1)[0], scene(n_x, shape, 5)[0])
+    phases, solid = rng.integers(0, n_phases, shape).astype(np.uint8), rng.random(shape) < 0.8
+    options = {"spacing": (1.0, 0.7, 2.1), "estimator": estimator, "solid": solid, "core": (1, 4)}
+    expected = reference.contact_areas(labels, phases, **options)
+    assert_same(vk.contact_areas(labels, phases, **options), expected, rtol=1e-6)
+    assert_same(vk.contact_areas(labels, phases.astype(np.int16), **options), expected, rtol=1e-6)
+    spread = labels * np.int64(2**33)
+    found = vk.contact_areas(spread, phases, **options)
+    assert found.labels.tolist() == (expected.labels * 2**33).tolist()
+    np.testing.assert_array_equal(found.faces, expected.faces)
+
+
+def test_number_of_phases_is_that_of_the_whole_array(ops: ModuleType) -> None:
+    """Whatever slice the largest is in, and wherever the kernel itself looks for it."""
+    labels = np.ones((9, 3, 70), np.int32)
+    for z in (0, 4, 8):
+        phases = np.zeros(labels.shape, np.uint8)
+        phases[z, 1, 68] = 11
+        assert ops.contact_areas(labels, phases).area.shape == (1, 12)
+        assert ops.contact_areas(labels, phases, core=(4, 5)).area.shape == (1, 12)
+
+
 volumes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=5).flatmap(
     lambda shape: st.tuples(
         hnp.arrays(np.int32, shape, elements=st.integers(0, 3)),
@@ -565,7 +594,7 @@ def test_tables_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = vk.contact_areas(labels, voids(labels))
     assert expected.labels.size == 1000
     assert len(expected.pairs) == 3 * 9 * 100
-    monkeypatch.setattr(contacts, "_SMALLEST_TABLE", 2)
+    monkeypatch.setattr(contacts, "_TABLE_ROWS", (2, 2))
     assert_identical(vk.contact_areas(labels, voids(labels)), expected)
 
 

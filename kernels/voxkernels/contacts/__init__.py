@@ -36,7 +36,9 @@ CONTACT_HALO = 2
 """How many slices around a core the area of its faces depends on."""
 
 _ESTIMATORS = {"faces": cpu.FACES, "crofton": cpu.CROFTON, "weighted": cpu.WEIGHTED}
-_SMALLEST_TABLE = 1 << 14
+_TABLE_ROWS = (1 << 10, 1 << 18)
+"""The fewest and the most rows of a block's table at first: one for 1024 voxels, as long as that is enough."""
+
 _LARGEST_PHASE = (1 << 16) - 1
 
 
@@ -110,11 +112,12 @@ def contact_areas(
     if device is None:
         found = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
     else:
-        found = cuda.count_contacts(device, labels, phases, n_phases, solid, core, factors.size, size)
+        listed = cuda.count_contacts(device, labels, phases, n_phases, solid, core, factors.size, size)
+        found = None if listed is None else (*listed, n_phases)
     if found is None:
         as_labels("labels", labels, device=device)
         raise AssertionError("a negative label was met, then none found")
-    result = _assemble(*found, n_phases, size, factors)
+    result = _assemble(*found, size, factors)
     return result if device is None else _moved(result, device.send)
 
 
@@ -156,11 +159,13 @@ def _merge(parts: Sequence[ContactAreas]) -> ContactAreas:
         faces[:, row, : part.area.shape[1]] += part.faces
         border[row] += part.border
         mouth[row] += part.mouth
-    pairs, rows = _distinct(np.concatenate([part.pairs for part in parts]))
-    pair_area = np.zeros(len(pairs))
-    pair_faces = np.zeros((3, len(pairs)), np.int64)
-    np.add.at(pair_area, rows, np.concatenate([part.pair_area for part in parts]))
-    np.add.at(pair_faces.T, rows, np.concatenate([part.pair_faces for part in parts], axis=1).T)
+    pairs, pair_area, pair_faces = _summed(
+        np.concatenate([part.pairs for part in parts]),
+        np.concatenate([part.pair_area for part in parts]),
+        np.concatenate([part.pair_faces.T for part in parts]),
+        kind="stable",
+    )
+    pair_faces = pair_faces.T.copy()
     return ContactAreas(labels, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
 
 
@@ -175,13 +180,14 @@ def check_arguments(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_], tuple[int, int], int]:
     """The arguments as the kernels read them (without `solid`: an array of size 0), and the number of phase values.
 
-    `look` for negative labels, or leave them to the kernel.
+    `look` for negative labels and the largest phase, or leave them to the kernel where it finds them as it reads.
     """
     labels = narrow_labels(as_labels("labels", labels, look=look, device=device))
     phases = as_labels("phases", phases, device=device)
     same_shape("phases", phases, "labels", labels)
     with where(phases):
-        last = int(phases.max()) if phases.size else 0
+        left = not look and device is None and phases.dtype == np.uint8  # to the kernel
+        last = 0 if left or phases.size == 0 else int(phases.max())
     if last > _LARGEST_PHASE:
         raise ValueError(
             f"phases: must be at most {_LARGEST_PHASE}; got a maximum of {last}. Are labels and phases exchanged?"
@@ -214,44 +220,47 @@ def _count(
     mode: int,
     size: Spacing,
     n_counts: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Run the kernel, with larger tables until they suffice; return distinct keys, ascending, and their counts.
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int] | None:
+    """Run the kernel, with larger tables until they suffice.
 
-    None where a label is negative.
+    Returns distinct keys, ascending, their counts, and the number of phase values, at least n_phases. None where a
+    label is negative.
     """
     lo, hi = core
     if labels.size == 0 or lo == hi:
-        return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64)
-    scale = 1 / np.array([[size[a], *(size[b] for b in range(3) if b != a)] for a in range(3)])
-    blocks = min(hi - lo, 4 * numba.get_num_threads())
+        return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64), n_phases
+    scale = 1 / np.array(size)
+    blocks = min(hi - lo, numba.get_num_threads())
     bounds = lo + (hi - lo) * np.arange(blocks + 1) // blocks
-    capacity = _SMALLEST_TABLE
+    wanted = min(max(labels.size // (1024 * blocks), _TABLE_ROWS[0]), _TABLE_ROWS[1])
+    capacity = 1 << (wanted - 1).bit_length()
     while True:
-        keys = np.zeros((blocks, capacity, 2), np.int64)
-        counts = np.zeros((blocks, capacity, n_counts), np.int64)
-        used = np.zeros((blocks, 1), np.int64)
-        cpu.count_contacts(labels, phases, n_phases, solid, bounds, mode, scale, keys, counts, used)
+        tables = np.zeros((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
+        used = np.zeros((blocks, 2), np.int64)
+        cpu.count_contacts(labels, phases, solid, bounds, mode, scale, tables, used)
         if used.min() >= 0:
             break
         if used.min() == -2:
             return None
         capacity *= 4
-    taken = keys[:, :, 0] != 0
-    distinct, rows = _distinct(keys[taken])
-    total = np.zeros((len(distinct), n_counts), np.int64)
-    np.add.at(total, rows, counts[taken])
-    return distinct, total
+    rows = np.concatenate([table[:n] for table, n in zip(tables, used[:, 0], strict=True)])
+    distinct, total = _summed(rows[:, : cpu.COUNTS], rows[:, cpu.COUNTS :])
+    n_phases = max(n_phases, int(used[:, 1].max()) + 1)
+    distinct[distinct[:, 1] < -cpu.MOUTH, 1] += cpu.MOUTH - n_phases
+    return distinct, total, n_phases
 
 
-def _distinct(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
-    """The distinct rows of keys (n, 2), ascending, and for each row of `keys` which of them it is."""
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    ordered = keys[order]
-    first = np.ones(len(keys), np.bool_)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    rows = np.empty(len(keys), np.intp)
-    rows[order] = np.cumsum(first) - 1
-    return ordered[first], rows
+def _summed(keys: npt.NDArray[np.int64], *values: npt.NDArray[Any], kind: Any = None) -> tuple[npt.NDArray[Any], ...]:
+    """The distinct rows of keys (n, 2), ascending, and the sums of the values of equal ones, in the order of `kind`."""
+    if not len(keys):
+        return keys, *values
+    if keys.max() < 2**31:
+        order = np.argsort((keys[:, 0] << 32) + keys[:, 1], kind=kind)
+    else:
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+    keys = keys[order]
+    first = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(axis=1)))
+    return keys[first], *(np.add.reduceat(value[order], first) for value in values)
 
 
 def _assemble(
@@ -266,19 +275,28 @@ def _assemble(
     pairs = keys[paired]
     # either side of a pair contributes half, but its voxel faces were counted once
     halves = np.where(np.arange(factors.size) < 3, 1.0, 0.5)
-    pair_area = counts[paired] @ (factors * halves)
+    pair_area = _areas(counts[paired], factors * halves)
     pair_faces = counts[paired, :3].T.copy()
 
-    labels = np.unique(np.concatenate([keys[:, 0], pairs[:, 1]]))
+    labels = np.sort(np.concatenate([keys[:, 0], pairs[:, 1]]))
+    labels = labels[np.diff(labels, prepend=0) > 0]
     row, column = np.searchsorted(labels, keys[~paired, 0]), -1 - keys[~paired, 1]
     outer = np.zeros((labels.size, n_phases + 2, factors.size), np.int64)
     outer[row, column] = counts[~paired]
-    area = outer @ factors
-    border = outer[:, n_phases + 1, :3] @ _face_areas(size)
+    area = _areas(outer, factors)
+    border = _areas(outer[:, n_phases + 1], _face_areas(size))
     faces = np.moveaxis(outer[:, :n_phases, :3], -1, 0).copy()
     return ContactAreas(
         labels, area[:, :n_phases].copy(), pairs, pair_area, border, area[:, n_phases].copy(), faces, pair_faces, size
     )
+
+
+def _areas(counts: npt.NDArray[np.int64], factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The areas behind counts (..., M) of M factors or more, summed in their order."""
+    area = counts[..., 0] * factors[0]
+    for m in range(1, factors.size):
+        area += counts[..., m] * factors[m]
+    return np.asarray(area)
 
 
 def _face_areas(size: Spacing) -> npt.NDArray[np.float64]:
@@ -291,7 +309,7 @@ def _factors(mode: int, size: Spacing) -> npt.NDArray[np.float64]:
     if mode == cpu.FACES:
         return _face_areas(size)
     if mode == cpu.WEIGHTED:
-        return np.concatenate([np.zeros(3), _face_areas(size) / cpu.ONE])
+        return np.concatenate([np.zeros(3), _face_areas(size) / cpu.WEIGHT])
     z, y, x = np.array(cpu.DIRECTIONS).T + 1
     return np.asarray(crofton_factors(size)[z, y, x])
 

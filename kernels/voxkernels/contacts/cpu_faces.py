@@ -1,0 +1,363 @@
+"""Faces of voxels, a word of a row at a time: the work of `cpu` for the estimators "faces" and "weighted".
+
+A face belongs to the labelled voxel that has it. Directions are in the order of DIRECTIONS here: down, up (z), back,
+front (y), left, right (x). Slice by slice the void (label 0) is marked in words, kept for three slices; so the faces of
+a word of voxels towards void are six words, by shifts and by the words beside, above and below. The voxels of one
+label follow one another in runs, which end where a voxel differs from the next.
+
+Numba counts references to arrays where it calls a function or inlines one, which costs as much as a face: what is done
+for each face stands in one function or is an intrinsic.
+"""
+
+import numpy as np
+
+from .._compile import jit
+from .cpu_table import COUNTS, first_slot, slot_of
+from .cpu_weights import SIDE, SPAN, add_weights, list_last_masks, list_rows, sum_window
+from .cpu_words import (
+    above_bits,
+    add_counts,
+    equal_bits,
+    equal_word,
+    list_bits,
+    list_equal_bits,
+    list_next_bits,
+    lowest_bit,
+    negative_bits,
+    prefetch,
+    store_six,
+    unequal_bits,
+    unequal_word,
+)
+
+MOUTH = 1 << 16  # in place of a phase value; the border is the next one
+AT_ONCE = 4  # phase values below this are counted a word at a time
+AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hardware does here
+LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
+BATCH = 1024  # faces whose weights are computed together
+BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
+MASKS = 64  # words for the masks of one
+ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
+LOW = np.uint64((1 << SIDE) - 1)
+
+
+@jit
+def highest(classes, first, n, top):
+    """The highest of `top` and n classes."""
+    for k in range(first, first + n):
+        top = max(top, np.int64(classes[k]))
+    return top
+
+
+@jit
+def mark_slice(flat, classes, plane, n_y, n_x, span, top, voids):
+    """Write where the labels of the slice that begins at `plane` are 0 into voids (n_y + 2, words + 2).
+
+    Returns the highest of `top` and the slice's classes; -1 if a label is negative.
+    """
+    negative = NONE
+    for y in range(n_y):
+        for w in range(voids.shape[1] - 2):
+            at, n = plane + y * n_x + w * span, min(span, n_x - w * span)
+            kept = ALL >> np.uint64(64 - n)
+            if at + 64 <= flat.size:
+                void = equal_bits(flat, np.uint64(at), flat.dtype.type(0))
+                negative |= kept & negative_bits(flat, np.uint64(at))
+                if kept & above_bits(classes, np.uint64(at), classes.dtype.type(top)) != 0:
+                    top = highest(classes, at, n, top)
+            else:
+                void = equal_word(flat, at, flat.dtype.type(0))
+                for k in range(at, at + n):
+                    negative |= np.uint64(flat[k] < 0)
+                top = highest(classes, at, n, top)
+            voids[y + 1, w + 1] = void & kept
+    return top if negative == 0 else -1
+
+
+@jit
+def mark_pairs(flat, plane, n_x, span, pairs):
+    """Write where the slice that begins at `plane` and the one before it have two labels into pairs (n_y, words)."""
+    before = plane - pairs.shape[0] * n_x
+    for y in range(pairs.shape[0]):
+        for x in range(n_x):
+            one, two = flat[before + y * n_x + x], flat[plane + y * n_x + x]
+            pairs[y, x // span] |= np.uint64((one != two) & (one != 0) & (two != 0)) << np.uint64(x % span)
+
+
+@jit
+def mark_last_class(classes, at, steps, phase, of_class, place):
+    """Write where six neighbours of the voxels from `at` have a class into of_class[place:]: near the volume's ends."""
+    store_six(
+        of_class,
+        place,
+        equal_word(classes, at + steps[0], phase),
+        equal_word(classes, at + steps[1], phase),
+        equal_word(classes, at + steps[2], phase),
+        equal_word(classes, at + steps[3], phase),
+        equal_word(classes, at + steps[4], phase),
+        equal_word(classes, at + steps[5], phase),
+    )
+
+
+@jit
+def flush(sums, label, table, used):
+    """Move the sums of one label (AT_ONCE + 1, 8) to the table, those of its mouth last; False if it is too small."""
+    for row in range(AT_ONCE + 1):
+        for axis in range(3):
+            n = sums[row, 2 * axis] + sums[row, 2 * axis + 1]
+            if row == 0:  # has the other classes in it
+                n -= sums[1:AT_ONCE, 2 * axis : 2 * axis + 2].sum()
+            if n > 0:
+                slot = slot_of(table, used, label, np.int64(-1 - (row if row < AT_ONCE else MOUTH)))
+                if slot < 0:
+                    return False
+                table[slot, COUNTS + axis] += n
+    sums[:] = 0
+    return True
+
+
+@jit
+def count_rest(flat, classes, at, steps, faces, table, used):
+    """Count the faces of a word towards classes from AT_ONCE on, one by one, and take them out; False as `flush`."""
+    for d in range(6):
+        bits = faces[d]
+        while bits != 0:
+            v = at + lowest_bit(bits)
+            bits &= bits - ONE
+            phase = np.int64(classes[v + steps[d]])
+            if phase >= AT_ONCE:
+                slot = slot_of(table, used, np.int64(flat[v]), -1 - phase)
+                if slot < 0:
+                    return False
+                table[slot, COUNTS + d // 2] += 1
+                faces[d] ^= ONE << np.uint64(v - at)
+    return True
+
+
+@jit
+def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table, used):
+    """Count the faces of the voxels in slices start..stop-1 into one table; see `cpu.count_contacts` for `used`."""
+    n_z, n_y, n_x = labels.shape
+    flat, classes, solids = labels.reshape(-1), phases.reshape(-1), solid.reshape(-1).view(np.uint8)
+    zero, masked, plane = flat.dtype.type(0), solids.size > 0, n_y * n_x
+    steps = np.array([-plane, plane, -n_x, n_x, -1, 1])
+    span = SPAN if weighted else 64
+    last, n_words = np.uint64(span - 1), (n_x + span - 1) // span
+    voids, marks = np.zeros((3, n_y + 2, n_words + 2), np.uint64), np.zeros((3, n_words), np.uint64)
+    pairs_up, pairs_front = np.zeros((n_y, n_words), np.uint64), np.zeros(n_words, np.uint64)
+    faces, mouths = np.zeros(8, np.uint64), np.zeros(8, np.uint64)
+    queue = np.empty(6 * 64 + 4, np.int64)
+    # for "faces": where the neighbours have a class, and the sums of labels, 8 for each class
+    of_class = np.full(8 * AT_ONCE, ALL)
+    owners, sums = np.zeros(LABELS, np.int64), np.zeros((LABELS, AT_ONCE + 1, 8), np.int64)
+    all_sums, label_sums = sums.reshape(-1), np.uint64(8 * (AT_ONCE + 1))
+    # for "weighted": the masks of labels, whose they are and of which row, and the windows of faces not yet weighed
+    rows, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
+    masked_labels, masked_rows = np.zeros(BESIDE * n_words, np.int64), np.zeros(BESIDE * n_words, np.int64)
+    windows, axes, places = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
+    n_windows, all_rows = 0, table.reshape(-1)
+
+    top = np.int64(0)  # the highest class so far
+    if start > 0:
+        top = mark_slice(flat, classes, (start - 1) * plane, n_y, n_x, span, top, voids[0])
+        mark_pairs(flat, start * plane, n_x, span, pairs_up)
+    if top >= 0:
+        top = mark_slice(flat, classes, start * plane, n_y, n_x, span, top, voids[1])
+    if top < 0:
+        used[0] = -2
+        return
+    for z in range(start, stop):
+        before, here, after = voids[(z - start) % 3], voids[(z - start + 1) % 3], voids[(z - start + 2) % 3]
+        look_back = weighted | (z == core[0])
+        step_z = plane if z + 1 < n_z else 0
+        pairs_front[:] = 0
+        for y in range(n_y):
+            row = (z * n_y + y) * n_x
+            step_y = n_x if y + 1 < n_y else 0
+            inside = row + (n_words - 1) * span + 64 + max(step_z, step_y, 1) <= flat.size
+            wrong = higher = NONE
+            for w in range(n_words):
+                at = row + w * span
+                kept = ALL >> np.uint64(64 - min(span, n_x - w * span))
+                a, a_up, a_front = np.uint64(at), np.uint64(at + step_z), np.uint64(at + step_y)
+                if inside:
+                    for line in range(4):
+                        prefetch(flat, np.uint64(at + step_z + AHEAD + 16 * line))
+                    up, front = unequal_bits(flat, a, a_up), unequal_bits(flat, a, a_front)
+                    change, void_up = unequal_bits(flat, a, a + ONE), equal_bits(flat, a_up, zero)
+                    wrong |= kept & negative_bits(flat, a_up)
+                    higher |= kept & above_bits(classes, a_up, classes.dtype.type(top))
+                else:
+                    up, front = unequal_word(flat, at, at + step_z), unequal_word(flat, at, at + step_y)
+                    change, void_up = unequal_word(flat, at, at + 1), equal_word(flat, at + step_z, zero)
+                    higher = ALL
+                    for k in range(at + step_z, at + step_z + min(span, n_x - w * span)):
+                        wrong |= np.uint64(flat[k] < 0)
+                marks[0, w], marks[1, w], marks[2, w] = up, front, change
+                after[y + 1, w + 1] = void_up & kept if step_z > 0 else NONE
+            if wrong != 0:
+                used[0] = -2
+                return
+            if higher != 0:
+                top = highest(classes, row + step_z, n_x, top)
+            listed, last_right = False, NONE
+            for w in range(n_words):
+                first = w * span
+                n, at = min(span, n_x - first), row + first
+                a, i, j = np.uint64(at), np.uint64(y + 1), np.uint64(w + 1)
+                kept = ALL >> np.uint64(64 - n)
+                # the faces between two labels, where the voxel of the word is the lower one
+                void, void_up, void_front = here[i, j], after[i, j], here[i + ONE, j]
+                own = kept & ~void
+                void_right = void >> ONE | here[i, j + ONE] << last
+                change = marks[2, w]
+                up, front, right = (
+                    marks[0, w] & own & ~void_up,
+                    marks[1, w] & own & ~void_front,
+                    change & own & ~void_right,
+                )
+                if first + n == n_x:
+                    right &= ~(ONE << np.uint64(n - 1))
+                void_down, void_back = before[i, j], here[i - ONE, j]
+                void_left = void << ONE | here[i, j - ONE] >> last
+                todo = own & (void_down | void_up | void_back | void_front | void_left | void_right)
+                down, back, left, hollow = pairs_up[y, w] if look_back else NONE, NONE, NONE, NONE
+                if weighted:  # which sees such faces from either side
+                    back, left = pairs_front[w], (right << ONE | last_right >> last) & kept
+                    pairs_up[y, w], pairs_front[w], last_right = up, front, right
+                    todo |= up | front | right | down | back | left
+                elif up | front | right | down != 0:
+                    store_six(faces, NONE, down, up, NONE, front, NONE, right)
+                    for q in range(list_bits(faces, ALL, queue)):
+                        k, d = queue[q] & 63, queue[q] >> 6
+                        one, two = np.int64(flat[np.uint64(at + k)]), np.int64(flat[np.uint64(at + k + steps[d])])
+                        low, high = min(one, two), max(one, two)
+                        slot = first_slot(table, low, high)
+                        if (table[slot, 0] != low) | (table[slot, 1] != high):
+                            found = slot_of(table, used, low, high)
+                            if found < 0:
+                                return
+                            slot = np.uint64(found)
+                        table[slot, COUNTS + np.uint64(d >> 1)] += d & 1
+                    up = front = right = down = NONE
+                if todo == 0:
+                    continue
+                prefetch(classes, np.uint64(at + step_z + AHEAD))
+                if masked and not weighted:
+                    hollow = equal_bits(solids, a, np.uint8(0)) if inside else equal_word(solids, at, np.uint8(0))
+                    hollow &= own
+                    own &= ~hollow
+                    store_six(
+                        mouths,
+                        NONE,
+                        void_down & hollow,
+                        void_up & hollow,
+                        void_back & hollow,
+                        void_front & hollow,
+                        void_left & hollow,
+                        void_right & hollow,
+                    )
+                store_six(
+                    faces,
+                    NONE,
+                    void_down & own | down,
+                    void_up & own | up,
+                    void_back & own | back,
+                    void_front & own | front,
+                    void_left & own | left,
+                    void_right & own | right,
+                )
+                if weighted:
+                    for line in range(4):
+                        prefetch(flat, np.uint64(at + 2 * plane + 4 * n_x + 16 * line))  # for the masks
+                    if not listed:
+                        listed = True
+                        list_rows(z, y, n_z, n_y, n_x, rows)
+                else:
+                    a_down, a_back = np.uint64(at - plane * (z > 0)), np.uint64(at - n_x * (y > 0))
+                    a_up, a_front = np.uint64(at + step_z), np.uint64(at + step_y)
+                    for p in range(1, min(top + 1, AT_ONCE)):
+                        phase, place = classes.dtype.type(p), np.uint64(8 * p)
+                        if not inside:
+                            mark_last_class(classes, at, steps, phase, of_class, place)
+                            continue
+                        middle = equal_bits(classes, a, phase)
+                        store_six(
+                            of_class,
+                            place,
+                            equal_bits(classes, a_down, phase),
+                            equal_bits(classes, a_up, phase),
+                            equal_bits(classes, a_back, phase),
+                            equal_bits(classes, a_front, phase),
+                            middle << ONE | np.uint64(first > 0 and classes[a - ONE] == phase),
+                            equal_bits(classes, a + ONE, phase),
+                        )
+                    if top >= AT_ONCE and not count_rest(flat, classes, at, steps, faces, table, used):
+                        return
+                while todo != 0:
+                    k = np.uint64(lowest_bit(todo))
+                    run = change >> k
+                    run = (run ^ (run - ONE)) << k  # as far as the first change
+                    todo &= ~run
+                    label = np.int64(flat[a + k])
+                    if not weighted:
+                        kept_at = np.uint64(label & (LABELS - 1))
+                        if owners[kept_at] != label:
+                            if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
+                                return
+                            owners[kept_at] = label
+                        place = label_sums * kept_at
+                        for p in range(min(top + 1, AT_ONCE)):
+                            add_counts(all_sums, place + np.uint64(8 * p), faces, run, of_class, np.uint64(8 * p))
+                        if masked:
+                            add_counts(all_sums, place + np.uint64(8 * AT_ONCE), mouths, run, of_class, NONE)
+                        continue
+                    entry = BESIDE * w + (label & (BESIDE - 1))
+                    mask = MASKS * entry
+                    if masked_labels[entry] != label or masked_rows[entry] != row:
+                        begin, new, n_new = at - SIDE, mask, 50
+                        if (begin + rows[0] < 0) | (begin + rows[24] + 64 > flat.size):
+                            list_last_masks(flat, begin, rows, flat[a + k], masks, mask)
+                        elif masked_labels[entry] == label and masked_rows[entry] == row - n_x and y > 0:
+                            list_next_bits(flat, begin, rows, flat[a + k], masks, mask)
+                            new, n_new = mask + 20, 10
+                        else:
+                            list_equal_bits(flat, begin, rows, flat[a + k], masks, mask)
+                        masked_labels[entry], masked_rows[entry] = label, row
+                        if first == 0:  # beyond the ends of rows the last voxel goes on
+                            for r in range(new, new + n_new):
+                                masks[r] = masks[r] & ~LOW | LOW * (masks[r] >> np.uint64(SIDE) & ONE)
+                        if first + SPAN + SIDE > n_x:
+                            end = np.uint64(n_x - 1 - first + SIDE)
+                            beyond = (ALL ^ ONE) << end
+                            for r in range(new, new + n_new):
+                                masks[r] = masks[r] & ~beyond | beyond * (masks[r] >> end & ONE)
+                    n_faces = list_bits(faces, run, queue)
+                    if n_windows + n_faces > BATCH:
+                        add_weights(windows, axes, places, n_windows, scale, all_rows)
+                        n_windows = 0
+                    for q in range(n_faces):
+                        k, d = queue[q] & 63, queue[q] >> 6
+                        axis, forward = d >> 1, d & 1
+                        facing = np.uint64(at + k + steps[d])
+                        other = np.int64(flat[facing])
+                        low, high, counted = min(label, other), max(label, other), forward
+                        if other == 0:
+                            low, high, counted = label, np.int64(-1) - np.int64(classes[facing]), 1
+                            if masked and solids[np.uint64(at + k)] == 0:
+                                high = np.int64(-1 - MOUTH)
+                        slot = first_slot(table, low, high)
+                        if (table[slot, 0] != low) | (table[slot, 1] != high):
+                            found = slot_of(table, used, low, high)
+                            if found < 0:
+                                return
+                            slot = np.uint64(found)
+                        table[slot, COUNTS + axis] += counted
+                        windows[n_windows] = sum_window(masks, mask, k, axis, forward)
+                        axes[n_windows], places[n_windows] = axis, np.int64(slot) * table.shape[1] + COUNTS + 3 + axis
+                        n_windows += 1
+    for kept_at in range(LABELS):
+        if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
+            return
+    add_weights(windows, axes, places, n_windows, scale, all_rows)
+    used[1] = top
