@@ -16,6 +16,7 @@ import numpy.typing as npt
 import voxkernels as vk
 from cbdetach.classifier import Classifier
 from cbdetach.classifier import load as load_classifier
+from cbdetach.collector import Plate
 from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError
@@ -114,6 +115,12 @@ class Job:
         """The grey thresholds in use; None where phases were given."""
         found = self.result("survey").get("thresholds")
         return None if found is None else Thresholds.from_dict(found)
+
+    @cached_property
+    def plate(self) -> Plate | None:
+        """The collector's foil; None where none was looked for, or phases were given."""
+        found = self.result("survey").get("collector")
+        return None if found is None else Plate.from_dict(found)
 
     @cached_property
     def edge_width_um(self) -> float:

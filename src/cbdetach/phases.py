@@ -22,7 +22,7 @@ gap, or a crack, is not taken for CBD while the gap is wide enough to see.
 
 Linear mixing is that of Santago and Gage (IEEE TMI 12, 566, 1993), who model the partial volume in the histogram, as
 `find_thresholds` does too; the unmixing in space is ours. Cost: 23 separable Gaussian filters of the window, 24 bytes
-per voxel. Not modelled: particles of other density than the mean; collector foil, whose grey lies near that of CBD.
+per voxel. Not modelled: particles of other density than the mean; collector foil (`collector.py` finds that).
 """
 
 from __future__ import annotations

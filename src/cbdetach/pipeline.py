@@ -41,6 +41,7 @@ from cbdetach import (
     segment,
 )
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
+from cbdetach.collector import find_plate, mark, rim
 from cbdetach.device import AT_ONCE, find, on
 from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
@@ -112,6 +113,10 @@ def survey_stage(job: Job) -> dict[str, Any]:
             result["thresholds"] = thresholds.to_dict()
             if job.classifier is not None:
                 result["pixel_scale"] = pixel_features.grey_scale(job.grey)
+            if wanted.collector is not None:
+                blur = (wanted.edge_width_um or survey.edge_width_um) / job.voxel_size["zyx".index(wanted.collector[0])]
+                plate = find_plate(job.grey, wanted.collector, blur=blur, void_cbd=thresholds.void_cbd)
+                result["collector"] = plate.to_dict()
     result["warnings"] = warnings
     return result
 
@@ -139,14 +144,17 @@ def phases_stage(job: Job) -> dict[str, Any]:
             assert job.grey is not None
             assert job.thresholds is not None
             w0, w1 = job.slab(index, halo)
+            grey = job.grey[w0:w1]
             if classifier is not None:
-                codes = classifier.decide(classifier.shares(job.grey[w0:w1], grey_scale(job), (z0 - w0, z1 - w0)))
+                codes = classifier.decide(classifier.shares(grey, grey_scale(job), (z0 - w0, z1 - w0)))
                 unresolved = np.zeros(codes.shape, dtype=np.bool_)
             else:
                 codes, unresolved = phases.resolve_phases(
-                    job.grey[w0:w1], job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+                    grey, job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
                 )
                 codes, unresolved = codes[z0 - w0 : z1 - w0], unresolved[z0 - w0 : z1 - w0]
+            codes = with_collector(job, codes, grey, z0, w0)
+            unresolved &= codes != COLLECTOR
         count = np.bincount(codes.ravel(), minlength=N_PHASES)
         return {"phases": codes, "unresolved": unresolved, "table/count": count, "table/unresolved": unresolved.sum()}
 
@@ -169,7 +177,17 @@ def phases_halo(job: Job) -> int:
     """Slices around a slab that its phases depend on."""
     if job.phases is not None:
         return 0
-    return phases.halo(job.voxel_size, job.edge_width_um) if job.classifier is None else job.classifier.halo
+    own = phases.halo(job.voxel_size, job.edge_width_um) if job.classifier is None else job.classifier.halo
+    return own if job.plate is None else max(own, rim(job.edge_width_um / job.voxel_size[0]))
+
+
+def with_collector(job: Job, codes: npt.NDArray[np.uint8], grey: Array, z0: int, w0: int) -> npt.NDArray[np.uint8]:
+    """Phases of slices from z0 on, with the foil that was found; grey is the window from w0 on that they come from."""
+    if job.plate is None or job.thresholds is None:
+        return codes
+    blur = job.edge_width_um / job.voxel_size[job.plate.axis]
+    void_cbd = job.thresholds.void_cbd
+    return mark(codes, grey, job.plate, z0=z0, w0=w0, depth=job.shape[0], blur=blur, void_cbd=void_cbd)
 
 
 def grey_scale(job: Job) -> tuple[float, float]:
@@ -188,11 +206,12 @@ def moved_phases(job: Job, z0: int, z1: int) -> list[Array]:
     grey = job.grey[w0:w1]
     if job.classifier is not None:
         shares = job.classifier.shares(grey, grey_scale(job), (z0 - w0, z1 - w0))
-        return [job.classifier.decide(shares, name) for name in variants]
+        ways = [job.classifier.decide(shares, name) for name in variants]
+        return [with_collector(job, way, grey, z0, w0) for way in ways]
     ways = phases.resolve_moved(
         grey, job.thresholds, list(variants.values()), spacing=job.voxel_size, edge_width_um=job.edge_width_um
     )
-    return [way[z0 - w0 : z1 - w0] for way in ways]
+    return [with_collector(job, way[z0 - w0 : z1 - w0], grey, z0, w0) for way in ways]
 
 
 def segment_stage(job: Job) -> dict[str, Any]:
