@@ -269,6 +269,34 @@ def test_threads_and_table_size_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert_identical(overlaps.overlap_counts(a, b), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels of noise go to a dense table; what lies beyond it, and long runs, are counted all the same."""
+    from voxkernels import overlaps
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 30, (2, 300, 401)).astype(dtype)
+    a[200, 5:300], b[250:260], b[7, 9] = 7, 3, 2**31 - 1
+    a[13, 17] = 40
+    table = {(int(i), int(j)): 0 for i, j in zip(a.flat, b.flat, strict=True) if i and j}
+    for i, j in zip(a.flat, b.flat, strict=True):
+        if i and j:
+            table[int(i), int(j)] += 1
+    used = []
+    monkeypatch.setattr(
+        overlaps.cpu, "list_cells", lambda cells, real=overlaps.cpu.list_cells: used.append(cells.shape) or real(cells)
+    )
+    found = overlaps.overlap_counts(a, b)
+    assert as_table(found) == table
+    assert used[0][1:] == (30, 30)
+    assert found.labels_b.tolist() == [*range(1, 30), 2**31 - 1]
+    np.testing.assert_array_equal(found.size_a, [(a == label).sum() for label in found.labels_a])
+    np.testing.assert_array_equal(found.size_b, [(b == label).sum() for label in found.labels_b])
+    b[299, 400] = -1
+    with pytest.raises(ValueError, match=r"b: must not hold negative values; got a minimum of -1"):
+        overlaps.overlap_counts(a, b)
+
+
 # Messages
 
 

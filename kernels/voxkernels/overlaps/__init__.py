@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +17,11 @@ from . import cpu, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Columns = tuple[Ints, Ints, Ints, Ints]
 
 CHUNKS = 16
 BATCH = 64
-DENSE_CHUNKS = 4
+SAMPLE = 4096
 FIRST_SLOTS = 1 << 12
 
 
@@ -66,7 +68,7 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
         rows = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1), CHUNKS)
     else:
         lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-        rows = cuda.count_pairs(device, grid_a.reshape(lines), grid_b.reshape(lines))
+        rows = _columns(cuda.count_pairs(device, grid_a.reshape(lines), grid_b.reshape(lines)))
     if rows is None:
         for name, grid in (("a", grid_a), ("b", grid_b)):
             as_labels(name, grid, grid.ndim, device=device)
@@ -104,7 +106,7 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
             pixels = len(earlier), math.prod(stack.shape[1:])
             rows = _count(earlier.reshape(pixels), later.reshape(pixels), -(-CHUNKS // len(earlier)))
         else:
-            rows = cuda.count_pairs(device, earlier, later)
+            rows = _columns(cuda.count_pairs(device, earlier, later))
         if rows is None:
             as_labels("labels", stack, device=device)
             raise AssertionError("a negative label was met, then none found")
@@ -160,58 +162,76 @@ def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[n
     return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False, device=device))
 
 
-def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Ints | None:
-    """Rows (image, a, b, count) of every pair that occurs, also with one background; None where a label is negative.
+def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Columns | None:
+    """Columns (image, a, b, count) of every pair that occurs, also with background; None where a label is negative.
 
     Ascending, each pair once. The images are (P, N pixels), each cut into chunks.
     """
-    n_tables = len(images_a) * n_chunks
-    slots = FIRST_SLOTS
+    n_tables, slots = len(images_a) * n_chunks, FIRST_SLOTS
+    cells, may_give_up = np.zeros((n_tables, 0, 0), np.uint32), len(images_a) == 1 and images_a.size < 2**32
     while True:
-        tables = np.zeros((n_tables, slots, 3), np.int64)
-        found = np.zeros(n_tables, np.int64)
-        cpu.count_pairs(images_a, images_b, n_chunks, tables, np.zeros((n_tables, 0, 0), np.int64), found)
+        tables, found = np.zeros((n_tables, slots, 3), np.int64), np.zeros(n_tables, np.int64)
+        cpu.count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up)
         if found.min(initial=0) >= 0:
             break
         if found.min() == -2:
             return None
-        slots *= 4
-        if len(images_a) == 1:
-            n_a, n_b = int(images_a.max()) + 1, int(images_b.max()) + 1
-            if DENSE_CHUNKS * n_a * n_b <= images_a.size:
-                cells = np.zeros((DENSE_CHUNKS, n_a, n_b), np.int64)
-                cpu.count_pairs(images_a, images_b, DENSE_CHUNKS, tables, cells, found[:DENSE_CHUNKS])
-                total = cells.sum(axis=0)
-                a, b = np.nonzero(total)
-                return np.column_stack([np.zeros_like(a), a, b, total[a, b]])
+        if found.min() == -3:
+            may_give_up = False
+            n_a, n_b = (
+                int(image[0, :: max(1, image.size // SAMPLE)].max(initial=0)) + 1 for image in (images_a, images_b)
+            )
+            threads = numba.get_num_threads()
+            if 0 < n_a * n_b * threads <= images_a.size:
+                n_tables = n_chunks = threads
+                cells = np.zeros((n_tables, n_a, n_b), np.uint32)
+        else:
+            slots *= 4
     image = np.repeat(np.arange(n_tables) // n_chunks, found)
-    rows = np.concatenate([tables[task, :n] for task, n in enumerate(found)])
-    order = np.lexsort((rows[:, 1], rows[:, 0], image))
-    rows = np.column_stack([image, rows])[order]
-    starts = np.flatnonzero(np.any(np.diff(rows[:, :3], axis=0, prepend=-1), axis=1))
-    return np.column_stack([rows[starts, :3], np.add.reduceat(rows[:, 3], starts) if starts.size else starts])
+    a, b, count = np.concatenate([tables[task, :n] for task, n in enumerate(found)]).T
+    if cells.size:
+        dense = cpu.list_cells(cells)
+        if not a.size:
+            return np.zeros_like(dense[0]), *dense
+        image, a, b, count = (
+            np.concatenate(columns) for columns in zip((image, a, b, count), (0 * dense[0], *dense), strict=True)
+        )
+    order = np.lexsort((b, a, image))
+    image, a, b, count = image[order], a[order], b[order], count[order]
+    change = (np.diff(image, prepend=-1) != 0) | (np.diff(a, prepend=-1) != 0) | (np.diff(b, prepend=-1) != 0)
+    starts = np.flatnonzero(change)
+    return image[starts], a[starts], b[starts], np.add.reduceat(count, starts) if starts.size else count
 
 
-def _split(rows: Ints, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
-    """The result of each pair of images from the rows of all, on the device that the images lie on."""
-    ends = np.searchsorted(rows[:, 0], np.arange(n_images + 1))
+def _columns(rows: Ints | None) -> Columns | None:
+    return None if rows is None else (rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
+
+
+def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
+    """The result of each pair of images from the columns of all, on the device that the images lie on."""
+    image, *others = columns
+    ends = np.searchsorted(image, np.arange(n_images + 1))
     result = []
     for start, stop in itertools.pairwise(ends):
-        ids_a, ids_b, count = np.ascontiguousarray(rows[start:stop, 1:].T)
-        labels_a, size_a = _add_equal(ids_a, count)
-        order = np.argsort(ids_b, kind="stable")
-        labels_b, size_b = _add_equal(ids_b[order], count[order])
-        both = (ids_a > 0) & (ids_b > 0)
-        columns = (ids_a[both], ids_b[both], count[both], labels_a, size_a, labels_b, size_b)
-        result.append(OverlapCounts(*(columns if device is None else map(device.send, columns))))
+        ids_a, ids_b, count = (column[start:stop] for column in others)
+        both = np.flatnonzero((ids_a > 0) & (ids_b > 0))
+        shared = (ids_a[both], ids_b[both], count[both], *_add_equal(ids_a, count), *_add_equal(ids_b, count))
+        result.append(OverlapCounts(*(shared if device is None else map(device.send, shared))))
     return result
 
 
 def _add_equal(ids: Ints, count: Ints) -> tuple[Ints, Ints]:
     """The ascending ids that occur, without 0, and the sum of their counts."""
+    if not ids.size:
+        return ids, count
+    if ids.max() < 4 * ids.size:
+        size = np.bincount(ids, weights=count).astype(np.int64)  # exact: images have fewer than 2**53 pixels
+        labels = np.flatnonzero(size[1:]) + 1
+        return labels, size[labels]
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
     starts = np.flatnonzero(np.diff(ids, prepend=-1))
-    size = np.add.reduceat(count, starts) if starts.size else count
-    labels = ids[starts]
+    labels, size = ids[starts], np.add.reduceat(count[order], starts)
     return labels[labels > 0], size[labels > 0]
 
 
