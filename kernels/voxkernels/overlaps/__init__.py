@@ -17,7 +17,7 @@ from . import cpu, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Columns = tuple[Ints, Ints, Ints, Ints]
+Columns = tuple[Ints, ...]
 
 CHUNKS = 16
 BATCH = 64
@@ -196,11 +196,7 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int
         image, a, b, count = (
             np.concatenate(columns) for columns in zip((image, a, b, count), (0 * dense[0], *dense), strict=True)
         )
-    order = np.lexsort((b, a, image))
-    image, a, b, count = image[order], a[order], b[order], count[order]
-    change = (np.diff(image, prepend=-1) != 0) | (np.diff(a, prepend=-1) != 0) | (np.diff(b, prepend=-1) != 0)
-    starts = np.flatnonzero(change)
-    return image[starts], a[starts], b[starts], np.add.reduceat(count, starts) if starts.size else count
+    return _add_equal((image, a, b), count)
 
 
 def _columns(rows: Ints | None) -> Columns | None:
@@ -209,30 +205,39 @@ def _columns(rows: Ints | None) -> Columns | None:
 
 def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
     """The result of each pair of images from the columns of all, on the device that the images lie on."""
-    image, *others = columns
-    ends = np.searchsorted(image, np.arange(n_images + 1))
-    result = []
-    for start, stop in itertools.pairwise(ends):
-        ids_a, ids_b, count = (column[start:stop] for column in others)
-        both = np.flatnonzero((ids_a > 0) & (ids_b > 0))
-        shared = (ids_a[both], ids_b[both], count[both], *_add_equal(ids_a, count), *_add_equal(ids_b, count))
-        result.append(OverlapCounts(*(shared if device is None else map(device.send, shared))))
-    return result
+    image, a, b, count = columns
+    shared = (a > 0) & (b > 0)
+    parts = []
+    for of, *values in (
+        (image[shared], a[shared], b[shared], count[shared]),
+        _add_equal((image[a > 0], a[a > 0]), count[a > 0]),
+        _add_equal((image[b > 0], b[b > 0]), count[b > 0]),
+    ):
+        ends = np.searchsorted(of, np.arange(n_images + 1)).tolist()
+        parts += [[value[start:stop] for start, stop in itertools.pairwise(ends)] for value in values]
+    return [OverlapCounts(*(part if device is None else map(device.send, part))) for part in zip(*parts, strict=True)]
 
 
-def _add_equal(ids: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """The ascending ids that occur, without 0, and the sum of their counts."""
-    if not ids.size:
-        return ids, count
-    if ids.max() < 4 * ids.size:
-        size = np.bincount(ids, weights=count).astype(np.int64)  # exact: images have fewer than 2**53 pixels
-        labels = np.flatnonzero(size[1:]) + 1
-        return labels, size[labels]
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    starts = np.flatnonzero(np.diff(ids, prepend=-1))
-    labels, size = ids[starts], np.add.reduceat(count[order], starts)
-    return labels[labels > 0], size[labels > 0]
+def _add_equal(keys: tuple[Ints, ...], count: Ints) -> tuple[Ints, ...]:
+    """The distinct rows of columns of numbers from 0, ascending, and the sum of the counts of each."""
+    if not count.size:
+        return *keys, count
+    widths = [int(key.max()) + 1 for key in keys]
+    if math.prod(widths) >= 2**63:
+        order = np.lexsort(keys[::-1])
+        change = np.any([np.diff(key[order], prepend=-1) != 0 for key in keys], axis=0)
+    else:
+        packed = keys[0]
+        for key, width in zip(keys[1:], widths[1:], strict=True):
+            packed = packed * width + key
+        if math.prod(widths) <= 4 * count.size:
+            sums = np.bincount(packed, weights=count)  # exact: images have fewer than 2**53 pixels
+            found = np.flatnonzero(sums)
+            return *np.unravel_index(found, widths), sums[found].astype(np.int64)
+        order = np.argsort(packed)
+        change = np.diff(packed[order], prepend=-1) != 0
+    starts = np.flatnonzero(change)
+    return *(key[order[starts]] for key in keys), np.add.reduceat(count[order], starts)
 
 
 def _warmup() -> None:
