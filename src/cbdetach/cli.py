@@ -24,7 +24,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
+FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+FigureOut = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure.")]
+Particle = Annotated[int | None, typer.Option("--particle", help="Label (default: the one with the longest way).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, or cuda: kernels and network on a GPU.")]
@@ -326,13 +329,10 @@ def evaluate(
             print(said)
 
 
-Particle = Annotated[int | None, typer.Option("--particle", help="Label (default: the one with the longest way).")]
-
-
 @app.command()
 def streamlines(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure.")] = Path("cbdetach_particle"),
+    run: FinishedRun,
+    out: FigureOut = Path("cbdetach_particle"),
     particle: Particle = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the points that ways start from.")] = 0,
     quiet: Quiet = False,
@@ -348,8 +348,8 @@ def streamlines(
 
 @app.command()
 def sweep(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure.")] = Path("cbdetach_particle"),
+    run: FinishedRun,
+    out: FigureOut = Path("cbdetach_particle"),
     particle: Particle = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps of equal area.")] = 20,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the patches.")] = 0,
@@ -386,9 +386,9 @@ def sweep(
 
 @app.command()
 def correlate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: FinishedRun,
     map: Annotated[str, typer.Option("--map", help="One image: TIFF, file.h5:/dataset, .npy; 0 or nan is outside.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure.")] = Path("cbdetach_particle"),
+    out: FigureOut = Path("cbdetach_particle"),
     particle: Particle = None,
     pixel_size: Annotated[
         float | None, typer.Option("--pixel-size", help="Of the map, micrometres (default: from the file).")
@@ -399,7 +399,10 @@ def correlate(
     map_name: Annotated[str, typer.Option("--map-name", help="What the map shows, with its unit.")] = "map",
     direction: Annotated[str, typer.Option("--direction", help="Of the view: z, y, x or z,y,x.")] = "z",
     min_thickness: Annotated[
-        float | None, typer.Option("--min-thickness", help="Thinner rays are left out, um (default: 4 voxels).")
+        float | None, typer.Option("--min-thickness", help="Thinner rays are left out, um (default: 2 or 4 voxels).")
+    ] = None,
+    erosion: Annotated[
+        float | None, typer.Option("--erosion", help="Rim left out of r, um (default: as for the run's densities).")
     ] = None,
     rotation: Annotated[str, typer.Option("--rotation", help="LOW,HIGH: degrees to look in.")] = "-180,180",
     scale: Annotated[str, typer.Option("--scale", help="LOW,HIGH: scales to look in.")] = "0.9,1.1",
@@ -422,6 +425,7 @@ def correlate(
             map_name=map_name,
             direction=parse_direction(direction),
             min_thickness_um=min_thickness,
+            erosion_um=erosion,
             rotation_deg=parse_range(rotation, "--rotation"),
             scale=parse_range(scale, "--scale"),
             negative=negative,
@@ -433,9 +437,7 @@ def correlate(
 
 
 @app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")], quiet: Quiet = False
-) -> None:
+def report(run: FinishedRun, quiet: Quiet = False) -> None:
     """Write the figures and the report of a finished run again."""
     with one_line_errors(quiet, verbose=False):
         from cbdetach import gather
@@ -483,7 +485,7 @@ def compare(
 
 @app.command("export-labels")
 def export_labels(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: FinishedRun,
     tiff: Annotated[Path, typer.Argument(metavar="TIFF", help="TIFF file to write.")],
     quiet: Quiet = False,
 ) -> None:

@@ -35,6 +35,9 @@ Array = npt.NDArray[Any]
 ELECTRONIC, IONIC = "1 / r", "d"
 """Accessibilities where none are given: how much shorter the ways were at the start; the free share of the surface."""
 
+THINNEST = (2, 4)
+"""Voxels that a ray must have passed to count in the registration, which needs the rim, and in the correlation."""
+
 
 @dataclass(frozen=True)
 class Particle:
@@ -186,6 +189,7 @@ def correlate(
     map_name: str = "map",
     direction: tuple[float, float, float] = (1.0, 0.0, 0.0),
     min_thickness_um: float | None = None,
+    erosion_um: float | None = None,
     rotation_deg: tuple[float, float] = (-180.0, 180.0),
     scale: tuple[float, float] = (0.9, 1.1),
     negative: bool = False,
@@ -198,7 +202,9 @@ def correlate(
     path, out : the run's folder, and the folder for `correlate.png`, `.svg`, `.csv` (the common pixels) and `.json`.
     map : TIFF, HDF5 (`file.h5:/dataset`) or .npy with one image, or an array; nan, infinite or 0 beside the particle.
     pixel_um : its pixel size; None: as the file says. map_range : only values in it are the particle.
-    direction : (z, y, x), of the view. min_thickness_um : None: four voxels.
+    direction : (z, y, x), of the view. min_thickness_um : of a ray that counts; None: `THINNEST`.
+    erosion_um : how deep below its surface the particle is correlated, out of the blur; None: as for the run's
+        densities. The registration uses the whole particle.
     rotation_deg, scale, negative : what the registration looks for; negative: high density goes with low values.
     seed : of the bootstrap.
 
@@ -212,6 +218,8 @@ def correlate(
     for name, (low, high) in (("--rotation", rotation_deg), ("--scale", scale)):
         if not (np.isfinite([low, high]).all() and low <= high and (name == "--rotation" or low > 0)):
             raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH; got {low:g},{high:g}.")
+    if erosion_um is not None and not 0 <= erosion_um < np.inf:
+        raise InputError(f"--erosion: must be 0 or more, in micrometres; got {erosion_um:g}.")
     image, pixel = read_map(map, pixel_um)
     known = np.isfinite(image) & (image != 0)
     if map_range is not None:
@@ -225,33 +233,45 @@ def correlate(
         mine = run.volumes["particles"][window] == found.label
         grey, name = _density(run, window)
         size = run.voxel_size
-    thinnest = 4 * min(size) if min_thickness_um is None else min_thickness_um
-    seen = correlative.project(mine, grey, direction=np.asarray(direction), spacing=size, min_thickness_um=thinnest)
-    if np.isfinite(seen.density).sum() < 9:
-        raise InputError(f"--min-thickness: leaves fewer than 9 pixels of particle {found.label}; got {thinnest:g} um.")
+        depth = erosion_um
+        if depth is None:
+            depth = run.settings.density.erosion_um
+        if depth is None:
+            depth = density.default_erosion_um(size, run.record["edge_width_um"] or 0.0)
+    view: dict[str, Any] = {"direction": np.asarray(direction), "spacing": size}
+    thin, thinnest = (n * min(size) if min_thickness_um is None else min_thickness_um for n in THINNEST)
+    seen = correlative.project(mine, grey, min_thickness_um=thin, **view)
+    core = correlative.project(mine, grey, min_thickness_um=thinnest, erosion_um=depth, **view)
+    for option, picture, given in (("--min-thickness", seen, thin), ("--erosion", core, depth)):
+        if np.isfinite(picture.density).sum() < 9:
+            raise InputError(f"{option}: leaves fewer than 9 pixels of particle {found.label}; got {given:g} um.")
     where = correlative.register(
         seen.density,
         seen.pixel_um,
         image,
         pixel,
+        outline=seen.outline,
         rotation_deg=rotation_deg,
         scale=scale,
         sign=-1 if negative else 1,
     )
     place = (where.rotation_deg, where.scale, *where.shift_um)
-    moved = correlative.resample(seen.density, seen.pixel_um, image.shape, pixel, place)
-    thickness = correlative.resample(seen.thickness_um, seen.pixel_um, image.shape, pixel, place)
+    moved, thickness, outline = (
+        correlative.resample(picture, seen.pixel_um, image.shape, pixel, place)
+        for picture in (core.density, seen.thickness_um, np.where(seen.outline, 1.0, np.nan))
+    )
     try:
         result = correlative.correlate(moved, image, seed=seed)
     except ValueError as error:
-        raise InputError(f"--map: {error} Check --direction, --pixel-size and --scale.") from None
+        raise InputError(f"--map: {error} Check --direction, --pixel-size, --scale and --erosion.") from None
     with plain_style():
         drawing = correlative_drawing(
-            seen,
+            core,
             image,
             pixel,
             moved,
             thickness,
+            np.isfinite(outline),
             where,
             result,
             label=found.label,
@@ -263,6 +283,7 @@ def correlate(
         "particle": found.label,
         "direction": direction,
         "min_thickness_um": thinnest,
+        "erosion_um": depth,
         "map_pixel_um": pixel,
         "registration": asdict(where),
         "correlation": asdict(result),

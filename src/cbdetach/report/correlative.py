@@ -27,6 +27,7 @@ def correlative_drawing(
     map_pixel_um: float,
     moved: Floats,
     thickness: Floats,
+    outline: npt.NDArray[np.bool_],
     registration: Registration,
     correlation: Correlation,
     *,
@@ -35,7 +36,7 @@ def correlative_drawing(
     map_name: str,
 ) -> Drawing:
     """Thickness-normalised density as projected; the map; the density on the map's pixels with both outlines; and
-    pixel against pixel. `moved` and `thickness` are the projection on the map's pixels."""
+    pixel against pixel. `moved`, `thickness` and `outline` are the projection on the map's pixels."""
     import pandas as pd
     from matplotlib.patches import Patch
 
@@ -45,15 +46,18 @@ def correlative_drawing(
     density = _limits(projection.density)
     values = _limits(target)
     _image(figure, axes[0, 0], projection.density, projection.pixel_um, DENSITY_MAP, density, density_name)
-    axes[0, 0].set_title("projection, density / thickness; lines: thickness (µm)")
+    _zoom(axes[0, 0], projection.outline, projection.pixel_um)
+    axes[0, 0].set_title("projection below the rim, density / thickness\nlines: thickness (µm)")
     _thickness_lines(axes[0, 0], projection)
     _image(figure, axes[0, 1], target, map_pixel_um, MAP_MAP, values, map_name)
     axes[0, 1].set_title("map")
+    _zoom(axes[0, 1], np.isfinite(target), map_pixel_um)
     _image(figure, axes[1, 0], moved, map_pixel_um, DENSITY_MAP, density, density_name)
-    axes[1, 0].set_title("projection, registered")
-    for mask, colour in ((np.isfinite(moved), style.ACCENT), (np.isfinite(target), style.SECOND)):
+    axes[1, 0].set_title("projection, registered; outlines of both")
+    for mask, colour in ((outline, style.ACCENT), (np.isfinite(target), style.SECOND)):
         extent = np.indices(mask.shape) * map_pixel_um
         axes[1, 0].contour(extent[1], extent[0], mask.astype(float), [0.5], colors=[colour], linewidths=1.6)
+    _zoom(axes[1, 0], outline | np.isfinite(target), map_pixel_um)
     axes[1, 0].legend(
         handles=[
             Patch(fc="none", ec=style.ACCENT, lw=1.6, label="projection"),
@@ -65,7 +69,8 @@ def correlative_drawing(
     )
     x, y = moved[common], target[common]
     ax = axes[1, 1]
-    dots = ax.hexbin(x, y, gridsize=42, cmap="Blues", mincnt=1, extent=(*density, *values), linewidths=0.2)
+    grid = int(np.clip(np.sqrt(x.size), 12, 42))
+    dots = ax.hexbin(x, y, gridsize=grid, cmap="Blues", mincnt=1, extent=(*density, *values), linewidths=0.2)
     bar = figure.colorbar(dots, ax=ax, shrink=0.72, aspect=26, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
@@ -122,7 +127,7 @@ def _limits(image: Floats) -> tuple[float, float]:
 def _image(
     figure: Figure, ax: Axes, image: Floats, pixel: float, name: str, limits: tuple[float, float], label: str
 ) -> None:
-    """An image with its colour bar and a scale bar, nothing beside the particle."""
+    """An image with its colour bar, nothing beside the particle."""
     height, width = (n * pixel for n in image.shape)
     options: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "cmap": colour_map(name)}
     half = pixel / 2
@@ -134,6 +139,16 @@ def _image(
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
     bar.set_label(label, fontsize=8.5)
-    length = round_length(0.25 * width)
-    ax.plot([0, length], [height * 1.02] * 2, color=style.INK, lw=2.5, solid_capstyle="butt", clip_on=False)
-    ax.text(0, height * 1.005, f"{length:g} µm", fontsize=8.5, color=style.INK)
+
+
+def _zoom(ax: Axes, mask: npt.NDArray[np.bool_], pixel: float) -> None:
+    """Show no more than the mask and a little around it, with a scale bar below."""
+    (top, bottom), (left, right) = (
+        ((at.min() - 0.5) * pixel, (at.max() + 0.5) * pixel) if at.size else (0.0, n * pixel)
+        for at, n in zip(np.nonzero(mask), mask.shape, strict=True)
+    )
+    margin = 0.05 * max(bottom - top, right - left)
+    ax.set(xlim=(left - margin, right + margin), ylim=(bottom + margin, top - margin))
+    length, below = round_length(0.25 * (right - left)), bottom + 1.6 * margin
+    ax.plot([left, left + length], [below] * 2, color=style.INK, lw=2.5, solid_capstyle="butt", clip_on=False)
+    ax.text(left, below - 0.3 * margin, f"{length:g} µm", fontsize=8.5, color=style.INK)
