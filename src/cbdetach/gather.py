@@ -20,6 +20,7 @@ from cbdetach import (
     detachment,
     diffusion,
     features,
+    packing,
     report,
     statistics,
     table,
@@ -256,10 +257,10 @@ def feature_table(job: Job, columns: Mapping[str, Array], measured: vk.ContactAr
     shares = job.tables("features", "table/surfaces")
     surfaces = _aligned(job.regions.labels, shares, [name for name in shares[0] if name != "labels"])
     cell = tuple(result["packing_cell"])
-    cells = features.join_cells(
+    cells = packing.join_cells(
         [(int(t["first"]), t["counts"]) for t in job.tables("features", "table/cells")], -(-job.shape[0] // cell[0])
     )
-    packed = features.packing(
+    packed = packing.packing(
         cells,
         (cell[0], cell[1], cell[2]),
         job.regions.centroid,

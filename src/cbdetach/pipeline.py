@@ -36,6 +36,7 @@ from cbdetach import (
     features,
     gather,
     link,
+    packing,
     phases,
     pixel_features,
     segment,
@@ -705,7 +706,7 @@ def features_stage(job: Job) -> dict[str, Any]:
     wanted = job.settings.features
     smoothing = features.default_smoothing_um(job.voxel_size) if wanted.smoothing_um is None else wanted.smoothing_um
     least = job.result("diffusion")["min_contact_um2"] if wanted.min_contact_um2 is None else wanted.min_contact_um2
-    cell = features.packing_cell(wanted.neighbourhood_um, job.voxel_size)
+    cell = packing.packing_cell(wanted.neighbourhood_um, job.voxel_size)
     boxes = job.regions.bbox
 
     def work(index: int) -> dict[str, Array]:
@@ -721,7 +722,7 @@ def features_stage(job: Job) -> dict[str, Any]:
             spacing=job.voxel_size,
             smoothing_um=smoothing,
         )
-        first, counts = features.count_cells(labels[: z1 - z0] > 0, cell, z0)
+        first, counts = packing.count_cells(labels[: z1 - z0] > 0, cell, z0)
         return {
             "table/surfaces/labels": job.regions.labels[begins],
             **{f"table/surfaces/{name}": column for name, column in found.items()},

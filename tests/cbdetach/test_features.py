@@ -14,17 +14,14 @@ from cbdetach.annotations import LabelledSlice
 from cbdetach.features import (
     FEATURES,
     coordination_number,
-    count_cells,
-    join_cells,
     neighbour_features,
     orientation,
-    packing,
-    packing_cell,
     principal_axes,
     smoothed_area_ratio,
     surface_features,
 )
 from cbdetach.metrics import Prediction
+from cbdetach.packing import count_cells, join_cells, packing, packing_cell
 
 LI_2022 = (
     "X Y Z Yaw Pitch Roll EDensity Homogeneity SurfaceInner SurfaceOuter Volume Damage Elongation Sphericity VSratio "

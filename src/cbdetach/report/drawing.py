@@ -31,6 +31,11 @@ class Drawing:
 
 DPI = 190
 
+HALF, WIDE = (5.6, 3.5), (11.4, 3.4)
+"""Inches: half and the whole of the page's width."""
+
+NO_CBD = "No carbon/binder contact was found on any particle, so there is no detachment to show."
+
 
 def save(folder: Path, drawing: Drawing) -> dict[str, bytes]:
     """Write the figure as `folder/name.png`, `.svg` and `.csv`, equal bytes for equal input; the pictures' bytes."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach.report import style
-from cbdetach.report.drawing import Drawing, new_figure
+from cbdetach.report.drawing import HALF, NO_CBD, WIDE, Drawing, legend_above, new_figure, note_above, size_axis
 from cbdetach.report.summary import BINS_PER_OCTAVE, MIN_PER_BIN, Summary, numbers, size_classes, used_rows
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from cbdetach.report import ReportInput
 
 Floats = npt.NDArray[np.float64]
-
-HALF, WIDE = (5.6, 3.5), (11.4, 3.4)  # inches: half and the whole of the page's width
-NO_CBD = "No carbon/binder contact was found on any particle, so there is no detachment to show."
 
 
 def flow(summary: Summary) -> Drawing:
@@ -123,7 +120,7 @@ def detachment_distribution(run: ReportInput, summary: Summary) -> Drawing | str
         label=f"median {style.fraction(summary.detachment.median)}",
     )
     ax.set(xlabel="detachment fraction", ylabel="share of particles", xlim=(0, 1))
-    _legend_above(ax)
+    legend_above(ax)
     data = pd.DataFrame(
         {
             "from": edges[:-1],
@@ -171,7 +168,7 @@ def histogram(run: ReportInput) -> Drawing | str:
     ax.set(xlabel="grey value", ylabel="share per grey unit", xlim=(edges[0], edges[-1]), ylim=(0, None))
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     ax.yaxis.get_offset_text().set(color=style.MUTED, fontsize=8)
-    _legend_above(ax, offset=0.06)
+    legend_above(ax, offset=0.06)
     return Drawing(
         "histogram",
         "Grey histogram and thresholds",
@@ -202,7 +199,7 @@ def edge_profile(run: ReportInput) -> Drawing | str:
     for level in (0, 1):
         ax.axhline(level, color=style.FAINT, lw=0.8)
     ax.set(xlabel="distance from the surface (µm), positive outside", ylabel="grey value, void 0, particle 1")
-    _legend_above(ax)
+    legend_above(ax)
     rays = (run.survey or {}).get("edge_rays")
     return Drawing(
         "edge_profile",
@@ -257,7 +254,6 @@ def detachment_size(run: ReportInput) -> Drawing | str:
     figure = new_figure(HALF)
     ax = figure.subplots()
     ax.scatter(diameter, value, s=9, color=style.ACCENT, alpha=0.28, lw=0, rasterized=value.size > 4000)
-    ax.set_xscale("log", base=2)
     shown = classes[classes["n"] >= MIN_PER_BIN]
     middle = np.sqrt(numbers(shown, "from_um") * numbers(shown, "to_um"))
     median, q1, q3 = (numbers(shown, c) for c in ("median", "q1", "q3"))
@@ -292,12 +288,10 @@ def detachment_size(run: ReportInput) -> Drawing | str:
         fontsize=8,
         color=style.MUTED,
     )
-    ax.set_xticks(sorted({*classes["from_um"], *classes["to_um"]}))
-    ax.xaxis.set_major_formatter(lambda tick, _: style.number(tick, 2))
-    ax.minorticks_off()
-    ax.set(xlabel="equivalent diameter (µm)", ylabel="detachment fraction", ylim=(-0.03, 1.12))
+    size_axis(ax, sorted({*classes["from_um"], *classes["to_um"]}))
+    ax.set(ylabel="detachment fraction", ylim=(-0.03, 1.12))
     ax.set_yticks(np.linspace(0, 1, 6))
-    _legend_above(ax)
+    legend_above(ax)
     return Drawing(
         "detachment_size",
         "Detachment against size",
@@ -327,7 +321,7 @@ def detachment_threshold(run: ReportInput) -> Drawing | str:
         )
     ax.axvline(0, color=style.FAINT, lw=1)
     ax.set(xlabel="shift of the threshold (grey units)", ylabel="detachment fraction", ylim=(0, 1))
-    _legend_above(ax)
+    legend_above(ax)
     return Drawing(
         "detachment_threshold",
         "Detachment against threshold",
@@ -412,16 +406,7 @@ def _counts_above(ax: Axes, at: Floats, counts: Series[int]) -> None:
     """The number of particles of each window above the plot; of every k-th, where they would not fit."""
     ax.annotate("n", (0, 1), (-32, 3), "axes fraction", "offset points", ha="right", fontsize=7.5, color=style.MUTED)
     for x, n in list(zip(at, counts, strict=True))[:: -(-at.size // 20)]:
-        ax.annotate(
-            style.count(int(n)),
-            (x, 1),
-            (0, 3),
-            ax.get_xaxis_transform(),
-            "offset points",
-            ha="center",
-            fontsize=7.5,
-            color=style.INK,
-        )
+        note_above(ax, float(x), style.count(int(n)))
 
 
 def _band(
@@ -433,19 +418,6 @@ def _band(
     at = x[0] + (x[1] - x[0]) * t
     upper, lower = start[0] + (end[0] - start[0]) * s, start[1] + (end[1] - start[1]) * s
     ax.fill_between(at, lower, upper, color=colour, alpha=alpha, lw=0)
-
-
-def _legend_above(ax: Axes, offset: float = 0.0) -> None:
-    """The legend above the plot, where it hides nothing."""
-    handles, _ = ax.get_legend_handles_labels()
-    ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.01, 0.99 + offset),
-        ncols=len(handles),
-        columnspacing=1.2,
-        handlelength=1.4,
-        borderaxespad=0.2,
-    )
 
 
 def _rebin(counts: Floats, edges: Floats, most: int = 256) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ from cbdetach.report import (
     streamlines,
     style,
 )
-from cbdetach.report.drawing import Drawing, save
+from cbdetach.report.drawing import NO_CBD, Drawing, save
 from cbdetach.report.summary import Quartiles, Summary, numbers
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _absent_slices(run: ReportInput, summary: Summary) -> list[str]:
     if run.grey is None:
         sentences.append("The phases were given without grey values: the outlines lie on the phases.")
     if summary.found and not np.isfinite(numbers(run.table, "detachment_fraction")).any():
-        sentences.append(figures.NO_CBD)
+        sentences.append(NO_CBD)
     if run.diffusion_length is None or not np.isfinite(numbers(run.table, "diffusion_length_max_um")).any():
         sentences.append("No particle has a diffusion length, so there is no map of it.")
     return sentences

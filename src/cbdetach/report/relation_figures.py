@@ -8,14 +8,21 @@ import numpy as np
 
 from cbdetach import statistics
 from cbdetach.report import relations, style
-from cbdetach.report.drawing import Drawing, legend_above, new_figure, note_above, size_axis, volume_axis
+from cbdetach.report.drawing import (
+    HALF,
+    NO_CBD,
+    Drawing,
+    legend_above,
+    new_figure,
+    note_above,
+    size_axis,
+    volume_axis,
+)
 from cbdetach.report.summary import MIN_PER_BIN, numbers
 
 if TYPE_CHECKING:
     from cbdetach.report import ReportInput
 
-HALF = (5.6, 3.5)
-NO_CBD = "No carbon/binder contact was found on any particle, so there is no detachment to show."
 NO_GREY = "No grey volume was given, so there is no density."
 PEAKS = {"void": style.VOID, "cbd": style.CBD, "active": style.ACTIVE, "collector": style.COLLECTOR}
 NAMES = {"void": "void", "cbd": "carbon/binder", "active": "active", "collector": "collector"}
