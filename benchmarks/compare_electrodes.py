@@ -5,8 +5,8 @@ less at 5C than at C/10, by 0.12, and a little more or less from electrode to el
 Labels and phases are given from the truth, densities are measured on the grey volume. Then `cbdetach compare` draws
 every figure. Runs that are there already are not made again.
 
-`python -m benchmarks.compare_electrodes OUT SIZE docs/figures` writes the pictures of docs/ as well: those of the
-comparison, and those of the first run's report.
+`python -m benchmarks.docs_figures` writes the pictures of docs/ from it: those of the comparison, and those of
+the first run's report.
 """
 
 from __future__ import annotations
@@ -42,8 +42,23 @@ def electrode(k: int, size: int) -> Phantom:
 
 
 PICTURES = {
-    "comparison": ("detachment_groups", "detachment_size_groups", "spread_size"),
-    "C10_1": ("detachment_volume", "detachment_spread", "density_detachment", "density_erosion", "peaks", "features"),
+    "comparison": (
+        "detachment_groups",
+        "detachment_size_groups",
+        "spread_size",
+        "density_correlations",
+        "peak_widths",
+        "cycling",
+    ),
+    "C10_1": (
+        "detachment_volume",
+        "detachment_spread",
+        "density_detachment",
+        "density_erosion",
+        "peaks",
+        "features",
+        "slices_detachment",
+    ),
 }
 """Pictures of docs/, by the folder under OUT that they come from."""
 
@@ -93,7 +108,6 @@ def main(out: Path, size: int) -> None:
 
 
 if __name__ == "__main__":
-    OUT = Path(sys.argv[1] if len(sys.argv) > 1 else "cbdetach_electrodes")
-    main(OUT, int(sys.argv[2]) if len(sys.argv) > 2 else 96)
-    if len(sys.argv) > 3:
-        write_pictures(OUT, Path(sys.argv[3]))
+    main(
+        Path(sys.argv[1] if len(sys.argv) > 1 else "cbdetach_electrodes"), int(sys.argv[2]) if len(sys.argv) > 2 else 96
+    )
