@@ -280,6 +280,7 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     from scipy.optimize import linear_sum_assignment
 
     left, right = _numbers_from_0(a), _numbers_from_0(b)
+    free_left, free_right = (np.ones(side.max(initial=-1) + 1, np.bool_) for side in (left, right))
     rows = np.arange(a.size)
     chosen = []
     while rows.size:
@@ -287,8 +288,8 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
         if sure.size == 0:
             break
         chosen.append(sure)
-        gone_left, gone_right = np.isin(left[rows], left[sure]), np.isin(right[rows], right[sure])
-        rows = rows[~(gone_left | gone_right)]
+        free_left[left[sure]] = free_right[right[sure]] = False
+        rows = rows[free_left[left[rows]] & free_right[right[rows]]]
     if rows.size == 0:
         return np.sort(np.concatenate(chosen)) if chosen else rows
     nodes = np.stack([left[rows], right[rows] + left.max() + 1], axis=1)
@@ -296,15 +297,21 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     order = np.argsort(component, kind="stable")
     rows, component = rows[order], component[order]
     begin = np.flatnonzero(np.diff(component, prepend=-1))
-    end = np.append(begin[1:], rows.size)
     y, x = (_numbers_within(component, begin, side[rows]) for side in (left, right))
-    for i, j in zip(begin.tolist(), end.tolist(), strict=True):
-        table = np.full((y[i:j].max() + 1, x[i:j].max() + 1), -1)
-        table[y[i:j], x[i:j]] = rows[i:j]
-        worth = np.where(table >= 0, gain[table], 0.0)
-        solved = table[linear_sum_assignment(worth, maximize=True)]
-        chosen.append(solved[solved >= 0])
-    return np.sort(np.concatenate(chosen))
+    # the table of every component, one after the other
+    height, width = (np.maximum.reduceat(number, begin) + 1 for number in (y, x))
+    stop = np.cumsum(height * width)
+    start = stop - height * width
+    of_row = np.repeat(np.arange(begin.size), np.diff(begin, append=rows.size))
+    tables, worth = np.full(stop[-1], -1), np.zeros(stop[-1])
+    place = start[of_row] + y * width[of_row] + x
+    tables[place], worth[place] = rows, gain[rows]
+    solved = []
+    for i, j, w in zip(start.tolist(), stop.tolist(), width.tolist(), strict=True):
+        best_y, best_x = linear_sum_assignment(worth[i:j].reshape(-1, w), maximize=True)
+        solved.append(i + best_y * w + best_x)
+    solved_rows = tables[np.concatenate(solved)]
+    return np.sort(np.concatenate([*chosen, solved_rows[solved_rows >= 0]]))
 
 
 def _numbers_within(component: Ints, begin: Ints, ids: Ints) -> Ints:
@@ -330,17 +337,20 @@ def _best_at(node: Ints, gain: Floats) -> Floats:
     best, second = np.zeros(node.max() + 1), np.zeros(node.max() + 1)
     np.maximum.at(best, node, gain)
     is_best = gain == best[node]
-    np.maximum.at(second, node[~is_best], gain[~is_best])
-    alone = np.bincount(node[is_best], minlength=best.size) == 1
-    return np.where(is_best & alone[node], second[node], np.inf)
+    np.maximum.at(second, node, np.where(is_best, 0.0, gain))
+    second[np.bincount(node, weights=is_best) != 1] = np.inf
+    return np.where(is_best, second[node], np.inf)
 
 
 def _components(n: int, pairs: Ints) -> Ints:
     """Component of each of n nodes."""
-    from scipy.sparse import coo_array
+    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    first, second = pairs[np.argsort(pairs[:, 0])].T
+    ends = np.cumsum(np.bincount(first + 1, minlength=n + 1))
+    as_scipy_keeps_it = np.ones(len(pairs)), second.astype(np.int32), ends.astype(np.int32)
+    graph = csr_array(as_scipy_keeps_it, shape=(n, n))
     component: Ints = np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
     return component
 
