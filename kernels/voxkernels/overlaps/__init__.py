@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 Columns = tuple[Ints, ...]
 
 CHUNKS = 16
+"""Into how many chunks the images of a call are cut together, at least; each has a table of its own."""
 BATCH = 64
 SAMPLE = 4096
 FIRST_SLOTS = 1 << 12
@@ -206,12 +207,12 @@ def _columns(rows: Ints | None) -> Columns | None:
 def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
     """The result of each pair of images from the columns of all, on the device that the images lie on."""
     image, a, b, count = columns
-    shared = (a > 0) & (b > 0)
+    shared, of_a, of_b = np.flatnonzero((a > 0) & (b > 0)), np.flatnonzero(a), np.flatnonzero(b)
     parts = []
     for of, *values in (
         (image[shared], a[shared], b[shared], count[shared]),
-        _add_equal((image[a > 0], a[a > 0]), count[a > 0]),
-        _add_equal((image[b > 0], b[b > 0]), count[b > 0]),
+        _add_equal((image[of_a], a[of_a]), count[of_a]),
+        _add_equal((image[of_b], b[of_b]), count[of_b]),
     ):
         ends = np.searchsorted(of, np.arange(n_images + 1)).tolist()
         parts += [[value[start:stop] for start, stop in itertools.pairwise(ends)] for value in values]
