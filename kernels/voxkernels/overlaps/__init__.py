@@ -208,6 +208,10 @@ def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[Overlap
     """The result of each pair of images from the columns of all, on the device that the images lie on."""
     image, a, b, count = columns
     shared, of_a, of_b = np.flatnonzero((a > 0) & (b > 0)), np.flatnonzero(a), np.flatnonzero(b)
+    if n_images == 1:
+        sizes = (*_add_equal((a[of_a],), count[of_a]), *_add_equal((b[of_b],), count[of_b]))
+        part = (a[shared], b[shared], count[shared], *sizes)
+        return [OverlapCounts(*(part if device is None else map(device.send, part)))]
     parts = []
     for of, *values in (
         (image[shared], a[shared], b[shared], count[shared]),
@@ -234,7 +238,8 @@ def _add_equal(keys: tuple[Ints, ...], count: Ints) -> tuple[Ints, ...]:
         if math.prod(widths) <= 4 * count.size:
             sums = np.bincount(packed, weights=count)  # exact: images have fewer than 2**53 pixels
             found = np.flatnonzero(sums)
-            return *np.unravel_index(found, widths), sums[found].astype(np.int64)
+            named = (found,) if len(keys) == 1 else np.unravel_index(found, widths)
+            return *named, sums[found].astype(np.int64)
         order = np.argsort(packed)
         change = np.diff(packed[order], prepend=-1) != 0
     starts = np.flatnonzero(change)

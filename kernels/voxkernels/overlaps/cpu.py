@@ -18,8 +18,8 @@ Cost: one read of both images. Memory: 24 bytes for each slot, at least two slot
 Not checked here: equal shapes, a table size that is a power of two.
 
 Measured on a quiet machine (Zen 5), one core and two: 2.5 and 4.1 Gpix/s on two slices of an electrode at 2048^2 (1984
-pairs), 4.6 and 8.9 on constant images, 1.1 and 1.6 on 300 labels at random (90,000 pairs; a compiled loop into a dense
-table 0.85), 0.9 and 1.3 on a cathode. The floor is one read of both images, 0.2 ns a pixel on one core. What paid, on
+pairs), 4.6 and 8.9 on constant images, 0.95 and 1.4 on 300 labels at random (90,000 pairs; a compiled loop into a dense
+table 0.87), 0.9 and 1.3 on a cathode. The floor is one read of both images, 0.2 ns a pixel on one core. What paid, on
 noise, two cores: cells at the first sign of noise in place of a hash table that overflows, 7.5 -> 3.8 ms, and pixel by
 pixel, -> 2.6. Did not pay: one byte instead of one bit for each pixel, written and read again (0.6 times the speed).
 """
