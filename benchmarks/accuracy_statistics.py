@@ -77,6 +77,31 @@ def called(trials: int, *, icc: float, shift: float) -> tuple[float, float, floa
     return found, counted, bound
 
 
+LAWS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "normal": lambda rng: rng.normal(size=8),
+    "uniform": lambda rng: rng.uniform(size=8),
+    "exponential": lambda rng: rng.exponential(size=8),
+    "log-normal": lambda rng: rng.lognormal(size=8),
+    "Cauchy": lambda rng: rng.standard_cauchy(8),
+    "Student's t, 3": lambda rng: rng.standard_t(3, 8),
+    "one in ten five times as far": lambda rng: rng.normal(size=8) * np.where(rng.random(8) < 0.1, 5, 1),
+    "two points": lambda rng: np.sign(rng.normal(size=8)) + 0.05 * rng.normal(size=8),
+    "one group three times as wide": lambda rng: rng.normal(size=8) * np.repeat([3, 1], 4),
+}
+"""Values of 4 and 4 electrodes without a difference."""
+
+
+def levels(draws: int, say: Callable[[str], None]) -> None:
+    """Share of nulls of every law with p < 0.05: from the curve, and counted."""
+    for name, law in LAWS.items():
+        rng = np.random.default_rng(3)
+        found = [statistics.permutation_test(law(rng), [0] * 4 + [1] * 4) for _ in range(draws)]
+        fitted, counted = (
+            100 * np.mean([p < 0.05 for p in ps]) for ps in zip(*((f.p_fitted, f.p) for f in found), strict=True)
+        )
+        say(f"| {name} | {fitted:.1f} % | {counted:.1f} % |")
+
+
 def null_of_patches(trials: int, draws: int = 299) -> tuple[float, float, float]:
     """Share of pure patch models that leave the null; area found / true; share of planted excesses found."""
     left, area, found_excess = [], [], []
@@ -103,6 +128,8 @@ def main(trials: int, say: Callable[[str], None]) -> None:
         shares = [called(trials, icc=icc, shift=shift) for icc in (0.0, 0.05, 0.1)]
         for name, row in zip(("", ", p counted", ", every variance known"), zip(*shares, strict=True), strict=True):
             say(f"| shift {shift}{name} | {' | '.join(f'{100 * share:.1f} %' for share in row)} |")
+    say("\n| 4 against 4 values, nulls with p < 0.05 | curve | counted |\n|---|---|---|")
+    levels(10 * trials, say)
     left, area, excess = null_of_patches(max(trials // 5, 20))
     say(f"\npatches alone leave the null in {100 * left:.0f} %, area found / true {area:.2f}")
     say(f"a planted excess is found in {100 * excess:.0f} %")
