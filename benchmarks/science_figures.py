@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import cbdetach
-from cbdetach import connected, correlative, density, particle
+from cbdetach import connected, correlative, density, particle, particle_map
 from cbdetach.demo import write_phantom
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.report import drawing
@@ -94,7 +94,7 @@ def main(out: Path) -> None:
             work = Path(folder) / "one"
             particle.streamlines(run.path, work, particle=label)
             particle.detachment_sweep(run.path, work, particle=label)
-            where, result = particle.correlate(
+            where, result = particle_map.correlate(
                 run.path,
                 made_map(run, volume, largest),
                 work,

@@ -412,10 +412,10 @@ def correlate(
 ) -> None:
     """Register one particle's projected density to a map of it, and correlate the two."""
     with one_line_errors(quiet, verbose=False):
-        from cbdetach import particle as _particle
+        from cbdetach import particle_map
         from cbdetach.volume import parse_direction, parse_range
 
-        where, found = _particle.correlate(
+        where, found = particle_map.correlate(
             run,
             map,
             out,

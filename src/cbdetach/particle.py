@@ -6,7 +6,7 @@ its table.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
-from cbdetach import correlative, density, diffusion, sweep
+from cbdetach import diffusion, sweep
 from cbdetach.detachment import is_active
 from cbdetach.errors import InputError
 from cbdetach.formula import evaluate
 from cbdetach.report import plain_style
-from cbdetach.report.correlative import correlative_drawing
 from cbdetach.report.drawing import Drawing, save
 from cbdetach.report.streamlines import streamlines as draw_streamlines
 from cbdetach.report.sweep import sweep_drawing
 from cbdetach.results import Run
-from cbdetach.store import RunFolder, to_json, unpack, whole_file
-from cbdetach.volume import open_volume, read_map
+from cbdetach.store import RunFolder, unpack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +32,6 @@ Array = npt.NDArray[Any]
 
 ELECTRONIC, IONIC = "1 / r", "d"
 """Accessibilities where none are given: how much shorter the ways were at the start; the free share of the surface."""
-
-THINNEST = (2, 4)
-"""Voxels that a ray must have passed to count in the registration, which needs the rim, and in the correlation."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def streamlines(path: str | Path, out: str | Path, *, particle: int | None = Non
             drawing = draw_streamlines(labels, phases, lengths, found.label, found.box, run.voxel_size, seed=seed)
             if isinstance(drawing, str):
                 raise InputError(f"--particle: {drawing[0].lower()}{drawing[1:]} Choose another one.")
-            return _written(drawing, Path(out))
+            return written(drawing, Path(out))
 
 
 def detachment_sweep(
@@ -175,136 +170,7 @@ def detachment_sweep(
     named = given if table is None else dict.fromkeys(given, "as given")
     with plain_style():
         drawing = sweep_drawing(sweeps, values, named, label=found.label, own=own, measured_start=measured)
-        return _written(drawing, Path(out))
-
-
-def correlate(
-    path: str | Path,
-    map: str | Path | Array,
-    out: str | Path,
-    *,
-    particle: int | None = None,
-    pixel_um: float | None = None,
-    map_range: tuple[float, float] | None = None,
-    map_name: str = "map",
-    direction: tuple[float, float, float] = (1.0, 0.0, 0.0),
-    min_thickness_um: float | None = None,
-    erosion_um: float | None = None,
-    rotation_deg: tuple[float, float] = (-180.0, 180.0),
-    scale: tuple[float, float] = (0.9, 1.1),
-    negative: bool = False,
-    seed: int = 0,
-) -> tuple[correlative.Registration, correlative.Correlation]:
-    """Register one particle's projected density to a map of it, correlate the two, and draw them.
-
-    Parameters
-    ----------
-    path, out : the run's folder, and the folder for `correlate.png`, `.svg`, `.csv` (the common pixels) and `.json`.
-    map : TIFF, HDF5 (`file.h5:/dataset`) or .npy with one image, or an array; nan, infinite or 0 beside the particle.
-    pixel_um : its pixel size; None: as the file says. map_range : only values in it are the particle.
-    direction : (z, y, x), of the view. min_thickness_um : of a ray that counts; None: `THINNEST`.
-    erosion_um : how deep below its surface the particle is correlated, out of the blur; None: as for the run's
-        densities. The registration uses the whole particle.
-    rotation_deg, scale, negative : what the registration looks for; negative: high density goes with low values.
-    seed : of the bootstrap.
-
-    Raises
-    ------
-    InputError
-        An argument does not fit, the run's grey volume is not there, or projection and map have too little in common.
-    """
-    if not np.isfinite(direction).all() or not np.any(direction):
-        raise InputError(f"--direction: must be three finite numbers z,y,x, not all 0; got {direction}.")
-    for name, (low, high) in (("--rotation", rotation_deg), ("--scale", scale)):
-        if not (np.isfinite([low, high]).all() and low <= high and (name == "--rotation" or low > 0)):
-            raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH; got {low:g},{high:g}.")
-    if erosion_um is not None and not 0 <= erosion_um < np.inf:
-        raise InputError(f"--erosion: must be 0 or more, in micrometres; got {erosion_um:g}.")
-    image, pixel = read_map(map, pixel_um)
-    known = np.isfinite(image) & (image != 0)
-    if map_range is not None:
-        known &= (image >= map_range[0]) & (image <= map_range[1])
-    if known.sum() < 9:
-        raise InputError("--map: must hold at least 9 pixels of the particle; got fewer. See --map-range.")
-    image = np.where(known, image, np.nan)
-    with Run(path) as run:
-        found = find_particle(run, particle)
-        window, _ = found.window(run.volumes["particles"].shape, 1)
-        mine = run.volumes["particles"][window] == found.label
-        grey, name = _density(run, window)
-        size = run.voxel_size
-        depth = erosion_um
-        if depth is None:
-            depth = run.settings.density.erosion_um
-        if depth is None:
-            depth = density.default_erosion_um(size, run.record["edge_width_um"] or 0.0)
-    view: dict[str, Any] = {"direction": np.asarray(direction), "spacing": size}
-    thin, thinnest = (n * min(size) if min_thickness_um is None else min_thickness_um for n in THINNEST)
-    seen = correlative.project(mine, grey, min_thickness_um=thin, **view)
-    core = correlative.project(mine, grey, min_thickness_um=thinnest, erosion_um=depth, **view)
-    for option, picture, given in (("--min-thickness", seen, thin), ("--erosion", core, depth)):
-        if np.isfinite(picture.density).sum() < 9:
-            raise InputError(f"{option}: leaves fewer than 9 pixels of particle {found.label}; got {given:g} um.")
-    where = correlative.register(
-        seen.density,
-        seen.pixel_um,
-        image,
-        pixel,
-        outline=seen.outline,
-        rotation_deg=rotation_deg,
-        scale=scale,
-        sign=-1 if negative else 1,
-    )
-    place = (where.rotation_deg, where.scale, *where.shift_um)
-    moved, thickness, outline = (
-        correlative.resample(picture, seen.pixel_um, image.shape, pixel, place)
-        for picture in (core.density, seen.thickness_um, np.where(seen.outline, 1.0, np.nan))
-    )
-    try:
-        result = correlative.correlate(moved, image, seed=seed)
-    except ValueError as error:
-        raise InputError(f"--map: {error} Check --direction, --pixel-size, --scale and --erosion.") from None
-    with plain_style():
-        drawing = correlative_drawing(
-            core,
-            image,
-            pixel,
-            moved,
-            thickness,
-            np.isfinite(outline),
-            where,
-            result,
-            label=found.label,
-            density_name=name,
-            map_name=map_name,
-        )
-        _written(drawing, Path(out))
-    record = {
-        "particle": found.label,
-        "direction": direction,
-        "min_thickness_um": thinnest,
-        "erosion_um": depth,
-        "map_pixel_um": pixel,
-        "registration": asdict(where),
-        "correlation": asdict(result),
-    }
-    with whole_file(Path(out) / "correlate.json") as temporary:
-        temporary.write_text(to_json(record), encoding="utf-8")
-    return where, result
-
-
-def _density(run: Run, window: tuple[slice, slice, slice]) -> tuple[Array, str]:
-    """Grey values of a window, or electrons per cubic angstrom where the run was calibrated; and what they are."""
-    wanted = run.settings.input
-    if wanted.volume is None or wanted.volume == "array":
-        raise InputError(f"{run.path}: this run has no grey volume on the disk; measure one, then correlate.")
-    with open_volume(wanted.volume, crop=wanted.crop, bin=wanted.bin) as volume:
-        grey = np.asarray(volume[window], dtype=np.float64)
-    calibration = run.settings.density.calibration
-    if calibration is None:
-        return grey, "mean grey value"
-    void, aluminium = calibration
-    return (grey - void) * density.ALUMINIUM / (aluminium - void), "electron density (1/Å³)"
+        return written(drawing, Path(out))
 
 
 def read_curves(path: str | Path) -> pd.DataFrame:
@@ -326,7 +192,8 @@ def read_curves(path: str | Path) -> pd.DataFrame:
     return values
 
 
-def _written(drawing: Drawing, out: Path) -> list[Path]:
+def written(drawing: Drawing, out: Path) -> list[Path]:
+    """Save a figure in the folder `out`; its files. A folder that cannot be written is bad input."""
     try:
         save(out, drawing)
     except OSError as error:

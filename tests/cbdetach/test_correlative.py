@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from tests.cbdetach.test_cli import command
 
 import cbdetach
-from cbdetach import correlative, particle, report
+from cbdetach import correlative, particle_map, report
 from cbdetach.codes import ACTIVE, CBD
 from cbdetach.errors import InputError
 from cbdetach.volume import parse_range, read_map
@@ -413,8 +413,8 @@ def test_a_run_without_grey_values_has_no_density(tmp_path: Path) -> None:
             voxel_size=1.0,
         ).close()
     with pytest.raises(InputError, match=r"this run has no grey volume on the disk; measure one, then correlate"):
-        particle.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", pixel_um=1.0)
+        particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", pixel_um=1.0)
     with pytest.raises(InputError, match=r"--direction: must be three finite numbers"):
-        particle.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", direction=(0.0, 0.0, 0.0))
+        particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", direction=(0.0, 0.0, 0.0))
     with pytest.raises(InputError, match=r"--scale: must be LOW,HIGH with LOW not above HIGH; got 2,1"):
-        particle.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", scale=(2.0, 1.0))
+        particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", scale=(2.0, 1.0))
