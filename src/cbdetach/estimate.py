@@ -18,6 +18,12 @@ BASE_BYTES = 450e6
 WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion": 45.0, "damage": 60.0}
 """Bytes that each stage holds for each voxel of its window."""
 
+DEFICIT_BYTES = 70.0
+"""The damage stage's, where the grey volume tells how wide cracks are,"""
+
+FEATURE_BYTES = 450.0
+"""and, for each pixel of a slice and each dimension beyond the first, a pixel classifier's features."""
+
 SLICES_BYTES = 20.0
 """The segment stage's, where it works slice by slice on a slab,"""
 
@@ -72,18 +78,22 @@ def estimate(
     zoom: float = 1.0,
     at_once: int = 1,
     on_gpu: bool = False,
+    classifier: int = 0,
 ) -> Estimate:
     """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices.
 
     `views` : slicings that are segmented slice by slice, 0 where windows are; one works on slabs, three on windows.
     `network` : whether by the network; `zoom` : by how much it enlarges the slices. `at_once` : slabs in hand at once;
-    `on_gpu` : whether kernels compute on a GPU. The time is that of two cores in any case.
+    `on_gpu` : whether kernels compute on a GPU. `classifier` : dimensions of a pixel classifier's features. The time
+    is that of two cores in any case.
     """
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
     halos = halos | {"segment": 0} if views == 1 else halos
     thickness = {stage: min(shape[0], slab + 2 * halos.get(stage, 0)) for stage in WINDOW_BYTES}
-    window = {stage: at_once * thickness[stage] * plane * b for stage, b in WINDOW_BYTES.items()}
+    held = WINDOW_BYTES | ({"damage": DEFICIT_BYTES} if grey else {})
+    window = {stage: at_once * thickness[stage] * plane * b for stage, b in held.items()}
+    window["phases"] += at_once * plane * FEATURE_BYTES * max(0, classifier - 1)
     if views == 1:
         window["segment"] = at_once * thickness["segment"] * plane * SLICES_BYTES
     window["segment"] += NETWORK_BYTES * network

@@ -39,6 +39,16 @@ def test_the_stage_that_needs_the_memory_is_named() -> None:
     assert estimate((999, 9, 9), 64, {"damage": 300}, grey=True).stage == "damage"
 
 
+def test_a_classifier_and_missing_grey_need_memory_of_their_own() -> None:
+    shape, slab, plane = (1000, 500, 500), 4, 500**2
+    plain, flat, deep = (estimate(shape, slab, {}, grey=True, classifier=d) for d in (0, 2, 3))
+    assert plain.memory < flat.memory < deep.memory
+    assert deep.stage == "phases"
+    assert deep.memory - flat.memory == pytest.approx(450 * plane)
+    counted, corrected = (estimate(shape, slab, {"damage": 40}, grey=grey) for grey in (False, True))
+    assert corrected.memory - counted.memory == pytest.approx(10 * 84 * plane)
+
+
 def test_disk_and_time_grow_with_the_volume_alone() -> None:
     one, two = need(1000), need(2000)
     assert two.disk == 2 * one.disk
