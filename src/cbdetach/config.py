@@ -112,9 +112,13 @@ class Diffusion(Section):
 
 
 class Damage(Section):
-    """Cracks, pores and the depth profile (DEFINITIONS: Damage)."""
+    """Cracks, pores and the depth profile (DEFINITIONS: Damage).
+
+    `skin_um`: dark spots no deeper under the surface are notches of the outline, not damage; None: one blur width.
+    """
 
     max_crack_width_um: float | None = Field(default=None, gt=0)
+    skin_um: float | None = Field(default=None, ge=0)
     window_um: float | None = Field(default=None, gt=0)
     profile_window_um: float = Field(default=10.0, gt=0)
     layer_um: float | None = Field(default=None, gt=0)

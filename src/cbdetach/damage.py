@@ -10,6 +10,9 @@ told apart piece by piece (`classify_damage`):
    leaves its ellipsoid empty). Compact pieces are pores, others cracks; a compact thin piece that touches a crack piece
    is a part of it (the branch of a crack, cut off by a wide spot).
 
+Where a filled particle's outline bridges a hollow of its surface, dark voxels lie inside it that are no damage: pieces
+that reach no deeper than `skin_um`, by the driver one width of the blur, are *notches* and count as sound.
+
 A crack that gapes wider than `max_crack_width_um` and is compact there counts as pore; a crack narrower than
 `smallest_crack_um` is not dark enough to be seen at all.
 
@@ -36,6 +39,8 @@ Spacing = tuple[float, float, float]
 
 SOUND, CRACK, PORE = 0, 1, 2
 """Codes of the damage volume; outside particles it is SOUND."""
+
+PART = 1 << 40  # above any label
 
 HALO = vk.CONTACT_HALO
 """Slices that `measure_damage` needs beyond the core, on each side."""
@@ -79,7 +84,7 @@ def halo(spacing: Spacing, window_um: float | None = None) -> int:
 
 
 def classify_damage(
-    labels: Array, active: Array, *, spacing: Spacing, max_crack_width_um: float | None = None
+    labels: Array, active: Array, *, spacing: Spacing, max_crack_width_um: float | None = None, skin_um: float = 0.0
 ) -> npt.NDArray[np.uint8]:
     """Tell cracks from pores among the dark voxels of filled particles.
 
@@ -89,12 +94,15 @@ def classify_damage(
     active : (Z, Y, X) bool, voxels of active material.
     spacing : voxel size (dz, dy, dx), micrometres.
     max_crack_width_um : dark spots that a ball wider than this fits into are thick. None: `default_max_crack_width_um`.
+    skin_um : dark spots that reach no deeper under the particle's outer surface than this are notches of its outline.
 
     Returns
     -------
-    (Z, Y, X) uint8: SOUND, CRACK or PORE. Every dark voxel of a particle is CRACK or PORE.
+    (Z, Y, X) uint8: SOUND, CRACK or PORE. Every dark voxel of a particle is CRACK or PORE, unless it is of a notch.
     """
     dark = (labels > 0) & ~active
+    if skin_um > 0:
+        dark = _deeper(labels, dark, skin_um, spacing)
     codes = np.zeros(labels.shape, dtype=np.uint8)
     if not dark.any():
         return codes
@@ -114,6 +122,21 @@ def classify_damage(
     crack |= _beside(crack, pieces, owner) & thin
     codes[box][pieces > 0] = np.where(crack[number], CRACK, PORE)
     return codes
+
+
+def _deeper(labels: Array, dark: Array, skin_um: float, spacing: Spacing) -> npt.NDArray[np.bool_]:
+    """The dark pieces of each particle of which some voxel lies deeper under its outer surface than `skin_um`."""
+    surface = np.zeros(labels.shape, dtype=np.bool_)
+    for axis in range(3):
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
+        apart = labels[lower] != labels[upper]
+        surface[lower] |= apart
+        surface[upper] |= apart
+    deep = capped_distance(~surface, spacing=spacing, reach=skin_um) + min(spacing) / 2 > skin_um * (1 + 1e-6)
+    pieces, n = device.label(np.where(dark, labels, 0), connectivity=26)
+    kept = np.zeros(n + 1, dtype=np.bool_)
+    kept[pieces[dark & deep]] = True
+    return np.asarray(kept[pieces] & dark)
 
 
 def _box_of(mask: Array) -> tuple[slice, slice, slice]:
@@ -184,7 +207,8 @@ class DamageShare:
 
     labels (N,) ascending; crack, pore (N,) voxels; crack_area_um2 (N,) surface between crack and solid.
     windows (W,) ascending numbers of depth windows; window_voxels, window_crack, window_pore (W,) voxels of all
-    particles, of cracks and of pores; window_area_um2 (W,) crack surface.
+    particles, of cracks and of pores; window_area_um2 (W,) crack surface. parts (P,) ascending, a window's number times
+    2^40 and a label; part_crack (P,) crack voxels of that particle in that window.
     """
 
     labels: npt.NDArray[np.int64]
@@ -196,6 +220,8 @@ class DamageShare:
     window_crack: npt.NDArray[np.int64]
     window_pore: npt.NDArray[np.int64]
     window_area_um2: npt.NDArray[np.float64]
+    parts: npt.NDArray[np.int64]
+    part_crack: npt.NDArray[np.int64]
 
 
 def crack_surface(
@@ -256,6 +282,8 @@ def measure_damage(
                 window_crack=np.array([crack.sum()], dtype=np.int64),
                 window_pore=np.array([pore.sum()], dtype=np.int64),
                 window_area_um2=np.array([area.sum()]),
+                parts=window * PART + ids.astype(np.int64),
+                part_crack=crack,
             )
         )
         lo = end
@@ -264,15 +292,15 @@ def measure_damage(
 
 def merge_damage(shares: Sequence[DamageShare]) -> DamageShare:
     """Add up the shares of slabs with disjoint cores."""
-    ids, row = np.unique(_joined(shares, "labels"), return_inverse=True)
-    windows, at = np.unique(_joined(shares, "windows"), return_inverse=True)
-    sums: dict[str, Array] = {}
-    for name in (field.name for field in fields(DamageShare) if field.name not in ("labels", "windows")):
+    keys = {"window_": "windows", "part_": "parts", "": "labels"}
+    found = {name: np.unique(_joined(shares, name), return_inverse=True) for name in keys.values()}
+    sums: dict[str, Array] = {name: ids.astype(np.int64) for name, (ids, _) in found.items()}
+    for name in (field.name for field in fields(DamageShare) if field.name not in found):
+        ids, row = found[next(key for start, key in keys.items() if name.startswith(start))]
         values = _joined(shares, name)
-        to, size = (at, windows.size) if name.startswith("window_") else (row, ids.size)
-        sums[name] = np.zeros(size, dtype=values.dtype)
-        np.add.at(sums[name], to, values)
-    return DamageShare(labels=ids.astype(np.int64), windows=windows.astype(np.int64), **sums)
+        sums[name] = np.zeros(ids.size, dtype=values.dtype)
+        np.add.at(sums[name], row, values)
+    return DamageShare(**sums)
 
 
 def _joined(shares: Sequence[DamageShare], name: str) -> Array:
@@ -294,7 +322,13 @@ def damage_columns(share: DamageShare, labels: Array, voxels: Array) -> dict[str
 
 
 def depth_profile(
-    share: DamageShare, first: Array, stop: Array, *, spacing: Spacing, profile_window_um: float = 10.0
+    share: DamageShare,
+    first: Array,
+    stop: Array,
+    *,
+    spacing: Spacing,
+    profile_window_um: float = 10.0,
+    correction: tuple[Array, Array] | None = None,
 ) -> dict[str, Array]:
     """Damage by depth: one row for each depth window.
 
@@ -302,6 +336,7 @@ def depth_profile(
     ----------
     share : of the whole volume, measured with the same `profile_window_um`.
     first, stop : (N,) first slice and end (exclusive) of every particle, for the count in each window.
+    correction : labels (M,) ascending, and what the crack voxels of each are multiplied with (M,); None: nothing.
 
     Returns
     -------
@@ -317,12 +352,17 @@ def depth_profile(
     # Particles that begin before the window's end, less those that end before its beginning.
     count = np.searchsorted(np.sort(first), high, side="left") - np.searchsorted(np.sort(stop), low, side="right")
     volume = voxels * math.prod(spacing)
+    crack: Array = share.window_crack
+    if correction is not None:
+        factor = correction[1][np.searchsorted(correction[0], share.parts % PART)]
+        at = np.searchsorted(share.windows, share.parts // PART)
+        crack = np.bincount(at, weights=share.part_crack * factor, minlength=share.windows.size)
     return {
         "z_from_um": low * spacing[0],
         "z_to_um": (high - 1) * spacing[0],
         "particles": count,
         "particle_volume_um3": volume,
-        "crack_fraction": _ratio(share.window_crack, voxels),
+        "crack_fraction": _ratio(crack, voxels),
         "pore_fraction": _ratio(share.window_pore, voxels),
         "crack_area_per_volume_1_um": _ratio(share.window_area_um2, volume),
     }

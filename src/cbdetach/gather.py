@@ -204,12 +204,18 @@ def _damage_share(job: Job) -> damage.DamageShare:
     return damage.merge_damage([unpack(damage.DamageShare, t) for t in job.tables("damage", "table/share")])
 
 
+def _crack_correction(job: Job) -> Array:
+    """What each particle's crack voxels are multiplied with to give its crack volume, by the grey that is missing."""
+    shares = [t for t in job.tables("damage") if "deficit" in t]
+    if not shares:
+        return np.ones(job.regions.labels.size)
+    held, sums = (np.concatenate([t[name] for t in shares]) for name in ("deficit_labels", "deficit"))
+    return damage_layers.deficit_ratio(job.regions.labels, held, sums)
+
+
 def _damage_columns(job: Job) -> dict[str, Array]:
     columns = damage.damage_columns(_damage_share(job), job.regions.labels, job.regions.count)
-    shares = [t for t in job.tables("damage") if "deficit" in t]
-    if shares:
-        held, sums = (np.concatenate([t[name] for t in shares]) for name in ("deficit_labels", "deficit"))
-        columns["crack_fraction"] *= damage_layers.deficit_ratio(job.regions.labels, held, sums)
+    columns["crack_fraction"] *= _crack_correction(job)
     return columns
 
 
@@ -217,7 +223,8 @@ def radial_profile(job: Job) -> pd.DataFrame:
     """Damage of the whole particles by distance to their outer surface, each value with its interval."""
     import pandas as pd
 
-    sums = np.concatenate([t["radial"] for t in job.tables("damage")])
+    sums, labels = (np.concatenate([t[name] for t in job.tables("damage")]) for name in ("radial", "radial_labels"))
+    sums[..., 1] *= _crack_correction(job)[np.searchsorted(job.regions.labels, labels), None]
     layer_um = job.result("damage")["layer_um"]
     return pd.DataFrame(damage_layers.radial_profile(sums, spacing=job.voxel_size, layer_um=layer_um))
 
@@ -343,7 +350,12 @@ def depth_profile(job: Job, frame: pd.DataFrame) -> pd.DataFrame:
     window_um = job.settings.damage.profile_window_um
     boxes = job.regions.bbox
     found = damage.depth_profile(
-        _damage_share(job), boxes[:, 0], boxes[:, 3], spacing=job.voxel_size, profile_window_um=window_um
+        _damage_share(job),
+        boxes[:, 0],
+        boxes[:, 3],
+        spacing=job.voxel_size,
+        profile_window_um=window_um,
+        correction=(job.regions.labels, _crack_correction(job)),
     )
     low, high = found["z_from_um"], found["z_to_um"]
     profile = pd.DataFrame(
@@ -435,6 +447,7 @@ def report_input(
         phases=volumes["phases"],
         grey=job.grey,
         diffusion_length=volumes["diffusion_length"],
+        damage=volumes["damage"],
         connected=record.get("connected"),
         cbd_connected=volumes.get("cbd_connected"),
         cbd_connected26=volumes.get("cbd_connected26"),

@@ -609,6 +609,7 @@ def damage_stage(job: Job) -> dict[str, Any]:
     wanted = job.settings.damage
     size = job.voxel_size
     width = wanted.max_crack_width_um or damage.default_max_crack_width_um(size, job.edge_width_um)
+    skin = job.edge_width_um if wanted.skin_um is None else wanted.skin_um
     window = wanted.window_um or damage.default_window_um(size)
     halo = max(damage.halo(size, window), damage.HALO)
     layer = wanted.layer_um or damage_layers.default_layer_um(size)
@@ -620,7 +621,7 @@ def damage_stage(job: Job) -> dict[str, Any]:
         (w0, w1), _ = job.whole(h0, h1)
         active = detachment.is_active(job.codes(w0, w1))
         labels = job.particles(w0, w1)
-        codes = damage.classify_damage(labels, active, spacing=size, max_crack_width_um=width)
+        codes = damage.classify_damage(labels, active, spacing=size, max_crack_width_um=width, skin_um=skin)
         layers = _damage_layers(job, index, labels, codes, w0, layer, void)
         labels, codes = labels[h0 - w0 : h1 - w0], codes[h0 - w0 : h1 - w0]
         core = (z0 - h0, z1 - h0)
@@ -639,6 +640,7 @@ def damage_stage(job: Job) -> dict[str, Any]:
     smallest = damage.smallest_crack_um(size, job.edge_width_um)
     return {
         "max_crack_width_um": width,
+        "skin_um": skin,
         "smallest_crack_um": smallest,
         "window_um": window,
         "layer_um": layer,
@@ -657,9 +659,10 @@ def _damage_layers(
     whole = job.regions.labels[inside]
     shifted = boxes[inside] - np.array([w0, 0, 0, w0, 0, 0])
     found: dict[str, Array] = {
+        "table/radial_labels": whole,
         "table/radial": damage_layers.radial_sums(
             labels, codes, whole, shifted, spacing=job.voxel_size, layer_um=layer_um
-        )
+        ),
     }
     if job.grey is not None and void is not None:
         held, sums = damage_layers.grey_deficit(
@@ -880,7 +883,7 @@ def needs(job: Job) -> Estimate:
         "segment": job.settings.segment.halo,
         "detachment": detachment_halo(job) + rim,
         "diffusion": job.settings.segment.halo,
-        "damage": damage.halo(job.voxel_size),
+        "damage": max(damage.halo(job.voxel_size), job.settings.segment.halo),
     }
     slab = max(z1 - z0 for z0, z1 in job.folder.slabs)
     wanted = job.settings.segment
@@ -896,4 +899,5 @@ def needs(job: Job) -> Estimate:
         zoom=zoom,
         at_once=1 if job.gpu is None else AT_ONCE,
         on_gpu=job.gpu is not None,
+        classifier=0 if job.classifier is None else job.classifier.dimensions,
     )

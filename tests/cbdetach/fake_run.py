@@ -72,6 +72,7 @@ def fake_run(out: Path, *, n: int = 40, shape: tuple[int, int, int] = (56, 80, 8
         phases=phases,
         grey=grey.astype(np.float32),
         diffusion_length=length,
+        damage=np.where(particles > 0, ndimage.gaussian_filter((grey < 30000).astype(np.float32), 3), np.nan),
         connected={
             "anchor": "z0",
             "undetermined": "apart",

@@ -57,6 +57,32 @@ def classified(particle: Array, dark: Array, **options: Any) -> Array:
 # --- cracks and pores ------------------------------------------------------------------------------
 
 
+def test_notches_of_the_outline_are_no_damage() -> None:
+    """A groove 2 voxels deep is a notch, one that is 6 deep a crack, both all of it; a hidden spot stays what it is."""
+    particle = np.ones((40, 40, 40), bool)
+    particle[[0, -1]] = particle[:, [0, -1]] = particle[:, :, [0, -1]] = False
+    dark = np.zeros_like(particle)
+    dark[1:3, 5:35, 10:12] = True
+    dark[1:7, 5:35, 25:27] = True
+    dark[20, 15:25, 15:25] = True
+    plain = classified(particle, dark)
+    assert np.array_equal(plain > 0, dark)
+    found = classified(particle, dark, skin_um=2.0)
+    assert not found[:, :, 10:12][1:3].any()
+    assert np.array_equal(found[..., 13:], plain[..., 13:])
+    assert np.array_equal(classified(particle, dark, skin_um=1.0), plain)
+    half = classify_damage(particle.astype(np.int32), particle & ~dark, spacing=(0.5, 0.5, 0.5), skin_um=1.0)
+    assert np.array_equal(half, classified(particle, dark, skin_um=2.0))
+    assert not classified(particle, dark, skin_um=6.0)[..., 13:][1:7].any()
+
+
+def test_the_volumes_border_has_no_skin() -> None:
+    """A particle that the volume cuts: what lies at the cut may go on beyond."""
+    particle, dark = np.ones((20, 20, 20), bool), np.zeros((20, 20, 20), bool)
+    dark[:2, 5:15, 9:11] = True
+    assert np.array_equal(classified(particle, dark, skin_um=4.0) > 0, dark)
+
+
 def test_nothing_dark() -> None:
     x = grid((9, 9, 9))
     assert not classified(ball(x, 4), ~ball(x, 4)).any()
@@ -356,6 +382,26 @@ def test_depth_profile() -> None:
         assert profile["pore_fraction"][i] == pytest.approx((here == PORE).sum() / (inside > 0).sum())
     area = profile["crack_area_per_volume_1_um"] * profile["particle_volume_um3"]
     assert area.sum() == pytest.approx(share.crack_area_um2.sum())
+
+
+def test_depth_profile_with_corrected_crack_volumes() -> None:
+    """Each particle's crack voxels count by its own factor, in the window that they lie in, whatever the slabs."""
+    labels, codes = scene()
+    regions = vk.region_properties(labels)
+    cuts = ((0, 5), (5, 16), (16, len(labels)))
+    share = merge_damage([measure_damage(labels, codes, spacing=(1, 1, 1), core=c, profile_window_um=7) for c in cuts])
+    factors = np.linspace(0.4, 1.9, regions.labels.size)
+    of_voxel = np.zeros(int(labels.max()) + 1)
+    of_voxel[regions.labels] = factors
+    ends = regions.bbox[:, 0], regions.bbox[:, 3]
+    known: dict[str, Any] = {"spacing": (1, 1, 1), "profile_window_um": 7}
+    found = depth_profile(share, *ends, **known, correction=(regions.labels, factors))
+    plain = depth_profile(share, *ends, **known)
+    for k, z in enumerate(range(0, len(labels), 7)):
+        inside, here = labels[z : z + 7], codes[z : z + 7] == CRACK
+        if (inside > 0).any():
+            assert found["crack_fraction"][k] == pytest.approx(of_voxel[inside[here]].sum() / (inside > 0).sum())
+    assert {name for name in plain if not np.array_equal(plain[name], found[name])} == {"crack_fraction"}
 
 
 def test_depth_profile_of_an_empty_stretch() -> None:

@@ -20,7 +20,7 @@ from tests.cbdetach.pretend import Pretender
 
 import cbdetach
 from cbdetach import job, pipeline, prepare, store, table
-from cbdetach.codes import ACTIVE, CBD
+from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.demo import agreement, match, write_phantom
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
@@ -119,6 +119,32 @@ def test_the_table_belongs_to_the_volumes(finished: Run) -> None:
     )
     known = finished.table["diffusion_length_mean_um"].notna().to_numpy()
     np.testing.assert_allclose(finished.table["diffusion_length_mean_um"][known], mean[known], rtol=1e-5)
+
+
+def test_profiles_hold_the_cracks_of_the_table(finished: Run) -> None:
+    """Crack volume, corrected by missing grey, is the same summed over particles, windows, and layers of the whole."""
+    frame = finished.table
+    profile, radial = (pd.read_csv(finished.path / name) for name in ("profiles.csv", "figures/radial_profile.csv"))
+    volume = frame["crack_fraction"] * frame["volume_um3"]
+    assert volume.sum() > 0
+    assert (profile["crack_fraction"] * profile["particle_volume_um3"]).sum() == pytest.approx(volume.sum())
+    whole = volume[~frame["touches_border"].astype(bool)].sum()
+    assert (radial["crack_fraction"] * radial["volume_um3"]).sum() == pytest.approx(whole, rel=1e-3)
+
+
+def test_the_skin_is_an_option(tmp_path: Path) -> None:
+    """A groove two voxels deep in a block is a crack, or a notch of its outline, as the settings say."""
+    labels, phases = np.zeros((24, 24, 24), np.int32), np.zeros((24, 24, 24), np.uint8)
+    labels[4:20, 4:20, 4:20] = 1
+    phases[labels > 0] = ACTIVE
+    phases[4:6, 6:18, 11] = VOID
+    found = {}
+    for skin in (None, 1.0):
+        options: dict[str, Any] = {"phase_values": {"void": 0, "active": ACTIVE}, "voxel_size": 0.5}
+        config = {"damage": {"skin_um": skin}} if skin else None
+        with cbdetach.run(out=tmp_path / str(skin), phases=phases, labels=labels, config=config, **options) as run:
+            found[skin] = float(run.table["crack_fraction"].iloc[0])
+    assert found == {None: pytest.approx(24 / 16**3), 1.0: 0.0}
 
 
 def test_balances_hold_and_are_in_the_record(finished: Run) -> None:

@@ -55,6 +55,7 @@ FIGURES = {
     "gallery",
     "longest_path",
     "streamlines",
+    "damage_slices",
     "depth_profile",
     "radial_profile",
     "histogram",

@@ -39,6 +39,7 @@ class ReportInput:
     phases: Any  # codes of cbdetach.codes
     grey: Any | None = None
     diffusion_length: Any | None = None  # inf where no contact is reached, nan outside the solid
+    damage: Any | None = None  # degree of damage, 1/um; nan outside particles
     connected: Mapping[str, Any] | None = None  # anchor, undetermined, volume_shares by connectivity and class
     cbd_connected: Any | None = None  # classes of carbon/binder by faces, codes of cbdetach.connected
     cbd_connected26: Any | None = None  # by faces, edges and corners

@@ -383,8 +383,13 @@ def depth_profile(run: ReportInput) -> Drawing | str:
             ax.fill_between(
                 depth, numbers(frame, "detachment_q1"), numbers(frame, "detachment_q3"), color=colour, alpha=0.15, lw=0
             )
+        highest = value
+        if column == "crack_fraction" and "crack_fraction_high" in frame.columns:
+            low, high = (numbers(frame, f"crack_fraction_{end}") for end in ("low", "high"))
+            ax.fill_between(depth, low, high, color=colour, alpha=0.15, lw=0)
+            highest = np.append(value, high)
         ax.set_ylabel(label, fontsize=8)
-        ax.set_ylim(0, 1 if column == "detachment_median" else max(1.15 * float(np.nanmax(value)), 1e-6))
+        ax.set_ylim(0, 1 if column == "detachment_median" else max(1.15 * float(np.nanmax(highest)), 1e-6))
         if count != counted:
             _counts_above(ax, depth, frame[count])
         counted = count
@@ -395,7 +400,8 @@ def depth_profile(run: ReportInput) -> Drawing | str:
         "depth_profile",
         "Depth profile",
         f"Values by depth, in windows of {np.median(window):.3g} µm. The numbers above count the particles behind each "
-        "value: for detachment those used, for damage all.",
+        "value: for detachment those used, for damage all. Bands: quartiles of detachment; 95 % interval of the crack "
+        "fraction over the particles whose middle lies in the window.",
         figure,
         frame,
         place="aside",

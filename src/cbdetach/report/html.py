@@ -14,6 +14,7 @@ import numpy as np
 
 from cbdetach.report import (
     connected,
+    damage_figures,
     feature_figures,
     figures,
     phase_figures,
@@ -120,7 +121,12 @@ def build(run: ReportInput, summary: Summary) -> str:
         ),
         _gallery(run),
         _section(run, "paths", "Longest path", [pictures.longest_path(run), _streamlines(run)]),
-        _section(run, "depth", "Depth", [figures.depth_profile(run), phase_figures.radial_profile(run)]),
+        _section(
+            run,
+            "depth",
+            "Damage and depth",
+            [damage_figures.damage_slices(run), figures.depth_profile(run), damage_figures.radial_profile(run)],
+        ),
         _section(run, "features", "Features", [feature_figures.features(run)]),
         _section(
             run,

@@ -1,4 +1,4 @@
-"""Figures of the phases and of damage: regional histograms, and damage by distance to the outer surface."""
+"""Figures of the phases: regional histograms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from cbdetach.report import style
 from cbdetach.report.drawing import Drawing, colour_map, colourbar, new_figure
-from cbdetach.report.summary import numbers
 
 if TYPE_CHECKING:
     from cbdetach.report import ReportInput
@@ -76,42 +75,4 @@ def regional_histograms(run: ReportInput) -> Drawing | str:
         figure,
         rows,
         place="wide",
-    )
-
-
-def radial_profile(run: ReportInput) -> Drawing | str:
-    """Cracks, pores and crack surface by distance to the outer surface, with intervals over particles."""
-    frame = run.radial
-    if frame is None or not len(frame):
-        return "No particle lies whole inside the volume, so there is no radial profile."
-    low, high = numbers(frame, "depth_from_um"), numbers(frame, "depth_to_um")
-    middle = np.where(np.isfinite(high), (low + high) / 2, low)
-    wanted = (
-        ("crack_fraction", "crack\nfraction", style.MOUTH),
-        ("pore_fraction", "pore\nfraction", style.COLLECTOR),
-        ("crack_area_per_volume_1_um", "crack area per\nvolume (1/µm)", style.SECOND),
-    )
-    figure = new_figure((7.4, 4.6))
-    axes = figure.subplots(len(wanted), 1, sharex=True)
-    for ax, (column, label, colour) in zip(axes, wanted, strict=True):
-        ax.fill_between(
-            middle, numbers(frame, f"{column}_low"), numbers(frame, f"{column}_high"), color=colour, alpha=0.15, lw=0
-        )
-        ax.plot(middle, numbers(frame, column), color=colour, marker="o", ms=4)
-        ax.set_ylabel(label, fontsize=8)
-        highest = np.concatenate([numbers(frame, column), numbers(frame, f"{column}_high")])
-        ax.set_ylim(0, max(1.15 * float(np.nanmax(highest)), 1e-6))
-    for x, n in list(zip(middle, frame["particles"], strict=True))[:: -(-len(frame) // 20)]:
-        place = (axes[0].get_xaxis_transform(), "offset points")
-        axes[0].annotate(style.count(int(n)), (x, 1), (0, 3), *place, ha="center", fontsize=7.5, color=style.INK)
-    axes[-1].set(xlabel="distance to the outer surface (µm); above: particles that reach so deep", xlim=(0, None))
-    figure.align_ylabels(list(axes))
-    return Drawing(
-        "radial_profile",
-        "Radial profile",
-        "Damage of whole particles by layers of the distance to their own outer surface; bands are 95 % intervals with "
-        "the particle as the unit.",
-        figure,
-        frame,
-        place="aside",
     )

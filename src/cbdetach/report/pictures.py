@@ -86,7 +86,7 @@ def slices(run: ReportInput) -> list[Drawing]:
             lambda plane, fit: views.by_particle(plane, fit, labels[order], value, lambda v: colours(norm(v))[..., :3]),
         )
         figure, at = slice_figure(picture, plan)
-        _scale(figure, at, colours, norm, "detachment fraction")
+        place_scale(figure, at, colours, norm, "detachment fraction")
         drawings.append(
             Drawing(
                 "slices_detachment",
@@ -106,7 +106,7 @@ def slices(run: ReportInput) -> list[Drawing]:
             planes, plan, lambda plane, fit: views.by_length(plane, fit, lambda v: colours(norm(v))[..., :3])
         )
         figure, at = slice_figure(picture, plan)
-        _scale(figure, at, colours, norm, "diffusion length (µm)")
+        place_scale(figure, at, colours, norm, "diffusion length (µm)")
         drawings.append(
             Drawing(
                 "slices_diffusion",
@@ -336,7 +336,7 @@ def place_key(figure: Figure, at: tuple[float, float], handles: Sequence[Any]) -
     )
 
 
-def _scale(figure: Figure, at: tuple[float, float], colours: Colormap, norm: Any, label: str) -> None:
+def place_scale(figure: Figure, at: tuple[float, float], colours: Colormap, norm: Any, label: str) -> None:
     """A level colour bar whose middle lies at `at`."""
     width, height = figure.get_size_inches()
     long = min(3.2, 1.5 * (width - at[0]))

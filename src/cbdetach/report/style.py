@@ -32,6 +32,7 @@ OUTLINE, OUTLINE_CUT = "#ffa600", "#3fa9f5"  # of a particle, of one that the bo
 NO_VALUE = "#c9ced3"  # a particle without the value
 DETACHMENT_MAP = "viridis_r"  # 0 attached: light; 1 detached: dark; even steps of lightness
 LENGTH_MAP = "magma"
+DAMAGE_MAP = "YlOrRd"
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
