@@ -1,8 +1,8 @@
 """Every picture of docs/figures that benchmarks make, by one command: `python -m benchmarks.docs_figures [WORK]`.
 
-Those of docs/connected.md, diffusion.md and correlative.md are of one synthetic electrode (`science_figures`), those of
-statistics.md and features.md of eight (`compare_electrodes`), whose runs stay in WORK (cbdetach_electrodes) and are not
-made again. About 15 minutes on two cores.
+Those of docs/phases.md, damage.md, connected.md, diffusion.md and correlative.md are of one synthetic electrode
+(`science_figures`), those of statistics.md and features.md of eight (`compare_electrodes`), whose runs stay in WORK
+(cbdetach_electrodes) and are not made again. About 15 minutes on two cores.
 """
 
 from __future__ import annotations
