@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach.damage import CRACK, PORE, crack_density
+from cbdetach.damage import CRACK, PORE
+from cbdetach.damage_map import crack_density
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]

@@ -28,15 +28,14 @@ per voxel. Not modelled: particles of other density than the mean; collector foi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, PHASE_CODES, VOID
-from cbdetach.errors import InputError
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, VOID
 from cbdetach.thresholds import Thresholds
 
 Array = NDArray[Any]
@@ -57,9 +56,6 @@ SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is nei
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
 CHUNK = 1 << 19  # rim voxels looked up at a time
 MARGIN = 1.25  # "beyond delta" is looked up at this many delta
-
-
-# ---- the rim
 
 
 @dataclass(frozen=True)
@@ -336,53 +332,3 @@ def _width(edge_width_um: float) -> float:
     if not (math.isfinite(edge_width_um) and edge_width_um >= 0):
         raise ValueError(f"edge_width_um: must be a length of 0 or more; got {edge_width_um!r}.")
     return float(edge_width_um)
-
-
-# ---- given phases
-
-
-def map_phases(volume: ArrayLike, mapping: Mapping[str, int]) -> NDArray[np.uint8]:
-    """Phase codes of a volume that a person has segmented: ``{"void": 0, "active": 1, "cbd": 2}`` names its values.
-
-    volume (Z, Y, X) integer or bool; names as in codes.PHASE_CODES; every value in the volume must be named.
-    """
-    image = np.asarray(volume)
-    if image.dtype.kind not in "uib":
-        raise InputError(
-            f"phases: must be a volume of integers; got {image.dtype}. Convert it, or give it as the grey VOLUME."
-        )
-    unknown = [name for name in mapping if name not in PHASE_CODES]
-    if unknown:
-        raise InputError(f"phase values: names must be of {', '.join(PHASE_CODES)}; got {', '.join(unknown)}.")
-    if not any(PHASE_CODES[name] in (PHASE_CODES["active"], PHASE_CODES["active_high"]) for name in mapping):
-        raise InputError(
-            f"phase values: must name the active phase; got {', '.join(mapping) or 'none'}. Add active=VALUE."
-        )
-    if len(set(mapping.values())) < len(mapping):
-        raise InputError(f"phase values: must give each value one name; got {_spell(mapping)}.")
-    if image.dtype.kind == "b":
-        image = image.view(np.uint8)
-    if image.size == 0:
-        return np.zeros(image.shape, np.uint8)
-    low, high = int(image.min()), int(image.max())
-    if high - low < 65536:
-        table = np.full(high - low + 1, 255, np.uint8)
-        for name, value in mapping.items():
-            if low <= value <= high:
-                table[value - low] = PHASE_CODES[name]
-        result = table[image.astype(np.int64) - low] if low else table[image]
-    else:
-        result = np.full(image.shape, 255, np.uint8)
-        for name, value in mapping.items():
-            result[image == value] = PHASE_CODES[name]
-    if (result == 255).any():
-        values = np.unique(image[result == 255])
-        shown = ", ".join(str(x) for x in values[:8]) + (", ..." if values.size > 8 else "")
-        raise InputError(
-            f"phase values: must name every value in the volume; got {_spell(mapping)}, but it also holds {shown}."
-        )
-    return result
-
-
-def _spell(mapping: Mapping[str, int]) -> str:
-    return ",".join(f"{name}={value}" for name, value in mapping.items())

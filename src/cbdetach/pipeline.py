@@ -29,12 +29,14 @@ from cbdetach import (
     connected,
     damage,
     damage_layers,
+    damage_map,
     density,
     detachment,
     device,
     diffusion,
     features,
     gather,
+    given_phases,
     link,
     packing,
     phases,
@@ -80,7 +82,7 @@ def survey_stage(job: Job) -> dict[str, Any]:
                 if name == "labels":
                     segment.check_labels(slab)
                 else:
-                    phases.map_phases(slab, job.settings.input.phase_values or {})
+                    given_phases.map_phases(slab, job.settings.input.phase_values or {})
                 digest.update(np.ascontiguousarray(slab).data)
                 values = np.union1d(values, np.unique(slab)).astype(np.int64)
             result["sha256"][name] = digest.hexdigest()
@@ -139,7 +141,7 @@ def phases_stage(job: Job) -> dict[str, Any]:
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
         if job.phases is not None:
-            codes = phases.map_phases(job.phases[z0:z1], job.settings.input.phase_values or {})
+            codes = given_phases.map_phases(job.phases[z0:z1], job.settings.input.phase_values or {})
             unresolved = np.zeros(codes.shape, dtype=np.bool_)
         else:
             assert job.grey is not None
@@ -610,8 +612,8 @@ def damage_stage(job: Job) -> dict[str, Any]:
     size = job.voxel_size
     width = wanted.max_crack_width_um or damage.default_max_crack_width_um(size, job.edge_width_um)
     skin = job.edge_width_um if wanted.skin_um is None else wanted.skin_um
-    window = wanted.window_um or damage.default_window_um(size)
-    halo = max(damage.halo(size, window), damage.HALO)
+    window = wanted.window_um or damage_map.default_window_um(size)
+    halo = max(damage_map.halo(size, window), damage.HALO)
     layer = wanted.layer_um or damage_layers.default_layer_um(size)
     void = None if job.thresholds is None else job.thresholds.means[0]
 
@@ -628,7 +630,7 @@ def damage_stage(job: Job) -> dict[str, Any]:
         share = damage.measure_damage(
             labels, codes, spacing=size, core=core, z0=h0, profile_window_um=wanted.profile_window_um
         )
-        degree = damage.damage_map(labels, codes, spacing=size, window_um=window)
+        degree = damage_map.damage_map(labels, codes, spacing=size, window_um=window)
         return {
             "damage": degree[slice(*core)],
             "damage_class": codes[slice(*core)],
@@ -883,7 +885,7 @@ def needs(job: Job) -> Estimate:
         "segment": job.settings.segment.halo,
         "detachment": detachment_halo(job) + rim,
         "diffusion": job.settings.segment.halo,
-        "damage": max(damage.halo(job.voxel_size), job.settings.segment.halo),
+        "damage": max(damage_map.halo(job.voxel_size), job.settings.segment.halo),
     }
     slab = max(z1 - z0 for z0, z1 in job.folder.slabs)
     wanted = job.settings.segment

@@ -19,14 +19,13 @@ from cbdetach.damage import (
     SOUND,
     DamageShare,
     classify_damage,
-    crack_density,
     crack_surface,
     damage_columns,
-    damage_map,
     depth_profile,
     measure_damage,
     merge_damage,
 )
+from cbdetach.damage_map import crack_density, damage_map, default_window_um, halo
 from cbdetach.detachment import is_active
 
 Array = np.ndarray
@@ -454,17 +453,17 @@ def test_map_window_is_an_option() -> None:
         assert np.flatnonzero(found[:, 4, 4] > 1e-6).size == window
     default = damage_map(labels, codes, spacing=(1, 1, 1))
     np.testing.assert_array_equal(default, damage_map(labels, codes, spacing=(1, 1, 1), window_um=9))
-    assert damage.default_window_um((0.1, 0.1, 0.1)) == 2.0
+    assert default_window_um((0.1, 0.1, 0.1)) == 2.0
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 1.0)])
 def test_map_slab_by_slab(spacing: tuple[float, float, float]) -> None:
     labels, codes = scene(4, (60, 20, 21))
     whole = damage_map(labels, codes, spacing=spacing, window_um=7)
-    halo = damage.halo(spacing, 7)
+    around = halo(spacing, 7)
     for z0 in range(0, 60, 13):
         z1 = min(60, z0 + 13)
-        w0, w1 = max(0, z0 - halo), min(60, z1 + halo)
+        w0, w1 = max(0, z0 - around), min(60, z1 + around)
         part = damage_map(labels[w0:w1], codes[w0:w1], spacing=spacing, window_um=7)
         np.testing.assert_allclose(part[z0 - w0 : z1 - w0], whole[z0:z1], rtol=1e-4, atol=1e-6)
 

@@ -14,7 +14,8 @@ from scipy.special import ndtri
 
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
-from cbdetach.phases import halo, map_phases, resolve_moved, resolve_phases
+from cbdetach.given_phases import map_phases
+from cbdetach.phases import halo, resolve_moved, resolve_phases
 from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
