@@ -107,12 +107,12 @@ def main(trials: int) -> None:
     phantom_pairs(trials)
     for sigma, rho in ((1.0, 0.0), (2.5, 0.0), (2.5, 0.54), (4.0, 0.8)):
         hits, naive = 0, 0
-        for seed in range(20 * trials):
+        for seed in range(100 * trials):
             x, y = smooth_pair(np.random.default_rng([seed, 9]), 60, sigma, rho)
             one = correlative.correlate(x, y, resamples=300, seed=seed)
             hits += one.low <= rho <= one.high
             naive += abs(np.arctanh(one.r) - np.arctanh(rho)) < 1.96 / np.sqrt(one.pixels - 3)
-        n = 20 * trials
+        n = 100 * trials
         say(
             f"noise of sigma {sigma:g} pixels, r {rho:g}, {n} pairs: {hits / n:.3f} hold the truth, "
             f"as independent {naive / n:.3f}"

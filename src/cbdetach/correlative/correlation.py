@@ -69,7 +69,8 @@ def correlate(
     123, 1989). The interval is symmetric in Fisher's z, its half width a quantile of Student's t (of as many degrees of
     freedom as there are blocks, less one) times the standard deviation of z over the resamples. Blocks part pairs of
     pixels that tell the same, which makes that deviation too small; it is corrected by the share of `common_pairs` that
-    blocks of this size keep together.
+    blocks of this size keep together. Its variance and that of so many independent pixels, 1 / (effective - 3), are two
+    estimates of one thing, each with an error of its own: their mean is used.
 
     Raises ValueError where fewer than 9 pixels are common, or one image does not vary there.
     """
@@ -94,6 +95,7 @@ def correlate(
     z = np.arctanh(np.clip(drawn, -0.999999, 0.999999))
     together = (pairs * np.maximum(1 - down / edge, 0) * np.maximum(1 - right / edge, 0)).sum() / pairs.sum()
     deviation = float(z.std(ddof=1)) / np.sqrt(float(np.clip(together, 0.25, 1.0)))
+    deviation = float(np.sqrt((deviation**2 + 1 / max(effective - 3, 1.0)) / 2))
     half = float(student.ppf(0.5 + level / 2, max(min(blocks, effective) - 1, 1.0))) * deviation
     middle = np.arctanh(np.clip(r, -0.999999, 0.999999))
     return Correlation(r, float(np.tanh(middle - half)), float(np.tanh(middle + half)), level, n, effective, edge)
