@@ -106,13 +106,16 @@ def flush(sums, label, table, used):
         for axis in range(3):
             n = sums[row, 2 * axis] + sums[row, 2 * axis + 1]
             if row == 0:  # has the other classes in it
-                n -= sums[1:AT_ONCE, 2 * axis : 2 * axis + 2].sum()
+                for other in range(1, AT_ONCE):
+                    n -= sums[other, 2 * axis] + sums[other, 2 * axis + 1]
             if n > 0:
                 slot = slot_of(table, used, label, np.int64(-1 - (row if row < AT_ONCE else MOUTH)))
                 if slot < 0:
                     return False
                 table[slot, COUNTS + axis] += n
-    sums[:] = 0
+    for row in range(AT_ONCE + 1):
+        for d in range(6):
+            sums[row, d] = 0
     return True
 
 
@@ -148,7 +151,7 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
     faces, mouths = np.zeros(8, np.uint64), np.zeros(8, np.uint64)
     queue = np.empty(6 * 64 + 4, np.int64)
     # for "faces": where the neighbours have a class, and the sums of labels, 8 for each class
-    of_class = np.full(8 * AT_ONCE, ALL)
+    of_class = ~np.zeros(8 * AT_ONCE, np.uint64)
     owners, sums = np.zeros(LABELS, np.int64), np.zeros((LABELS, AT_ONCE + 1, 8), np.int64)
     all_sums, label_sums = sums.reshape(-1), np.uint64(8 * (AT_ONCE + 1))
     # for "weighted": the masks of labels, whose they are and of which row, and the windows of faces not yet weighed

@@ -41,7 +41,8 @@ def move_to_front(table):
     n = 0
     for slot in range(table.shape[0]):
         if table[slot, 0] != 0:
-            table[n] = table[slot]
+            for c in range(table.shape[1]):  # row by row would compile for a second longer
+                table[n, c] = table[slot, c]
             n += 1
 
 
