@@ -207,11 +207,15 @@ def _columns(rows: Ints | None) -> Columns | None:
 def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
     """The result of each pair of images from the columns of all, on the device that the images lie on."""
     image, a, b, count = columns
-    shared, of_a, of_b = np.flatnonzero((a > 0) & (b > 0)), np.flatnonzero(a), np.flatnonzero(b)
+    shared = np.flatnonzero((a > 0) & (b > 0))
     if n_images == 1:
-        sizes = (*_add_equal((a[of_a],), count[of_a]), *_add_equal((b[of_b],), count[of_b]))
+        sizes = []
+        for ids in (a, b):
+            labels, size = _add_equal((ids,), count)
+            sizes += [labels[labels > 0], size[labels > 0]]
         part = (a[shared], b[shared], count[shared], *sizes)
         return [OverlapCounts(*(part if device is None else map(device.send, part)))]
+    of_a, of_b = np.flatnonzero(a), np.flatnonzero(b)
     parts = []
     for of, *values in (
         (image[shared], a[shared], b[shared], count[shared]),
