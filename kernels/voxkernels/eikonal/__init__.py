@@ -19,7 +19,7 @@ from .._arrays import UNIT, device_of
 from .._compile import Cuda
 from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 from .arguments import Floats, Paths, Times, TravelTime, check_trace_paths, check_travel_time, too_long
-from .lines import BAND, straight_lines
+from .lines import BAND, line_lanes, straight_lines
 
 Ints = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ def solve(
     settings = (interfaces, start == "surface", band, order, task.max_time, scale)
     arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
     grids = (np.array(task.times.shape), flat, flat.view(np.int32))
-    lines, given = straight_lines(task.steps, band), arrays + settings + grids
+    lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
     large = (boxes[:, 1:6:2] - boxes[:, 0:6:2]).prod(axis=1) > cpu.LARGE
     for c in np.flatnonzero(large):
         low, shape = cpu.window_of(boxes[c])

@@ -118,6 +118,22 @@ def upwind_of(context: Any, T: Any, at: Any, pace: Any, p: Any, h: Any) -> Any:
 
 
 @intrinsic
+def first_arrival(context: Any, T: Any, b: Any, voxels: Any) -> Any:
+    """The earliest time among some voxels of the block at T[b]."""
+
+    def write(e: Emit) -> Any:
+        T, b, voxels = e.data
+        late = e.const(float("inf"))
+        layers = [e.where(e.bits(voxels, z), e.load(T, b, 16 * z), late) for z in range(4)]
+        first = e.smaller(e.smaller(layers[0], layers[1]), e.smaller(layers[2], layers[3]))
+        for by in (8, 4, 2, 1):
+            first = e.smaller(first, e.shuffle(first, first, [(i + by) % 16 for i in range(16)]))
+        return e.b.extract_element(first, ir.IntType(32)(0))
+
+    return types.float32(T, WORD, WORD), emitted(write)
+
+
+@intrinsic
 def arrived(context: Any, T: Any, b: Any, starts: Any, s: Any, pace: Any, p: Any, keep: Any, limit: Any) -> Any:
     """Two words of a block at T[b]: what arrives by a time; what starts, and arrives less than `keep` before its start.
 
@@ -153,7 +169,6 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
         own = [e.load(T, at[0], 16 * z) for z in range(4)]
         h = [e.spread(e.number(spacing, n)) for n in range(3)]
         weight = [e.b.fdiv(e.const(1.0), e.mul(s, s)) for s in h]
-        words = [e.b.load(e.place(upwind, u, n)) for n in range(12)]
         late, third = e.const(float("inf")), e.const(1.0 / 3.0)
         changed, layers = [], []
         for z in range(4):
@@ -162,7 +177,7 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
             near, far = e.around(T, at, own, z, 1), e.around(T, at, own, z, 2)
             terms = []
             for axis in range(3):
-                below, above, low_far, high_far = (e.bits(words[4 * axis + n], z) for n in range(4))
+                below, above, low_far, high_far = (e.load_bits(upwind, u, 4 * axis + n, z) for n in range(4))
                 low = e.where(below, near[axis][0], late)
                 high = e.where(above, near[axis][1], late)
                 up = e.less(high, e.sub(low, e.mul(tie, h[axis])))
@@ -185,15 +200,17 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
 
 
 @intrinsic
-def shorter(context: Any, box: Any, v: Any, lengths: Any, row: Any, slowness: Any, latest: Any) -> Any:
-    """Which of the eight voxels from v on are earlier than `latest` by more than a line, lengths (R, 8), from there."""
+def shorter(context: Any, T: Any, v: Any, w: Any, lengths: Any, at: Any, slowness: Any, latest: Any) -> Any:
+    """Which of the eight voxels from v on and the eight from w on are earlier than `latest` by a line, lengths[at:]."""
 
     def write(e: Emit) -> Any:
-        box, v, lengths, row, slowness, latest = e.data
-        line = e.mul(e.load_eight(lengths, e.b.mul(row, ir.IntType(64)(8))), e.spread_eight(slowness))
-        return e.eight_bits(e.less(e.add(e.load_eight(box, v), line), e.spread_eight(latest)))
+        T, v, w, lengths, at, slowness, latest = e.data
+        times = e.shuffle(e.load_eight(T, v), e.load_eight(T, w), list(range(16)))
+        line = e.mul(e.load(lengths, at), e.spread(slowness))
+        earlier = e.less(e.add(times, line), e.spread(latest))
+        return e.b.zext(e.b.bitcast(earlier, HALF), ir.IntType(64))
 
-    return WORD(box, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
+    return WORD(T, WORD, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
 
 
 @intrinsic

@@ -17,7 +17,7 @@ from .cpu_blocks import lowest_bit
 from .cpu_lanes import Emit, emitted, intrinsic, ir
 
 NUMBERED = -(1 << 31)  # the sign bit: marks the number of a component among times
-ONE, ZERO = np.uint64(1), np.uint64(0)
+ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @intrinsic
@@ -91,15 +91,16 @@ def find_runs(domain: Any, shape: Any, begin: int, end: int) -> Any:
         parent = with_room(parent, n + width)
         base = row * width
         start, x = 0, 0
-        while x + 64 < width:
-            bits = unequal_bits(domain, np.uint64(base + x))
+        while width > 64 and x + 1 < width:
+            at = min(x, width - 65)
+            bits = unequal_bits(domain, np.uint64(base + at)) & (ALL << np.uint64(x - at))
             while bits != ZERO:
-                stop = x + int(lowest_bit(bits)) + 1
+                stop = at + int(lowest_bit(bits)) + 1
                 bits &= bits - ONE
                 left[n], right[n], parent[n] = start, stop, n
                 n += 1 if domain[base + start] != 0 else 0
                 start = stop
-            x += 64
+            x = at + 64
         while x < width:
             if x + 1 == width or domain[base + x + 1] != domain[base + x]:
                 left[n], right[n], parent[n] = start, x + 1, n

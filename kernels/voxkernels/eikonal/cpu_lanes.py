@@ -133,6 +133,11 @@ class Emit:
         part = self.b.trunc(self.b.lshr(word, WORD(16 * z)), HALF)
         return self.b.bitcast(part, ir.VectorType(ir.IntType(1), 16))
 
+    def load_bits(self, words: Any, index: Any, more: int, z: int) -> Vector:
+        """The same from a word in memory: a load of the mask register itself."""
+        half = self.b.gep(self.b.bitcast(self.place(words, index, more), HALF.as_pointer()), [WORD(z)])
+        return self.b.bitcast(self.b.load(half, align=2), ir.VectorType(ir.IntType(1), 16))
+
     def word(self, layers: list[Vector]) -> Any:
         """The bits of four z as one word."""
         word = WORD(0)

@@ -64,7 +64,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     settled(march)
     if order == 2:
         upwind, free, kept = np.empty(12 * n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        lined, feeding = np.zeros(n, np.uint8), np.zeros(n, np.uint64)
+        lined, feeding = np.zeros(n, np.uint32), np.zeros(n, np.uint64)
         upwind[:12] = 0
         found: dict[int, Any] = {}
 

@@ -10,7 +10,7 @@ from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
 from .cpu_components import with_room
 from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
-from .cpu_sight import in_sight, lines_in_box, rows_of
+from .cpu_sight import in_sight, lanes_in_box, ways_in_box
 
 ONE = np.uint64(1)
 
@@ -52,18 +52,17 @@ def find_lines(
     window : a box of the component with its order-1 times, its marks, slownesses and shape, and the cell where it
     begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. first
     (end - begin + 1,) : set to each block's first line. Returns the voxels that they lead to, as lanes; those that they
-    come from; their lengths.
+    come from; their lengths. lined : set to the blocks around from which lines come to a block, 27 bits, itself bit 13.
+    feeding : set to the words of voxels where lines begin.
     """
     box, mark, pace, shape, corner = window
-    offsets, first_line, first_way, via = table
+    offsets, first_line, first_way, via, rows, which, length, _ = table
     lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32)
     first[: end - begin + 1] = 0
     if offsets.shape[0] == 1:
         return lane, origin, reach
     sz, sy = shape[1] * shape[2], shape[2]
-    step, length, way = lines_in_box(offsets, via, shape, h)
-    rows, lengths, which = rows_of(offsets, length, sz, sy)
-    flat = lengths.reshape(-1)
+    step, way = lanes_in_box(rows, shape), ways_in_box(via, shape)
     nearer = EARLIER * min(h[0], h[1], h[2])
     at = np.zeros(7, np.uint64)
     n = 0
@@ -78,7 +77,7 @@ def find_lines(
         cell = np.int64(cells[b])
         ci, cj, ck = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
         i0, j0, k0 = 4 * (ci - corner[0]), 4 * (cj - corner[1]), 4 * (ck - corner[2])
-        had, most = n, n + 64 * length.size
+        most = n + 64 * offsets.shape[0]
         lane, origin, reach = with_room(lane, most), with_room(origin, most), with_room(reach, most)
         while left != ZERO:
             bit = np.int64(lowest_bit(left))
@@ -87,22 +86,24 @@ def find_lines(
             v = i * sz + j * sy + k
             slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
             latest = np.float32(box[v] - nearer * slowness)
-            for r in range(rows.size):
-                bits = shorter(box, np.uint64(v + rows[r]), flat, np.uint64(r), np.float32(slowness), latest)
+            for o in range(0, step.size, 16):
+                near, other = np.uint64(v + step[o]), np.uint64(v + step[o + 8])
+                bits = shorter(box, near, other, length, np.uint64(o), np.float32(slowness), latest)
                 while bits != ZERO:
-                    o = which[r, np.int64(lowest_bit(bits))]
+                    place = o + np.int64(lowest_bit(bits))
                     bits &= bits - ONE
-                    w = v + step[o]
-                    if not in_sight(box, mark, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
+                    line, w = which[place], v + step[place]
+                    if not in_sight(box, mark, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):
                         continue
-                    wi, wj, wk = i + offsets[o, 0], j + offsets[o, 1], k + offsets[o, 2]
-                    place = (wi // 4 + corner[0]) * steps[0] + (wj // 4 + corner[1]) * steps[1]
-                    other = np.int64(grid[place + wk // 4 + corner[2]])
-                    lane[n], reach[n] = bit, length[o] * slowness * scale
+                    wi, wj, wk = i + offsets[line, 0], j + offsets[line, 1], k + offsets[line, 2]
+                    cell_of = (wi // 4 + corner[0]) * steps[0] + (wj // 4 + corner[1]) * steps[1]
+                    block = np.int64(grid[cell_of + wk // 4 + corner[2]])
+                    lane[n], reach[n] = bit, length[place] * slowness * scale
                     voxel = wi % 4 * 16 + wj % 4 * 4 + wk % 4
-                    origin[n] = 64 * other + voxel
-                    feeding[other] |= ONE << np.uint64(voxel)
+                    origin[n] = 64 * block + voxel
+                    feeding[block] |= ONE << np.uint64(voxel)
+                    dz, dy, dx = wi // 4 - i // 4, wj // 4 - j // 4, wk // 4 - k // 4
+                    lined[b] |= np.uint32(1 << (13 + 9 * dz + 3 * dy + dx))
                     n += 1
-        lined[b] = n > had
     first[end - begin] = n
     return lane[:n].copy(), origin[:n].copy(), reach[:n].copy()

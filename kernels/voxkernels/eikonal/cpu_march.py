@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_blocks import arrived, follow, overtakes, pack, relax, unpack, upwind_of
+from .cpu_blocks import arrived, first_arrival, follow, overtakes, pack, relax, unpack, upwind_of
 
 EDGE = 4  # voxels along an edge of a block
 PASSES = 3  # over a block, before it goes to the end of the queue
 QUEUED, STARTED = 1, 2  # flags of a block in the queue: anew; for the first time
+TIMES = 256  # steps of time by which blocks are sorted
 FIRST, LAST, WAITING = 0, 1, 2  # of the line of blocks in the queue: its ends, its length
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
@@ -37,6 +38,9 @@ FACE = np.array(
 FACES = np.array(
     [0xFFFFFFFF, 0xFFFFFFFF << 32, 0x00FF00FF00FF00FF, 0xFF00FF00FF00FF00, 0x3333333333333333, 0xCCCCCCCCCCCCCCCC],
     np.uint64,
+)
+CLOSE = np.array(  # the voxels at most two from the block before, this one and the next, along z, y, x
+    [FACES[0], 2**64 - 1, FACES[1], FACES[2], 2**64 - 1, FACES[3], FACES[4], 2**64 - 1, FACES[5]], np.uint64
 )
 NEAR, FAR = np.array([48, 12, 3], np.uint64), np.array([32, 8, 2], np.uint64)
 
@@ -104,16 +108,6 @@ def unpack_blocks(
 
 
 @jit
-def earliest(T: Any, b: int, voxels: Any) -> Any:
-    """The earliest time among some voxels of a block."""
-    first = np.float32(np.inf)
-    for lane in range(64):
-        t = T[64 * b + lane]
-        first = t if (voxels & LANE[lane]) != ZERO and t < first else first
-    return first
-
-
-@jit
 def stand_in_line(queued: Any, begin: int, end: int, queue: Any) -> Any:
     """Put the queued blocks from `begin` to `end` - 1 into a ring. Returns the ends of the line, its length."""
     line = np.zeros(3, np.int64)
@@ -121,6 +115,32 @@ def stand_in_line(queued: Any, begin: int, end: int, queue: Any) -> Any:
         if queued[b]:
             join_line(b, queue, line)
     return line
+
+
+@jit
+def stand_by_arrival(T: Any, free: Any, queued: Any, begin: int, end: int, queue: Any) -> Any:
+    """The same, the earliest first: blocks of one step of time as they come."""
+    first = np.zeros(TIMES + 1, np.int64)
+    for b in range(begin, end):
+        if queued[b]:
+            first[step_of_time(T, b, free[b]) + 1] += 1
+    line = np.zeros(3, np.int64)
+    for n in range(TIMES):
+        first[n + 1] += first[n]
+    for b in range(begin, end):
+        if queued[b]:
+            n = step_of_time(T, b, free[b])
+            queue[first[n]] = b
+            first[n] += 1
+    line[WAITING] = first[TIMES]
+    line[LAST] = line[WAITING] if line[WAITING] < queue.size else 0
+    return line
+
+
+@jit
+def step_of_time(T: Any, b: int, voxels: Any) -> int:
+    """In which step of time the first of some voxels of a block arrives."""
+    return int(min(first_arrival(T, np.uint64(64 * b), voxels), np.float32(TIMES - 1)))
 
 
 @jit
@@ -163,7 +183,7 @@ def settle(
             if fell == ZERO:
                 break
         changed &= inside[b]
-        if changed != ZERO and not (limit < np.inf and earliest(T, b, changed) > limit):
+        if changed != ZERO and not (limit < np.inf and first_arrival(T, np.uint64(64 * b), changed) > limit):
             ahead = overtakes(T, at)
             for direction in range(6):
                 word = changed & FACE[direction] & ahead[direction]
@@ -228,16 +248,6 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
 
 
 @jit
-def fed(b: int, changed: Any, begin: int, end: int, origin: Any) -> bool:
-    """Whether one of some lines begins at a changed voxel of a block."""
-    found = False
-    for e in range(begin, end):
-        voxel = np.int64(origin[e])
-        found |= voxel // 64 == b and changed & LANE[voxel % 64] != ZERO
-    return found
-
-
-@jit
 def settle_second(
     T: Any,
     inside: Any,
@@ -255,29 +265,32 @@ def settle_second(
 ) -> None:
     """Order 2: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
 
-    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; flags of
-    the blocks that have lines; the words of voxels where lines begin.
+    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; the
+    blocks around from which lines come to a block; the words of voxels where lines begin.
     """
     pace, paced, h, _, _ = medium
     first, lane, origin, length, lined, feeding = lines
     at, cap = np.zeros(7, np.uint64), np.full(64, np.inf, np.float32)  # the times that the lines to a block allow
-    line = stand_in_line(queued, begin, end, queue)
+    line = stand_by_arrival(T, free, queued, begin, end, queue)
     while line[WAITING]:
         b = next_in_line(queue, line)
         queued[b] = 0
         look_around(b, cells, grid, steps, at)
-        changed, new = ZERO, ZERO
+        changed, new, drawn = ZERO, ZERO, not lined[b]
         for _ in range(PASSES):
-            if lined[b]:
+            if not drawn:
+                for e in range(first[b - begin], first[b - begin + 1]):
+                    cap[lane[e]] = np.inf
                 for e in range(first[b - begin], first[b - begin + 1]):
                     cap[lane[e]] = min(cap[lane[e]], T[np.int64(origin[e])] + length[e])
             new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, h)
-            if lined[b]:
-                for e in range(first[b - begin], first[b - begin + 1]):
-                    cap[lane[e]] = np.inf
             changed |= new
             if new == ZERO:
                 break
+            drawn = not lined[b] or new & feeding[b] == ZERO
+        if lined[b]:
+            for e in range(first[b - begin], first[b - begin + 1]):
+                cap[lane[e]] = np.inf
         if changed == ZERO:
             continue
         for direction in range(6):
@@ -293,16 +306,13 @@ def settle_second(
             for dz in range(-1, 2):
                 for dy in range(-1, 2):
                     for dx in range(-1, 2):
+                        if changed & feeding[b] & CLOSE[dz + 1] & CLOSE[dy + 4] & CLOSE[dx + 7] == ZERO:
+                            continue
                         other = np.int64(grid[cells[b] + dz * steps[0] + dy * steps[1] + dx * steps[2]])
-                        near = begin <= other < end
-                        if (
-                            lined[other]
-                            and other != b
-                            and not queued[other]
-                            and (not near or fed(b, changed, first[other - begin], first[other - begin + 1], origin))
-                        ):
+                        from_here = lined[other] >> np.uint32(13 - 9 * dz - 3 * dy - dx) & np.uint32(1)
+                        if from_here and other != b and not queued[other]:
                             queued[other] = QUEUED
-                            if near:
+                            if begin <= other < end:
                                 join_line(other, queue, line)
         if new != ZERO and not queued[b]:
             queued[b] = QUEUED

@@ -14,7 +14,7 @@ from .cpu_components import with_room
 from .cpu_discs import disc_distances, end_discs, make_discs, square_distances
 from .cpu_lots import DISCS, END, KNOWN, LANES, MIDDLE, ONE, RADIUS, TWO, ZERO
 from .cpu_rims import find_rims, mark_ends
-from .cpu_sight import in_sight, lanes_of, lanes_on_ways, lines_in_box, rows_of
+from .cpu_sight import in_sight, lanes_in_box, ways_in_box
 from .cpu_surface import find_windows, fit_planes, mark_columns, mark_surface
 
 
@@ -47,13 +47,17 @@ def start_box(
     Sources less than `rim` voxels from the sides of the box are left out. scale : a power of 2 that makes steps about
     1, for arithmetic in 32 bits.
     """
-    offsets, first_line, first_way, via = lines
-    _, length, way = lines_in_box(offsets, via, shape, h)
+    offsets, first_line, first_way, via, rows, offset, length, over = lines
     sz, sy, steps = shape[1] * shape[2], shape[2], h * scale
-    rows, lengths, which = rows_of(offsets, length, sz, sy)
-    beside, step, offset, own = lanes_of(rows, which, lengths, offsets, steps)
-    over = lanes_on_ways(step, beside, way, first_way)
-    small, squared = steps.astype(np.float32), np.empty(step.size, np.float32)
+    step, way = lanes_in_box(rows, shape), ways_in_box(via, shape)
+    small, squared, beside = (
+        steps.astype(np.float32),
+        np.empty(step.size, np.float32),
+        np.empty((3, step.size), np.float32),
+    )
+    for axis in range(3):
+        for o in range(step.size):
+            beside[axis, o] = offsets[offset[o], axis] * steps[axis] if length[o] < np.inf else np.inf
     surface, columns = np.empty(T.size if fit else 0, np.uint8), np.empty(3 * T.size if fit else 0, np.uint8)
     if fit:
         mark_surface(T, shape, surface)
@@ -77,8 +81,8 @@ def start_box(
             make_discs(known, count, discs)
             end_discs(columns, mark, sz, sy, voxel, side, count, known, discs)
         reach(
-            T, mark, pace, voxel, side, count, fit, small, discs, beside, squared, rows, step, offset, own, way,
-            first_way, first_line, over, np.float32(scale), np.float32(band * scale),
+            T, mark, pace, voxel, side, count, fit, small, discs, beside.reshape(-1), squared, length, step,
+            offset, way, first_way, first_line, over, np.float32(scale), np.float32(band * scale),
         )  # fmt: skip
         count = 0
     for v in contacts:
@@ -103,10 +107,9 @@ def reach(
     discs: Any,
     beside: Any,
     squared: Any,
-    rows: Any,
+    length: Any,
     step: Any,
     offset: Any,
-    own: int,
     way: Any,
     first_way: Any,
     first_line: Any,
@@ -115,7 +118,7 @@ def reach(
     band: Any,
 ) -> None:
     """Give some voxels, and those in sight of each, their times from its discs or squares, or from its centre."""
-    size, paced, slowness = squared.size, pace.size > 1, np.float32(1.0)
+    size, paced, slowness, own = squared.size, pace.size > 1, np.float32(1.0), np.argmin(length)
     for i in range(count):
         v, face = voxel[i], side[i]
         if i == 0 or v != voxel[i - 1]:
@@ -143,17 +146,16 @@ def reach(
             continue
         # as `in_sight`, with what is in the way, and each way, as bits of lanes
         walls0 = walls1 = walls2 = ZERO
-        for r in range(0, rows.size, 2):
-            w, other = np.uint64(v + rows[r]), np.uint64(v + rows[min(r + 1, rows.size - 1)])
-            bits = blocked(T, mark, w, other) << np.uint64(8 * (r % 8))
-            walls0 |= bits if r < 8 else ZERO
-            walls1 |= bits if 8 <= r < 16 else ZERO
-            walls2 |= bits if r >= 16 else ZERO
+        for o in range(0, size, 16):
+            bits = blocked(T, mark, np.uint64(v + step[o]), np.uint64(v + step[o + 8])) << np.uint64(o % 64)
+            walls0 |= bits if o < 64 else ZERO
+            walls1 |= bits if 64 <= o < 128 else ZERO
+            walls2 |= bits if o >= 128 else ZERO
         for group in range(0, size, 64):
             bits = ZERO
-            for r in range(group // 8, min(group // 8 + 8, rows.size), 2):
-                w, other = np.uint64(v + rows[r]), np.uint64(v + rows[min(r + 1, rows.size - 1)])
-                bits |= closer(T, w, other, squared, np.uint64(8 * r), scale, band) << np.uint64(8 * (r % 8))
+            for o in range(group, min(group + 64, size), 16):
+                w, other = np.uint64(v + step[o]), np.uint64(v + step[o + 8])
+                bits |= closer(T, w, other, squared, np.uint64(o), scale, band) << np.uint64(o - group)
             while bits != ZERO:
                 lane = np.uint64(group) + lowest_bit(bits)
                 bits &= bits - ONE
