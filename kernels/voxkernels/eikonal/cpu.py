@@ -125,7 +125,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
             ways = (first_lines, found[0], found[1], found[2], lined, feeding)
-            settle_second(T, inside, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
+            settle_second(T, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import types
 
-from .cpu_lanes import FLOATS, HALF, Emit, Vector, emitted, intrinsic, ir, tuple_of
+from .cpu_lanes import FLOATS, Emit, Vector, emitted, intrinsic, ir, tuple_of
 
 WORD = types.uint64
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
@@ -205,10 +205,10 @@ def shorter(context: Any, T: Any, v: Any, w: Any, lengths: Any, at: Any, slownes
 
     def write(e: Emit) -> Any:
         T, v, w, lengths, at, slowness, latest = e.data
-        times = e.shuffle(e.load_eight(T, v), e.load_eight(T, w), list(range(16)))
+        times = e.load_pair(T, v, w)
         line = e.mul(e.load(lengths, at), e.spread(slowness))
         earlier = e.less(e.add(times, line), e.spread(latest))
-        return e.b.zext(e.b.bitcast(earlier, HALF), ir.IntType(64))
+        return e.half_word(earlier)
 
     return WORD(T, WORD, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
 
@@ -222,10 +222,10 @@ def closer(context: Any, T: Any, v: Any, w: Any, squared: Any, at: Any, scale: A
 
     def write(e: Emit) -> Any:
         T, v, w, squared, at, scale, band = e.data
-        times = e.shuffle(e.load_eight(T, v), e.load_eight(T, w), list(range(16)))
+        times = e.load_pair(T, v, w)
         times, way, most = e.mul(times, e.spread(scale)), e.load(squared, at), e.spread(band)
         near = e.b.fcmp_ordered("<=", way, e.mul(most, most))
-        return e.b.zext(e.b.bitcast(e.both(e.less(way, e.mul(times, times)), near), HALF), ir.IntType(64))
+        return e.half_word(e.both(e.less(way, e.mul(times, times)), near))
 
     return WORD(T, WORD, WORD, squared, WORD, types.float32, types.float32), emitted(write)
 
@@ -241,7 +241,7 @@ def blocked(context: Any, T: Any, mark: Any, v: Any, w: Any) -> Any:
             times = e.load_eight(T, at)
             plain = e.b.icmp_signed(">=", e.load_integers(mark, at, 8, 8), e.integers(0, 8, 8))
             bits.append(e.both(e.b.fcmp_unordered("uno", times, times), plain))
-        return e.b.zext(e.b.bitcast(e.shuffle(bits[0], bits[1], list(range(16))), HALF), ir.IntType(64))
+        return e.half_word(e.shuffle(bits[0], bits[1], list(range(16))))
 
     return WORD(T, mark, WORD, WORD), emitted(write)
 

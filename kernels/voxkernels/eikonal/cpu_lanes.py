@@ -64,10 +64,6 @@ class Emit:
     def load_eight(self, array: Any, index: Any) -> Vector:
         return self.b.load(self.b.bitcast(self.place(array, index), EIGHT.as_pointer()), align=4)
 
-    def spread_eight(self, number: Any) -> Vector:
-        empty = ir.Constant(EIGHT, ir.Undefined)
-        return self.shuffle(self.b.insert_element(empty, number, INDEX(0)), empty, [0] * 8)
-
     def integers(self, value: int, width: int, lanes: int = 16) -> Vector:
         return ir.Constant(ir.VectorType(ir.IntType(width), lanes), [value] * lanes)
 
@@ -86,9 +82,13 @@ class Emit:
         width = vector.type.element.width
         self.b.store(vector, self.b.bitcast(self.place(array, index), vector.type.as_pointer()), align=width // 8)
 
-    def eight_bits(self, bits: Vector) -> Any:
-        """Eight bits as a word."""
-        return self.b.zext(self.b.bitcast(bits, ir.IntType(8)), WORD)
+    def load_pair(self, array: Any, first: Any, second: Any) -> Vector:
+        """Eight numbers from each of two places."""
+        return self.shuffle(self.load_eight(array, first), self.load_eight(array, second), list(LANES))
+
+    def half_word(self, bits: Vector) -> Any:
+        """Sixteen bits as a word."""
+        return self.b.zext(self.b.bitcast(bits, HALF), WORD)
 
     def store(self, vector: Vector, array: Any, index: Any, more: int = 0) -> None:
         self.b.store(vector, self.b.bitcast(self.place(array, index, more), FLOATS.as_pointer()), align=4)
@@ -142,8 +142,7 @@ class Emit:
         """The bits of four z as one word."""
         word = WORD(0)
         for z, bits in enumerate(layers):
-            part = self.b.zext(self.b.bitcast(bits, HALF), WORD)
-            word = self.b.or_(word, self.b.shl(part, WORD(16 * z)))
+            word = self.b.or_(word, self.b.shl(self.half_word(bits), WORD(16 * z)))
         return word
 
     def around(self, T: Any, at: list[Any], own: list[Vector], z: int, steps: int) -> list[tuple[Vector, Vector]]:

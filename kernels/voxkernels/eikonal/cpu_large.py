@@ -22,7 +22,7 @@ from .cpu_march import EDGE, ZERO, begin_second, find_upwind, make_medium, settl
 from .cpu_start import start_box
 
 TILE = 16  # cells along an edge of a tile
-NEAR = 2  # how far beyond a tile straight lines to it may begin, in voxels
+BEYOND = 2  # how far beyond a tile straight lines to it may begin, in voxels
 RIM = 2  # cells around a tile: how far fits and straight lines reach from where straight lines may begin
 
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -80,7 +80,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
             ways = (*found[t], lined, feeding)
-            settle_second(T, inside, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
+            settle_second(T, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
         run(look, everything)
         for turn in turns:
@@ -161,7 +161,7 @@ def start_tile(
     slow = np.empty(size if given[2].size else 1, np.float32)
     some, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
     if some:
-        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - NEAR)
+        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - BEYOND)
     for i in range(tile[0, 0], tile[1, 0]):
         for j in range(tile[0, 1], tile[1, 1]):
             for k in range(tile[0, 2], tile[1, 2]):

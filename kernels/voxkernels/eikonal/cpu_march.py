@@ -250,7 +250,6 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
 @jit
 def settle_second(
     T: Any,
-    inside: Any,
     cells: Any,
     grid: Any,
     steps: Any,
