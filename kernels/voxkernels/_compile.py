@@ -173,7 +173,9 @@ class Cuda:
     def reserve(self, what: str, n_bytes: int) -> None:
         """Raise MemoryError, in the name of `what`, where the device has not so many bytes to give."""
         with self._cupy.cuda.Device(self.number):
-            free = self._cupy.cuda.runtime.memGetInfo()[0] + self._cupy.get_default_memory_pool().free_bytes()
+            free = self._cupy.get_default_memory_pool().free_bytes()
+            if n_bytes > free:  # the driver takes long to say what else there is
+                free += self._cupy.cuda.runtime.memGetInfo()[0]
         if n_bytes > free:
             raise out_of_memory(what, n_bytes, free)
 
@@ -199,7 +201,7 @@ class Cuda:
 
     def kernel(self, source: Path, name: str, traits: Mapping[str, Any] | None = None) -> Any:
         """The kernel `name` of a `.cu` file, compiled with `traits` as #defines; compiled once."""
-        return _cuda_module(self._cupy, source, tuple(sorted((traits or {}).items())), self.number).get_function(name)
+        return _cuda_kernel(self._cupy, source, name, tuple(sorted((traits or {}).items())), self.number)
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, arguments: tuple[Any, ...], shared: int = 0) -> None:
         """Start `blocks` of `threads` threads, each one number or up to three (x, y, z).
@@ -209,6 +211,12 @@ class Cuda:
         grid, block = ((n,) if isinstance(n, int) else tuple(n) for n in (blocks, threads))
         with self._cupy.cuda.Device(self.number):
             kernel(grid, block, arguments, shared_mem=shared)
+
+
+@functools.cache
+def _cuda_kernel(cupy: Any, source: Path, name: str, traits: tuple[tuple[str, Any], ...], number: int) -> Any:
+    """A kernel of a module: looked up once, since CuPy looks for the compiled code again each time."""
+    return _cuda_module(cupy, source, traits, number).get_function(name)
 
 
 @functools.cache

@@ -55,6 +55,8 @@ class ndarray(NDArrayOperatorsMixin):
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
         if function is not np.may_share_memory:  # the one that the toolkit leaves to CuPy
             return NotImplemented
+        if not all(isinstance(array, ndarray) for array in arguments):
+            raise TypeError("Argument 'b' has incorrect type (expected cupy.ndarray, got numpy.ndarray)")
         return function(*map(_host, arguments), **options)
 
     def __getitem__(self, index: Any) -> Any:

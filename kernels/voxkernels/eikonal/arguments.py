@@ -65,7 +65,7 @@ def check_travel_time(
     latest = as_max_time(max_time)
     times = as_out(out, labels.shape, device)
     for name, given in (("domain", labels), ("sources", source), ("speed", field)):
-        if np.may_share_memory(times, given):
+        if given.size and np.may_share_memory(times, given):  # without a speed, what stands for it is NumPy's
             raise ValueError(f"out: must not share memory with {name}; got a view of it. No input is written to.")
     return TravelTime(labels, source, (dz / pace, dy / pace, dx / pace), field, latest, times)
 
