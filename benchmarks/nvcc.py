@@ -30,7 +30,7 @@ TRAITS: dict[str, tuple[dict[str, str], ...]] = {
     "eikonal": ({}, {"LABEL": "Long", "INDEX": "Long"}),
     "masks": ({}, {"MASK": "double", "INDEX": "Long"}),
     "overlaps": ({}, {"LABEL": "Long"}),
-    "regions": ({}, {"LABEL": "Long", "IMAGE": "double", "INDEX": "Long"}),
+    "regions": ({}, {"IMAGE": "unsigned short"}, {"LABEL": "Long", "IMAGE": "double", "INDEX": "Long"}),
 }
 """The sets of traits with which an operation's kernels are compiled here; by default the file's own alone."""
 

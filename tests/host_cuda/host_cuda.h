@@ -274,16 +274,17 @@ template <auto kernel, class... A> void call_kernel(void (*)(A...), void* argume
 #define __shfl_xor_sync(mask, v, by) host::shuffle(mask, v, host::lane() ^ (by), __LINE__)
 #define __match_any_sync(mask, v) host::match(mask, v, __LINE__)
 #define __ballot_sync(mask, p) host::ballot(mask, p, __LINE__)
-#define __reduce_add_sync(mask, v) host::reduce_add(mask, v, __LINE__)
+#define __reduce_add_sync(mask, v) host::reduce(mask, v, [](unsigned a, unsigned b) { return a + b; }, __LINE__)
+#define __reduce_max_sync(mask, v) host::reduce(mask, v, [](unsigned a, unsigned b) { return a < b ? b : a; }, __LINE__)
 #define __any_sync(mask, p) (__ballot_sync(mask, p) != 0)
 #define __all_sync(mask, p) (__ballot_sync(mask, !(p)) == 0)
 #define __activemask() (1u << host::lane())  // a warp never has to be together
 namespace host {
-inline unsigned reduce_add(unsigned mask, unsigned value, int line) {
+template <class F> inline unsigned reduce(unsigned mask, unsigned value, F both, int line) {
     leave(value);
     meet_warp(mask, line);
     unsigned total = 0;
-    for (unsigned l = 0; l < 32; l++) if ((mask & warp_lanes()) >> l & 1) total += left_by<unsigned>(l);
+    for (unsigned l = 0; l < 32; l++) if ((mask & warp_lanes()) >> l & 1) total = both(total, left_by<unsigned>(l));
     meet_warp(mask, line);
     return total;
 }

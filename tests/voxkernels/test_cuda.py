@@ -270,8 +270,9 @@ CALLS = [
     ),
     Call("overlaps", "overlap_counts", (PIXELS, PIXELS[::-1])),
     Call("regions", "region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
+    Call("regions", "region_properties", (SEVERAL, PIXELS[:, :20, :40].astype(np.uint16)), {"spacing": (0.3, 1, 2)}),
 ]
-each_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join([call.name, *call.options.values()]))
+each_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(map(str, [call.name, *call[3].values()])))
 
 
 def test_every_operation_is_called() -> None:
@@ -296,6 +297,7 @@ def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     expected = call.on(same_bits)
     modules = [importlib.import_module(f"voxkernels.{call.operation}{part}") for part in ("", ".cuda")]
     changed = {"INT32_LIMIT": 1, "INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
+    changed |= {"FIRST_ROWS": 2, "DENSE_BYTES": 0}
     changed |= {"ROUND_BLOCKS": 2, "FIRST_ROUNDS": 1}
     used = [(module, key) for key in changed for module in modules if hasattr(module, key)]
     assert used
@@ -325,9 +327,15 @@ class OldDevice(HostDevice):
 @needs_compiler
 @pytest.mark.parametrize("order", ORDERS)
 def test_lanes_that_add_by_shuffles(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
-    areas = vk.contact_areas(SEVERAL, SEVERAL % 3)
-    monkeypatch.setattr(importlib.import_module("voxkernels.contacts"), "device_of", lambda **_: OldDevice(order))
-    assert_equal(vk.contact_areas(SEVERAL, SEVERAL % 3), areas)
+    calls = [Call("contacts", "contact_areas", (SEVERAL, SEVERAL % 3))]
+    for kind in (np.uint16, np.float32):
+        calls.append(Call("regions", "region_properties", (SEVERAL // 40, (SEVERAL * 7).astype(kind))))
+    for call in calls:
+        expected = call.on("cpu")
+        module = importlib.import_module(f"voxkernels.{call.operation}")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "device_of", lambda **_: OldDevice(order))
+            assert_equal(call.on("cpu"), expected)
 
 
 def assert_equal(one: Any, other: Any) -> None:

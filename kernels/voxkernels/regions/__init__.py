@@ -96,7 +96,7 @@ def region_properties(
     spacing not positive; origin not three integers.
     """
     device = device_of(labels=labels, image=image)
-    grid = narrow_labels(as_labels("labels", labels, look=device is not None, device=device))
+    grid = narrow_labels(as_labels("labels", labels, look=False, device=device))  # the kernels see negative ones
     size = as_spacing(spacing)
     corner = _as_origin(origin)
     values = None
@@ -106,12 +106,13 @@ def region_properties(
         if values.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             with where(values):
                 values = values.astype(np.float64)
-    if device is None:
-        names, sums, bbox, grey = _sum_regions(grid, values)
-    else:
-        with where(grid):
-            largest = int(grid.max()) if grid.size else 0
-        names, sums, bbox, grey = cuda.sum_regions(device, grid, values, largest)
+    if device is not None:
+        found = cuda.measure_regions(device, grid, values, size, corner)
+        if found is None:
+            as_labels("labels", labels, device=device)
+            raise AssertionError("a negative label was met, then none found")
+        return RegionProperties(**found, spacing=size)
+    names, sums, bbox, grey = _sum_regions(grid, values)
     count = sums[:, 0]
     moments = _shift(sums[:, 1:], count, bbox[:, :3])
     bbox = bbox + np.tile(corner, 2)
@@ -120,12 +121,11 @@ def region_properties(
         first, deviations, squares, low, high = grey.T
         about_first = deviations / count
         statistics = (first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0)), low, high)
-    result = _derive(names, count, bbox, moments, statistics, size)
-    return result if device is None else _moved(result, device.send)
+    return _derive(names, count, bbox, moments, statistics, size)
 
 
 def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, Ints, Ints, Floats | None]:
-    """Names, position sums, boxes and grey sums of the labels present, as `cuda.sum_regions` gives them."""
+    """Names, position sums, boxes and grey sums of the labels present, sorted by label."""
     n_z, n_y, n_x = grid.shape
     n_lines = n_z * n_y
     lines = grid.reshape(n_lines, n_x)

@@ -1,12 +1,16 @@
 """Sums over every label of a volume on a GPU: which kernel of `regions.cu` runs when.
 
-The sums, some 150 bytes for each label, are copied to the host, where centroids and moments are derived from them.
-Memory on the device: 176 bytes for each row of the sums; for sparse labels also 12 bytes for each slot of a hash table
-with at least one slot for each label. Waits for the device: for the largest label, for the sums, for the grey sums;
-with sparse labels once more for each size of their table.
+The table of sums begins with a row for each label up to FIRST_ROWS. Where the largest label has no row, which the
+kernel reports, all is summed again with as many rows as it takes, or, where labels are sparse, with one for each label
+that is there. The results are derived from the sums on the device.
 
-Against the CPU: counts, boxes and moments are equal; minimum and maximum too, where no value is nan; mean and standard
-deviation to a few units in the last place (equal integer sums for integer images, rounded in another order for others).
+Memory on the device: 136 bytes for each row, 176 with an image, and the results, 240 bytes for each label; for sparse
+labels also 12 bytes for each slot of a hash table with at least one slot for each label. Waits for the device: once,
+for how many labels there are; once more where the table was too small; with sparse labels, for each size of theirs.
+
+Against the CPU: counts, boxes, moments, centroids and inertia are equal; minimum and maximum too, where no value is
+nan; mean and standard deviation of images of 8 and 16 bits while their sums stay below 2^53; of others to a few units
+in the last place (summed in another order).
 """
 
 from __future__ import annotations
@@ -20,71 +24,88 @@ import numpy.typing as npt
 from .._compile import Cuda
 
 SOURCE = Path(__file__).with_name("regions.cu")
-TILE = (8, 8, 32)
+TILE = (8, 16, 128)
 THREADS = 256
 BLOCKS = 1024
 INDEX_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels are indexed in 32 bits, larger ones in 64."""
 
+FIRST_ROWS = 1 << 16
+FEWEST_ROWS = 1 << 10
+"""Rows at first: one for 64 voxels, but no more than the first number and no fewer than the second."""
+
 FIRST_SLOTS = 1 << 14
-ROW_BYTES = 8 * (10 + 6 + 1 + 2 + 2 + 1)
+WIDTH, GREY_WIDTH = 17, 22
 DENSE_BYTES = 1 << 24
 """A label is its own row while the sums take no more than this, or than the labels do."""
 
-FAR = 1 << 62
 TYPES: dict[Any, str] = {np.int32: "int", np.int64: "Long"}
 TYPES |= {np.uint8: "unsigned char", np.uint16: "unsigned short", np.float32: "float", np.float64: "double"}
 WHAT = "region_properties"
 
 
-def sum_regions(
-    device: Cuda, labels: Any, image: Any, largest: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Names (N,), sums (N, 10), boxes (N, 6) and, with an image, grey sums (N, 5) of the labels present; on the host.
+def measure_regions(
+    device: Cuda,
+    labels: Any,
+    image: Any,
+    size: tuple[float, float, float],
+    origin: npt.NDArray[np.int64],
+) -> dict[str, Any] | None:
+    """The arrays of `RegionProperties`, by name, on the device; None where a label is negative.
 
-    labels  : (Z, Y, X) int32 or int64 on the device; `largest` is the largest of them.
-    image   : of its shape, uint8, uint16, float32 or float64; or None.
-    Columns as in `cpu.py`: count, sums of positions and products; half-open boxes; first value, sum of deviations from
-    it, sum of their squares, minimum, maximum.
+    labels : (Z, Y, X) int32 or int64 on the device.
+    image  : of its shape, uint8, uint16, float32 or float64; or None.
     """
-    if (largest + 1) * ROW_BYTES <= max(labels.nbytes, DENSE_BYTES):
-        names, table = np.arange(largest + 1), (device.zeros(1, np.uint64), device.zeros(1, np.int32), np.int64(0))
-    else:
-        names, table = _rows_of_labels(device, labels)
-    n = names.size
-    device.reserve(WHAT, ROW_BYTES * n)
-    sums, box, first = device.zeros((n, 10), np.uint64), device.zeros((n, 6), np.int64), device.zeros(n, np.int64)
+    whole = image is not None and image.dtype.itemsize < 4
+    grey = 0 if image is None else 1 if whole else 2
+    width = GREY_WIDTH if grey else WIDTH
     wide = labels.size > INDEX_LIMIT
     traits = {"LABEL": TYPES[labels.dtype.type], "INDEX": "Long" if wide else "int"}
     sides = tuple((np.int64 if wide else np.int32)(side) for side in labels.shape)
     n_tiles = int(np.prod([-(-side // of_tile) for side, of_tile in zip(labels.shape, TILE, strict=True)]))
-    if n_tiles:
-        kernel = device.kernel(SOURCE, "sum_positions", traits)
-        device.launch(kernel, n_tiles, THREADS, (labels, *sides, *table, sums, box, first))
-    totals = device.fetch(sums).view(np.int64)
-    present = np.flatnonzero(totals[:, 0] * (names > 0))
-    boxes = device.fetch(box)[present]
-    boxes[:, :3] = FAR - boxes[:, :3]
-    if image is None:
-        return names[present], totals[present], boxes, None
-
-    deviations, extremes = device.zeros((n, 2), np.float64), device.zeros((n, 2), np.uint64)
-    reference = device.zeros(n, np.float64)
-    if n_tiles:
-        kernel = device.kernel(SOURCE, "sum_grey", {**traits, "IMAGE": TYPES[image.dtype.type]})
-        arguments = (labels, image, *sides, *table, first, deviations, extremes, reference)
-        device.launch(kernel, n_tiles, THREADS, arguments)
-    ordered = device.fetch(extremes)[present]
-    high, low = _numbers(ordered[:, 0]), _numbers(~ordered[:, 1])
-    about_first = device.fetch(deviations)[present]
-    grey = np.column_stack([device.fetch(reference)[present], about_first, low, high])
-    return names[present], totals[present], boxes, grey
-
-
-def _numbers(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """The numbers behind integers that are in their order."""
-    top = np.uint64(1 << 63)
-    return np.where(ordered & top, ordered ^ top, ~ordered).view(np.float64)
+    if image is not None:
+        traits["IMAGE"] = TYPES[image.dtype.type]
+    n, names = min(FIRST_ROWS, max(FEWEST_ROWS, labels.size // 64)), None
+    slots = no_slots = (device.empty(1, np.uint64), device.empty(1, np.int32), np.int64(0))
+    while n_tiles:
+        device.reserve(WHAT, 8 * (width * n + 2) + 4 * -(-n // THREADS))
+        memory = device.zeros(width * n + 2, np.uint64)  # the rows, then the state
+        rows, state = memory[: width * n], memory[width * n :]
+        table = (rows, np.int64(n), np.int32(width))
+        device.launch(
+            device.kernel(SOURCE, "sum_positions", traits), n_tiles, THREADS, (labels, *sides, *slots, *table, state)
+        )
+        blocks = -(-n // THREADS)
+        in_use = device.empty(blocks, np.int32)
+        device.launch(device.kernel(SOURCE, "count_rows", traits), blocks, THREADS, (*table, in_use, state))
+        if grey:
+            device.launch(device.kernel(SOURCE, "look_up_first", traits), blocks, THREADS, (image, *table))
+            add = device.kernel(SOURCE, "sum_integers" if whole else "sum_reals", traits)
+            device.launch(add, n_tiles, THREADS, (labels, image, *sides, *slots, *table, state))
+        largest, n_labels = (int(number) for number in device.fetch(state))
+        if largest >= 2**63:
+            return None
+        if not largest:
+            break
+        n, names, slots = largest + 1, None, no_slots
+        if n * 8 * width > max(labels.nbytes, DENSE_BYTES):
+            names, slots = _rows_of_labels(device, labels)
+            n = names.size
+    else:
+        n_labels = 0
+    device.reserve(WHAT, 8 * n_labels * (30 if grey else 26))
+    shapes: dict[str, Any] = {"labels": n_labels, "count": n_labels, "bbox": (n_labels, 6), "moments": (n_labels, 9)}
+    found: dict[str, Any] = {name: device.empty(shape, np.int64) for name, shape in shapes.items()}
+    found["centroid"] = device.empty((n_labels, 3), np.float64)
+    found["inertia"] = device.empty((n_labels, 3, 3), np.float64)
+    statistics = [device.empty(n_labels, np.float64) for _ in range(4)] if grey else [None] * 4
+    if n_labels:
+        held = device.empty(1, np.int64) if names is None else device.send(names)
+        arguments: Any = (*table, in_use, held, np.int32(names is not None), np.int32(grey))
+        arguments += (*(np.float64(s) for s in size), *(np.int64(o) for o in origin), *found.values())
+        arguments += tuple(statistics) if grey else (device.empty(1, np.float64),) * 4
+        device.launch(device.kernel(SOURCE, "derive", traits), blocks, THREADS, arguments)
+    return found | dict(zip(("mean", "std", "min", "max"), statistics, strict=True))
 
 
 def _rows_of_labels(device: Cuda, labels: Any) -> tuple[npt.NDArray[np.int64], tuple[Any, Any, np.int64]]:
