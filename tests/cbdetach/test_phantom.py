@@ -256,6 +256,37 @@ def test_slabs_come_in_order() -> None:
     np.testing.assert_array_equal(np.concatenate([p.grey for p in parts]), phantom.volume().grey)
 
 
+def test_finer_voxels_show_the_same_electrode() -> None:
+    """The middle of 3 x 3 x 3 finer voxels is the voxel itself; volumes of 2 x 2 x 2 come closer to the true ones."""
+    settings = {**SMALL, "crack_share": 1.0, "pore_share": 1.0, "collector_um": 0.5, "separator_um": 0.5}
+    phantom = Phantom(seed=4, debris=0.02, **settings)
+    whole = phantom.volume()
+    fine = phantom.finer(3)
+    assert fine.settings.shape == (90, 108, 120)
+    for name, codes in zip(PARTS[1:], fine.codes(0, 90), strict=True):
+        assert (codes[1::3, 1::3, 1::3] != getattr(whole, name)).mean() < 1e-4
+    truth, finer = phantom.truth, fine.truth
+    np.testing.assert_allclose(finer["volume_um3"], truth["volume_um3"], rtol=2e-3)
+    np.testing.assert_allclose(finer["z_um"] - truth["z_um"], 0.5 * (0.2 - 0.2 / 3), atol=2e-3)
+    true = truth["volume_um3"].to_numpy()
+    error = [
+        np.abs(np.bincount(labels.ravel(), minlength=len(true) + 1)[1:] * size**3 - true).mean()
+        for labels, size in ((whole.labels, 0.2), (phantom.finer(2).codes(0, 60)[0], 0.1))
+    ]
+    assert error[1] < 0.7 * error[0]
+    with pytest.raises(InputError, match="factor: must be an integer of at least 1; got 0"):
+        phantom.finer(0)
+
+
+def test_codes_are_those_of_the_slab() -> None:
+    phantom = Phantom(seed=1, debris=0.02, collector_um=0.5, **SMALL)
+    slab = phantom.slab(3, 11)
+    for name, codes in zip(PARTS[1:], phantom.codes(3, 11), strict=True):
+        np.testing.assert_array_equal(codes, getattr(slab, name))
+    with pytest.raises(InputError, match="z0, z1: must satisfy"):
+        phantom.codes(5, 5)
+
+
 def test_same_seed_same_bytes() -> None:
     a, b, c = (Phantom(**SMALL, seed=seed) for seed in (5, 5, 6))
     assert a.truth.equals(b.truth)
