@@ -341,6 +341,9 @@ def test_the_null_knows_its_limits() -> None:
     assert (wide.high[shown] > found.high[shown]).all()
     few = patch_null(fraction, area, classes, 6, draws=99, least=40)
     assert np.isnan(few.observed).sum() > np.isnan(found.observed).sum()
+    none = patch_null(fraction, area, classes, 6, draws=99, least=150)  # enough together, too few in every class
+    assert none.patch_um2 == found.patch_um2
+    assert np.isnan(none.observed).all()
     assert np.isnan(patch_null(np.ones(50), np.ones(50), np.zeros(50, int), 1).patch_um2)
     again = patch_null(fraction, area, classes, 6, draws=99)
     np.testing.assert_array_equal(found.low, again.low)

@@ -64,7 +64,7 @@ def patch_null(
         return PatchNull(np.nan, p, count, nothing, nothing, nothing, nothing, nothing)
     rng = np.random.default_rng(seed)
     patch = float((s * np.square(x - p)).mean() / (p * (1 - p)))
-    if patch == 0:  # all alike: no spread to compare
+    if patch == 0 or (count < least).all():  # all alike, or too few in every class: no spread to compare
         return PatchNull(patch, p, count, nothing, nothing, nothing, nothing, nothing)
     shown = np.flatnonzero(count >= least)
     observed, expected = nothing.copy(), nothing.copy()
