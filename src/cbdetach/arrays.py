@@ -1,4 +1,4 @@
-"""Two helpers on arrays that several stages share."""
+"""Helpers on arrays that several stages share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cbdetach import device
 
 BLOCK = 24
 """Slices that `capped_distance` works on at a time."""
@@ -48,3 +50,37 @@ def capped_distance(
         distance = distance_transform_edt(block, sampling=spacing)[core]
         result[z : z + step] = np.where(distance > reach, np.inf, distance)
     return result
+
+
+def surface_depth(
+    labels: npt.NDArray[Any], *, spacing: tuple[float, float, float], reach: float
+) -> npt.NDArray[np.float32]:
+    """Depth of every voxel under the nearest surface between two labels, or a label and the outside; inf past `reach`.
+
+    A voxel at a surface is half a voxel deep. The volume's border is no surface: what lies at a cut may go on beyond.
+    """
+    surface = np.zeros(labels.shape, dtype=np.bool_)
+    for axis in range(3):
+        lower, upper = along(axis, None, -1), along(axis, 1, None)
+        apart = labels[lower] != labels[upper]
+        surface[lower] |= apart
+        surface[upper] |= apart
+    depth = capped_distance(~surface, spacing=spacing, reach=reach)
+    depth += np.float32(min(spacing) / 2)
+    return depth
+
+
+def reaching_deeper(
+    labels: npt.NDArray[Any], dark: npt.NDArray[Any], depth: npt.NDArray[Any], depth_um: float
+) -> npt.NDArray[np.bool_]:
+    """The dark pieces of each particle of which some voxel lies deeper than `depth_um`.
+
+    What is left out are *notches*: hollows of the surface that the outline of a filled particle bridges.
+
+    labels (Z, Y, X) integer, filled particles; dark (Z, Y, X) bool, voxels of particles; depth: of `surface_depth`,
+    whose reach is at least `depth_um`.
+    """
+    pieces, n = device.label(np.where(dark, labels, 0), connectivity=26)
+    kept = np.zeros(n + 1, dtype=np.bool_)
+    kept[pieces[dark & (depth > depth_um * (1 + 1e-6))]] = True
+    return np.asarray(kept[pieces] & dark)

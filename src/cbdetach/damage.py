@@ -9,12 +9,15 @@ told apart piece by piece (`classify_damage`):
    of inertia is not elongated and the piece fills it (a planar crack is elongated; a curved, forked or shell-shaped one
    leaves its ellipsoid empty). Compact pieces are pores, others cracks; a compact thin piece that touches a crack piece
    is a part of it (the branch of a crack, cut off by a wide spot).
+3. A thick piece is a *gaping* crack, compact or not, if it holds more than a few of the largest balls that fit into it
+   (it is wider than `max_crack_width_um`, up to twice, but extends much farther than it is wide), and if the dark
+   voxels that it belongs to come as near to the outer surface as that width: as-made pores are closed in.
 
 Where a filled particle's outline bridges a hollow of its surface, dark voxels lie inside it that are no damage: pieces
 that reach no deeper than `skin_um`, by the driver one width of the blur, are *notches* and count as sound.
 
-A crack that gapes wider than `max_crack_width_um` and is compact there counts as pore; a crack narrower than
-`smallest_crack_um` is not dark enough to be seen at all.
+A crack wider than twice `max_crack_width_um`, or that gapes over a short way only, counts as pore where it is compact;
+a crack narrower than `smallest_crack_um` is not dark enough to be seen at all.
 
 Every function takes a window: slices of a slab with a halo. `classify_damage` needs every particle that it decides
 about whole in the window; `measure_damage` needs `HALO` slices.
@@ -32,7 +35,7 @@ import numpy.typing as npt
 
 import voxkernels as vk
 from cbdetach import device
-from cbdetach.arrays import along, capped_distance
+from cbdetach.arrays import along, capped_distance, reaching_deeper, surface_depth
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
@@ -53,6 +56,13 @@ MIN_FILL = 0.45
 
 Both were chosen on synthetic particles with forked and bent slits and clusters of balls, 2 to 4 and 0.3 to 0.5 tried:
 95 % of the dark voxels get the right code where cracks are clearly thinner than pores, 90 % where they are not.
+"""
+
+MAX_BALLS = 3.0
+"""Volume of a pore at most, in balls of its own thickness (its largest inscribed ball, grown as the thick part is).
+
+Ellipsoids of half axes 3 : 3 : 1 hold 9, of 3 : 1 : 1 three. Chosen on two phantoms (seeds 0 and 1) with cracks of 1 to
+2.5 widths of the blur, and on one with clusters of balls instead; `benchmarks/accuracy_damage.py` judges it on others.
 """
 
 
@@ -88,15 +98,19 @@ def classify_damage(
     (Z, Y, X) uint8: SOUND, CRACK or PORE. Every dark voxel of a particle is CRACK or PORE, unless it is of a notch.
     """
     dark = (labels > 0) & ~active
-    if skin_um > 0:
-        dark = _deeper(labels, dark, skin_um, spacing)
     codes = np.zeros(labels.shape, dtype=np.uint8)
     if not dark.any():
         return codes
     width = default_max_crack_width_um(spacing) if max_crack_width_um is None else max_crack_width_um
+    depth = surface_depth(labels, spacing=spacing, reach=max(width, skin_um))
+    if skin_um > 0:
+        dark = reaching_deeper(labels, dark, depth, skin_um)
+        if not dark.any():
+            return codes
     box = _box_of(dark)
     owner = np.where(dark[box], labels[box], 0)
-    thick = _grown(_opened(owner, width, spacing), owner)
+    opened, radius = _opened(owner, width, spacing)
+    thick = _grown(opened, owner)
 
     # Equal values connect: one value for the thick and one for the thin part of every particle.
     key = owner.astype(np.int32 if owner.max() < 2**30 else np.int64) * 2 + thick
@@ -104,26 +118,13 @@ def classify_damage(
     at = np.flatnonzero(pieces)
     number = pieces.ravel()[at]
     crack, thin = np.zeros(n + 1, dtype=np.bool_), np.zeros(n + 1, dtype=np.bool_)
-    crack[1:] = ~_compact(device.region_properties(pieces, spacing=spacing), spacing)
+    regions = device.region_properties(pieces, spacing=spacing)
     thin[number] = ~thick.ravel()[at]
+    crack[1:] = ~_compact(regions, spacing)
+    crack[1:] |= _gaping(regions, number, radius.ravel()[at], width, spacing) & _near(owner, pieces, depth[box], width)
     crack |= _beside(crack, pieces, owner) & thin
     codes[box][pieces > 0] = np.where(crack[number], CRACK, PORE)
     return codes
-
-
-def _deeper(labels: Array, dark: Array, skin_um: float, spacing: Spacing) -> npt.NDArray[np.bool_]:
-    """The dark pieces of each particle of which some voxel lies deeper under its outer surface than `skin_um`."""
-    surface = np.zeros(labels.shape, dtype=np.bool_)
-    for axis in range(3):
-        lower, upper = along(axis, None, -1), along(axis, 1, None)
-        apart = labels[lower] != labels[upper]
-        surface[lower] |= apart
-        surface[upper] |= apart
-    deep = capped_distance(~surface, spacing=spacing, reach=skin_um) + min(spacing) / 2 > skin_um * (1 + 1e-6)
-    pieces, n = device.label(np.where(dark, labels, 0), connectivity=26)
-    kept = np.zeros(n + 1, dtype=np.bool_)
-    kept[pieces[dark & deep]] = True
-    return np.asarray(kept[pieces] & dark)
 
 
 def _box_of(mask: Array) -> tuple[slice, slice, slice]:
@@ -135,8 +136,10 @@ def _box_of(mask: Array) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def _opened(owner: Array, width: float, spacing: Spacing) -> npt.NDArray[np.bool_]:
+def _opened(owner: Array, width: float, spacing: Spacing) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Opening of each particle's dark voxels by a ball wider than `width`: all of such balls that fit in.
+
+    And the radius of the ball that fits in around each voxel, inf where it is larger than `width`.
 
     The distance to the nearest bright centre is half a voxel more than that to the surface. A slit of an even number of
     voxels has no voxel in its middle and passes for one voxel narrower. Dark voxels that share a face with another
@@ -148,10 +151,10 @@ def _opened(owner: Array, width: float, spacing: Spacing) -> npt.NDArray[np.bool
         apart = (owner[lower] != owner[upper]) & (owner[lower] > 0) & (owner[upper] > 0)
         inner[lower] &= ~apart
         inner[upper] &= ~apart
-    radius = (width + min(spacing)) / 2 * (1 + 1e-6)
-    padded = np.pad(inner, 1)
-    middles = np.isinf(capped_distance(padded, spacing=spacing, reach=radius))[1:-1, 1:-1, 1:-1]
-    return capped_distance(~middles, spacing=spacing, reach=radius) <= radius
+    half = min(spacing) / 2
+    radius = (width / 2 + half) * (1 + 1e-6)
+    away = capped_distance(np.pad(inner, 1), spacing=spacing, reach=width + half)[1:-1, 1:-1, 1:-1]
+    return capped_distance(away <= radius, spacing=spacing, reach=radius) <= radius, away - np.float32(half)
 
 
 def _grown(mask: Array, owner: Array) -> npt.NDArray[np.bool_]:
@@ -171,6 +174,31 @@ def _compact(pieces: vk.RegionProperties, spacing: Spacing) -> npt.NDArray[np.bo
     half_axes = np.sqrt(5 * moments)  # of the solid ellipsoid with these second moments
     fill = pieces.count * math.prod(spacing) / (4 / 3 * np.pi * half_axes.prod(axis=1))
     return np.asarray((half_axes[:, 2] <= MAX_ELONGATION * half_axes[:, 0]) & (fill >= MIN_FILL))
+
+
+def _gaping(
+    pieces: vk.RegionProperties, number: Array, radius: Array, width: float, spacing: Spacing
+) -> npt.NDArray[np.bool_]:
+    """Whether each piece is between one and two `width` thick and holds more than `MAX_BALLS` of its largest ball.
+
+    number, radius : of every voxel, its piece and the radius of the ball around it.
+    """
+    largest = np.zeros(pieces.labels.size + 1, dtype=np.float64)
+    np.maximum.at(largest, number, radius)
+    grown = np.where(np.isfinite(largest[1:]), largest[1:], 0) + math.prod(spacing) ** (1 / 3)
+    balls = pieces.count * math.prod(spacing) / (4 / 3 * np.pi * grown**3)
+    thick = (largest[1:] > width / 2) & np.isfinite(largest[1:])
+    return np.asarray(thick & (balls > MAX_BALLS))
+
+
+def _near(owner: Array, pieces: Array, depth: Array, width: float) -> npt.NDArray[np.bool_]:
+    """Whether the dark voxels that each piece is connected with come nearer to the outer surface than `width`."""
+    whole, n = device.label(owner, connectivity=26)
+    reaches = np.zeros(n + 1, dtype=np.bool_)
+    reaches[whole[(owner > 0) & (depth <= width * (1 + 1e-6))]] = True
+    found = np.zeros(int(pieces.max(initial=0)) + 1, dtype=np.bool_)
+    found[pieces[reaches[whole] & (owner > 0)]] = True
+    return found[1:]
 
 
 def _beside(chosen: Array, pieces: Array, owner: Array) -> npt.NDArray[np.bool_]:

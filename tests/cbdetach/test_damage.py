@@ -134,6 +134,19 @@ def test_a_wide_gaping_crack_is_no_pore() -> None:
     assert (classified(ball(x, 28), dark)[dark] == CRACK).mean() > 0.99
 
 
+def test_a_short_gap_is_a_crack_where_it_opens_to_the_surface() -> None:
+    """5 wide and 14 long, compact by its inertia: a crack at the surface, a pore where it is closed in, and where it is
+    wider than twice the widest crack. A ball at the surface stays a pore."""
+    x = grid((51, 51, 51))
+    particle, gap = ball(x, 20), (abs(x[0]) < 2.6) & (abs(x[1]) < 6.6)
+    opening, closed = (gap & (x[2] > low) & (x[2] < low + 14) & particle for low in (6.5, -6.5))
+    assert (classified(particle, opening, max_crack_width_um=3)[opening] == CRACK).all()
+    assert (classified(particle, closed, max_crack_width_um=3)[closed] == PORE).mean() > 0.85  # but edges
+    assert (classified(particle, opening, max_crack_width_um=2)[opening] == PORE).mean() > 0.85
+    hole = ball(x, 3, (0, 0, 15.5)) & particle
+    assert (classified(particle, hole, max_crack_width_um=3)[hole] == PORE).all()
+
+
 def test_the_widest_crack_is_an_option() -> None:
     """A pore with a stub as wide as long: with thin cracks it is one pore, else the stub's plane goes to the crack."""
     x = grid((61, 61, 61))

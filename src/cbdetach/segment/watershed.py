@@ -13,14 +13,20 @@ its neighbour, so the distance to the surface has one summit per particle and a 
    no particle. Those that the window's edge cuts may be parts of larger ones: they do not join, and are kept.
 4. *Fill* particle by particle: what the closing added stays, unless it is as near to another particle as the closing
    reaches, and so do the holes whose wall is (to 90 %) one particle's. Carbon, binder and void in the cusps between
-   neighbours stay outside, though the closing of the whole mask in step 1 did cover them.
+   neighbours stay outside, though the closing of the whole mask in step 1 did cover them. In 3-D *notches* are given
+   back, too: dark pieces that reach no deeper under the surface than the closing does, further out in the cusps. They
+   would be a tenth of the surface, made of neither active material nor what the particle faces.
+5. *Straighten* the surfaces between particles, in 3-D: the flood leaves them ragged and twice too large. Each voxel
+   goes to the particle whose blurred indicator is largest there, a few times over, inside the mask; that moves every
+   dividing surface towards the smallest one across its neck.
 
 In 3-D the space between particles is connected, so that an enclosed void is a pore. In a slice it may lie between
 three particles; so a first, coarser split without any filling tells to whom a void belongs.
 
 Cost: three or four distance transforms and one flood (a slice: two), about 1 us per voxel; memory 40 bytes per voxel.
 Cut objects at the window's edge are kept: what lies outside the window is unknown, not background.
-Method: Beucher and Lantuejoul (1979) for the flood; Grimaud (1992), "dynamics", for the merge.
+Method: Beucher and Lantuejoul (1979) for the flood; Grimaud (1992), "dynamics", for the merge; Merriman, Bence and
+Osher (1994), "threshold dynamics", for the straightening.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cbdetach.arrays import reaching_deeper, surface_depth
 from cbdetach.basins import highest, merge_basins
+from voxkernels._arrays import as_spacing
 
 Labels = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
@@ -41,6 +49,9 @@ Floats = npt.NDArray[np.float32]
 
 MIN_DIAMETER_UM = 2.0
 MIN_DIAMETER_VOXELS = 5.0
+
+STRAIGHT, ROUNDS = 1.5, 3
+"""Sigma of `straighten` in voxels, and how often: particles of 5 voxels are not eaten by larger ones."""
 
 
 def distance_to(mask: Mask, spacing: tuple[float, ...]) -> Floats:
@@ -115,6 +126,12 @@ def split_particles(
         open_at_the_edge(closed, active, spacing, radius)
     labels[~active & (touching | ~closed)] = 0
     fill_holes(labels)
+    if labels.ndim == 3 and radius > 0:
+        dark = (labels > 0) & ~active
+        depth = surface_depth(labels, spacing=as_spacing(spacing), reach=radius)
+        labels[dark & ~reaching_deeper(labels, dark, depth, radius)] = 0
+    if labels.ndim == 3:
+        straighten(labels)
     return number_by_first_voxel(labels)
 
 
@@ -212,6 +229,27 @@ def saddles(basins: Labels, height: Floats, body: Mask) -> tuple[Ints, Floats]:
         values.append(value)
     key, value = highest(np.concatenate(keys), np.concatenate(values))
     return np.stack([key // n, key % n], axis=1), value
+
+
+def straighten(labels: Labels) -> None:
+    """Give each voxel of a particle to the one whose blurred indicator is largest there, `ROUNDS` times; in place."""
+    from scipy.ndimage import find_objects, gaussian_filter
+
+    reach = math.ceil(3 * STRAIGHT)
+    boxes = [  # a voxel can go to a particle within reach: one round moves less
+        (label, tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box))
+        for label, box in enumerate(find_objects(labels), 1)
+        if box is not None
+    ]
+    for _ in range(ROUNDS):
+        best = np.zeros(labels.shape, np.float32)
+        nearest = labels.copy()
+        for label, box in boxes:
+            share = gaussian_filter((labels[box] == label).astype(np.float32), STRAIGHT, truncate=3)
+            more = share > best[box]
+            best[box][more] = share[more]
+            nearest[box][more] = label
+        np.copyto(labels, nearest, where=labels > 0)
 
 
 def contacts(labels: Labels) -> Mask:
