@@ -1,15 +1,18 @@
 """Accuracy of the crack volume in whole runs on phantoms: voxels counted, and corrected by the missing grey.
 
-``python -m benchmarks.accuracy_damage [size [seed ...]]`` prints the table (128: about two minutes a seed on two cores;
-the volumes of several seeds count together). The phantoms differ in nothing but the width of their cracks, in widths
-(FWHM) of the blur; two thirds of their particles are cracked, three tenths porous. Particles are those of the run, the
-watershed's, matched with the true ones; whole ones count.
+    python -m benchmarks.accuracy_damage [SIZE [SEED ...]] [--close-um L] [--widths W ...]
+
+prints the table (128: about two minutes a seed on two cores; the volumes of several seeds count together). The phantoms
+differ in nothing but the width of their cracks, in widths (FWHM) of the blur; two thirds of their particles are
+cracked, three tenths porous. Particles are those of the run, the watershed's, matched with the true ones; whole ones
+count. `--close-um` is `[segment] close_um`, the widest crack that does not cut a particle in two.
 
 `of true` is found volume over true, all particles together; `error` the mean absolute error of a particle's fraction.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +30,7 @@ WIDTHS = (0.6, 0.8, 1.0, 1.5, 2.0, 2.5)
 """Crack widths, in widths of the blur."""
 
 
-def measure(size: int, width: float, folder: Path, seed: int = 0) -> pd.DataFrame:
+def measure(size: int, width: float, folder: Path, seed: int = 0, close_um: float | None = None) -> pd.DataFrame:
     """Run the driver on one phantom: its whole particles, with fractions of their volume, found and true."""
     blur = PhantomSettings().blur_fwhm_um
     phantom = Phantom(
@@ -37,8 +40,9 @@ def measure(size: int, width: float, folder: Path, seed: int = 0) -> pd.DataFram
     )
     volume = folder / f"phantom_{size}_{width:g}_{seed}.h5"
     write_phantom(phantom, volume)
+    config = {"report": {"gallery": 0}, "segment": {} if close_um is None else {"close_um": close_um}}
     with (
-        cbdetach.run(volume, volume.with_suffix(""), segmenter="watershed", config={"report": {"gallery": 0}}) as run,
+        cbdetach.run(volume, volume.with_suffix(""), segmenter="watershed", config=config) as run,
         h5py.File(volume, "r") as file,
     ):
         ids, own = match(run.volumes["particles"], file["truth/labels"])
@@ -80,14 +84,20 @@ def line(width: float, table: pd.DataFrame) -> str:
 
 def main() -> None:
     """Print the table; arguments as above."""
-    size, *seeds = [int(value) for value in sys.argv[1:]] or [128]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", type=int, nargs="?", default=128)
+    parser.add_argument("seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--close-um", type=float)
+    parser.add_argument("--widths", type=float, nargs="+", default=WIDTHS)
+    wanted = parser.parse_args()
     sys.stdout.write(
         "| crack width, blur widths | particles | cracks, true | counted, of true | error | corrected, of true | error "
         "| pores, true | found, of true | error |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
-    for width in WIDTHS:
+    for width in wanted.widths:
         with tempfile.TemporaryDirectory() as name:
-            sys.stdout.write(line(width, pd.concat([measure(size, width, Path(name), seed) for seed in seeds or [0]])))
+            tables = [measure(wanted.size, width, Path(name), seed, wanted.close_um) for seed in wanted.seeds or [0]]
+        sys.stdout.write(line(width, pd.concat(tables)))
         sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""The current collector from grey values: a plate of one grey on a side of the volume that the user names.
+"""The current collector from grey values: a plate of one grey on a side of the volume that the user names, or on any.
 
 The foil's grey may lie anywhere beside the other phases (aluminium between carbon/binder and active material, copper
 above both), so no threshold finds it. What tells it is that it is a plate: the outermost layers of its side hold one
@@ -14,7 +14,8 @@ tile of the face, the median of three by three tiles, and linear between them, a
 void through that of carbon/binder: such a rim is void where void lies one blur width further.
 
 Not seen: a particle pressed into the foil that covers less than a tile; a foil that the volume cuts away within a
-part of the side. Cost: one look at the slices that hold the foil (all, for a side along y or x).
+part of the side. Cost: one look at the slices that hold the foil (all, for a side along y or x). `find_side` looks at
+all six sides, and so reads the volume about five times.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from cbdetach.errors import InputError
 
 Array = npt.NDArray[Any]
 
+SIDES = ("z0", "z1", "y0", "y1", "x0", "x1")
 TILE = 16
 """Side of a tile of the face, in voxels."""
 UNIFORM = 0.9
@@ -94,6 +96,27 @@ def find_plate(grey: Any, side: str, *, blur: float, void_cbd: float) -> Plate:
     if np.median(height) < max(2.0, 2 * blur):
         raise _none(side, f"what lies there is {np.median(height):.1f} voxels thick, less than two widths of the blur")
     return Plate(side, level, tuple(tuple(row) for row in height.tolist()))
+
+
+def find_side(grey: Any, *, blur: tuple[float, float, float], void_cbd: float) -> Plate:
+    """The collector on whichever side of a grey volume (Z, Y, X) holds one; every side is tried as in `find_plate`.
+
+    blur : full width at half maximum in voxels along (z, y, x). InputError where no side holds a plate, or several do.
+    """
+    found, refused = [], []
+    for side in SIDES:
+        try:
+            found.append(find_plate(grey, side, blur=blur["zyx".index(side[0])], void_cbd=void_cbd))
+        except InputError as error:
+            refused.append(str(error).partition("; ")[2].partition(". ")[0])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        sides = " and ".join(plate.side for plate in found)
+        raise InputError(
+            f"collector: must be on one side for auto; a plate lies at {sides}. Name the side of the foil."
+        )
+    raise InputError(f"collector: must be on one side for auto; {'; '.join(refused)}. Name a side, or none.")
 
 
 def rim(blur: float) -> int:

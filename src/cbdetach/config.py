@@ -42,7 +42,8 @@ class Phases(Section):
     `active_levels`: densities of active material; None is found where the method is chosen, else 1. `void_cbd`,
     `cbd_active`, `active_high`: thresholds in grey units that are taken as they are. `classifier`: a trained pixel
     classifier (`cbdetach train-phases`), which decides instead of the thresholds. `collector`: the side of the volume
-    on which the current collector's foil lies, to be found from its grey; None: no collector is looked for.
+    on which the current collector's foil lies, to be found from its grey; auto: the one side that holds one; None: no
+    collector is looked for.
     """
 
     method: Literal["auto", "gmm", "otsu"] = "auto"
@@ -51,7 +52,7 @@ class Phases(Section):
     cbd_active: float | None = None
     active_high: float | None = None
     classifier: str | None = None
-    collector: Literal["z0", "z1", "y0", "y1", "x0", "x1"] | None = None
+    collector: Literal["auto", "z0", "z1", "y0", "y1", "x0", "x1"] | None = None
     edge_width_um: float | None = Field(default=None, gt=0)
 
 

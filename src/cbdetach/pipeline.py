@@ -44,7 +44,7 @@ from cbdetach import (
     segment,
 )
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES, PHASE_CODES
-from cbdetach.collector import find_plate, mark, rim
+from cbdetach.collector import Plate, find_plate, find_side, mark, rim
 from cbdetach.device import AT_ONCE, find, on
 from cbdetach.device import threads as _threads
 from cbdetach.errors import InputError
@@ -117,11 +117,19 @@ def survey_stage(job: Job) -> dict[str, Any]:
             if job.classifier is not None:
                 result["pixel_scale"] = pixel_features.grey_scale(job.grey)
             if wanted.collector is not None:
-                blur = (wanted.edge_width_um or survey.edge_width_um) / job.voxel_size["zyx".index(wanted.collector[0])]
-                plate = find_plate(job.grey, wanted.collector, blur=blur, void_cbd=thresholds.void_cbd)
-                result["collector"] = plate.to_dict()
+                result["collector"] = _collector(job, survey.edge_width_um, thresholds.void_cbd).to_dict()
     result["warnings"] = warnings
     return result
+
+
+def _collector(job: Job, edge_width_um: float, void_cbd: float) -> Plate:
+    """The foil on the side that the settings name, or on the one side that holds one."""
+    wanted = job.settings.phases
+    z, y, x = ((wanted.edge_width_um or edge_width_um) / size for size in job.voxel_size)
+    if wanted.collector == "auto":
+        return find_side(job.grey, blur=(z, y, x), void_cbd=void_cbd)
+    assert wanted.collector is not None
+    return find_plate(job.grey, wanted.collector, blur=(z, y, x)["zyx".index(wanted.collector[0])], void_cbd=void_cbd)
 
 
 def _require_active(given: Volume, mapping: Mapping[str, int], values: Array) -> None:

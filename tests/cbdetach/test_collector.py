@@ -11,7 +11,7 @@ from scipy import ndimage
 
 import cbdetach
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
-from cbdetach.collector import Plate, find_plate, mark, rim
+from cbdetach.collector import Plate, find_plate, find_side, mark, rim
 from cbdetach.demo import write_phantom
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
@@ -110,6 +110,28 @@ def test_sides_without_a_foil(grey: Array, message: str) -> None:
         find_plate(grey, "z0", blur=BLUR, void_cbd=CUT)
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_the_side_is_found(side: str) -> None:
+    """The only one with a plate; the width of the blur is that of its axis."""
+    stripes = np.full((48, 60, 64), GROUND)
+    stripes[:, ::20] = 20.0
+    stripes[:, :, ::16] = 50.0
+    scene = np.maximum(plate_scene(np.full((60, 64), 12.5)), np.where(np.arange(48)[:, None, None] > 20, stripes, 0))
+    grey = turned(scene, side)
+    widths = {"zyx"[a]: BLUR if a == "zyx".index(side[0]) else 9.0 for a in range(3)}
+    found = find_side(grey, blur=(widths["z"], widths["y"], widths["x"]), void_cbd=CUT)
+    assert found == find_plate(grey, side, blur=BLUR, void_cbd=CUT)
+
+
+def test_no_side_or_several() -> None:
+    blur = (BLUR, BLUR, BLUR)
+    plate = plate_scene(np.full((48, 48), 12.5))
+    with pytest.raises(InputError, match=r"a plate lies at z0 and z1\. Name the side of the foil"):
+        find_side(np.maximum(plate, plate[::-1]), blur=blur, void_cbd=CUT)
+    with pytest.raises(InputError, match=r"auto; at z0 lies void \(grey 10\); at z1 lies void .* Name a side, or none"):
+        find_side(np.full((48, 48, 48), GROUND), blur=blur, void_cbd=CUT)
+
+
 # --- the phantom -----------------------------------------------------------------------------------
 
 
@@ -125,12 +147,12 @@ def test_a_run_finds_the_foil(phantom: tuple[Phantom, Path], tmp_path: Path) -> 
     made, path = phantom
     true = made.volume()
     options: dict[str, Any] = {"segmenter": "watershed", "slab": 19}
-    config = {"phases": {"collector": "z0"}, "report": {"gallery": 0}}
+    config = {"phases": {"collector": "auto"}, "report": {"gallery": 0}}
     with cbdetach.run(path, tmp_path / "run", config=config, **options) as run:
         codes = run.volumes["phases"][:]
         foil, is_foil = codes == COLLECTOR, true.phases == COLLECTOR
         assert (foil & is_foil).sum() / (foil | is_foil).sum() > 0.98
-        assert run.record["settings"]["phases"]["collector"] == "z0"
+        assert run.record["settings"]["phases"]["collector"] == "auto"
         connected = run.table["detachment_fraction_connected26"]
         assert connected.notna().sum() > 20
     with pytest.raises(InputError, match="at z1 the outermost layers hold more than one grey"):
