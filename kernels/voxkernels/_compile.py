@@ -199,6 +199,11 @@ class Cuda:
         with self._cupy.cuda.Device(self.number):
             return np.asarray(array.get())
 
+    def argsort(self, keys: Any) -> Any:
+        """What indices put a list (N,) of the device in ascending order: (N,) int64 on the device."""
+        with self._cupy.cuda.Device(self.number):
+            return self._cupy.argsort(keys)
+
     def kernel(self, source: Path, name: str, traits: Mapping[str, Any] | None = None) -> Any:
         """The kernel `name` of a `.cu` file, compiled with `traits` as #defines; compiled once."""
         return _cuda_kernel(self._cupy, source, name, tuple(sorted((traits or {}).items())), self.number)

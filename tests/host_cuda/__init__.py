@@ -72,6 +72,10 @@ class HostDevice:
         """A copy "on the host"."""
         return np.array(array)
 
+    def argsort(self, keys: np.ndarray) -> np.ndarray:
+        """What would put them in ascending order."""
+        return np.argsort(keys)
+
     def kernel(self, source: Path, name: str, traits: Mapping[str, Any] | None = None) -> Any:
         """One kernel of a `.cu` file."""
         return name, _library(Path(source), tuple(sorted((traits or {}).items())))

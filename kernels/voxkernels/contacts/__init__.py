@@ -103,22 +103,22 @@ def contact_areas(
     Source: see `voxkernels.contacts.cpu`. Results do not depend on the number of threads.
     """
     device = device_of(labels=labels, phases=phases, solid=solid)
-    # the kernel looks for negative labels in the core as it reads them, but not for the rays of "crofton"
-    look = core is not None or estimator not in ("faces", "weighted")
+    # the kernel looks for negative labels in the core as it reads them, but on the CPU not for the rays of "crofton"
+    look = core is not None or (device is None and estimator not in ("faces", "weighted"))
     labels, phases, solid, core, n_phases = check_arguments(labels, phases, solid, core, look=look, device=device)
     size = as_spacing(spacing)
     mode = _ESTIMATORS[choice("estimator", estimator, tuple(_ESTIMATORS))]
     factors = _factors(mode, size)
-    if device is None:
-        found = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
+    if device is not None:
+        made = cuda.measure_contacts(device, labels, phases, n_phases, solid, core, size, factors, _face_areas(size))
+        if made is not None:
+            return ContactAreas(**made, spacing=size)
     else:
-        listed = cuda.count_contacts(device, labels, phases, n_phases, solid, core, factors.size, size)
-        found = None if listed is None else (*listed, n_phases)
-    if found is None:
-        as_labels("labels", labels, device=device)
-        raise AssertionError("a negative label was met, then none found")
-    result = _assemble(*found, size, factors)
-    return result if device is None else _moved(result, device.send)
+        found = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
+        if found is not None:
+            return _assemble(*found, size, factors)
+    as_labels("labels", labels, device=device)
+    raise AssertionError("a negative label was met, then none found")
 
 
 def _moved(areas: ContactAreas, move: Callable[[Any], Any]) -> ContactAreas:
@@ -186,7 +186,7 @@ def check_arguments(
     phases = as_labels("phases", phases, device=device)
     same_shape("phases", phases, "labels", labels)
     with where(phases):
-        left = not look and device is None and phases.dtype == np.uint8  # to the kernel
+        left = not look and phases.dtype == np.uint8  # to the kernel
         last = 0 if left or phases.size == 0 else int(phases.max())
     if last > _LARGEST_PHASE:
         raise ValueError(

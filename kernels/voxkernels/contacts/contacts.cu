@@ -11,8 +11,12 @@
 // A contact, (label, target), is a key of 64 bits. It is counted in a hash table of the block in shared memory, where the
 // few contacts of a tile meet; lanes of a warp that add to the same counter add once, all together. At its end the block
 // empties its table into the global one, in which each key has one slot by compare-and-swap. What finds no place in the
-// block's table goes straight to the global one; if that is too full it is reported (`state`), and all is counted again
-// with larger ones.
+// block's table goes straight to the global one; if that is too full it is reported (`state`), blocks that have not begun
+// leave, and all is counted again with larger ones.
+//
+// The results are made on the device: every contact, and the second label of every pair, becomes a key of 64 bits in the
+// order of the results; those are sorted; the places of labels and pairs are counted; each label's first key writes its
+// row, each pair its own, areas as on the CPU by the same operations in the same order.
 //
 // Weights are integers (fixed point, 2^-30 of a face) as on the CPU, computed in double precision in the same order of
 // operations without fusing any: all counts have the CPU's bits, in whatever order they are added. In shared memory a
@@ -67,6 +71,8 @@ typedef unsigned long long Word;
 #define FULL 1
 #define NEGATIVE 2
 #define N_RAYS 13
+#define MOUTH 65536   // past every phase
+#define BORDER 65537
 #define ONE (1 << 30)  // the weight of a whole face
 #define SPLIT 15
 #define BESIDE_EDGE 9
@@ -75,7 +81,7 @@ struct Grid { INDEX n_z, n_y, n_x; };
 
 // ---- tables ---------------------------------------------------------------------------------------------------------
 
-// All on the device; state: what is in trouble, and the rows in use.
+// All on the device. state: what is in trouble, the rows in use, those that are pairs, the largest phase, the labels.
 struct Table { Word* keys; Word* counts; Long slots; Word* state; int columns; };
 
 // In shared memory.
@@ -93,10 +99,12 @@ __device__ __forceinline__ Long row_of(Word key, const Table& table) {
             held = atomicCAS(&table.keys[row], (Word)0, key);
             if (held == 0) {
                 atomicAdd(&table.state[1], (Word)1);
+                if ((int)(key & EVERY) > 0) atomicAdd(&table.state[2], (Word)1);
                 return row;
             }
         }
         if (held == key) return row;
+        if (probe % 16 == 15 && table.state[0]) return -1;  // others have found it full
     }
     atomicOr(&table.state[0], (Word)FULL);
     return -1;
@@ -105,7 +113,8 @@ __device__ __forceinline__ Long row_of(Word key, const Table& table) {
 __device__ __forceinline__ int local_slot(Word key, Word* keys) {
     int slot = hash_of(key) & (LOCAL_SLOTS - 1);
     for (int probe = 0; probe < LOCAL_PROBES; probe++, slot = (slot + 1) & (LOCAL_SLOTS - 1)) {
-        Word held = atomicCAS(&keys[slot], (Word)0, key);
+        Word held = keys[slot];  // a stale 0 is corrected by the swap, and no key ever changes
+        if (held == 0) held = atomicCAS(&keys[slot], (Word)0, key);
         if (held == 0 || held == key) return slot;
     }
     return -1;
@@ -173,10 +182,10 @@ __device__ __forceinline__ void load_tile(const int* labels, Grid grid, INDEX z0
 
 // Count the ends of the volume behind a voxel.
 __device__ __forceinline__ void count_ends(
-    int label, Grid grid, INDEX z, INDEX y, INDEX x, int mouth, const Local& local, const Table& table) {
+    int label, Grid grid, INDEX z, INDEX y, INDEX x, const Local& local, const Table& table) {
     int ends[3] = {(z == 0) + (z == grid.n_z - 1), (y == 0) + (y == grid.n_y - 1), (x == 0) + (x == grid.n_x - 1)};
     if (ends[0] + ends[1] + ends[2] == 0) return;
-    Word key = key_of(label, -2 - mouth);
+    Word key = key_of(label, -1 - BORDER);
     int slot = local_slot(key, local.keys);
     for (int axis = 0; axis < 3; axis++) {
         if (!ends[axis]) continue;
@@ -230,51 +239,70 @@ __device__ __forceinline__ unsigned face_weight(const int* here, int own, bool f
 #define WIDE_X (SIDE_X + 2 * RIM)
 #define WIDE_Y (SIDE_Y + 2 * RIM)
 #define WIDE_Z (SIDE_Z + 2 * RIM)
+#define DEPTH 4
 #define N_COUNTS (WEIGHTED ? 6 : 3)
 #define N_LOCAL (WEIGHTED ? 9 : 3)
 
 // labels (Z, Y, X), the faces of voxels in slices lo..hi-1; solid : of their shape where `masked`; s : 1 / spacing.
-// keys (slots,), counts (slots, N_COUNTS), state (2,): zero on entry. A target above 0 is the other label of a pair (the
-// label is the lower one); -1 - p is phase p, then come `mouth` and the border. Columns: faces, then weights, per axis.
-extern "C" __global__ void __launch_bounds__(THREADS, WEIGHTED ? 4 : 6)
+// keys (slots,), counts (slots, N_COUNTS), state: zero on entry. A target above 0 is the other label of a pair (the label
+// is the lower one); -1 - p is phase p, MOUTH or BORDER. Columns: faces, then weights, per axis.
+extern "C" __global__ void __launch_bounds__(THREADS, WEIGHTED ? 4 : 5)
 count_faces(const int* labels, const PHASE* phases, const unsigned char* solid, int masked,
-            INDEX n_z, INDEX n_y, INDEX n_x, INDEX lo, INDEX hi, int mouth, double s_z, double s_y, double s_x,
+            INDEX n_z, INDEX n_y, INDEX n_x, INDEX lo, INDEX hi, double s_z, double s_y, double s_x,
             Word* keys, Word* counts, Long slots, Word* state) {
     __shared__ Word local_keys[LOCAL_SLOTS];
     __shared__ unsigned local_counts[LOCAL_SLOTS * N_LOCAL];
     __shared__ unsigned short faces[3 * VOXELS];  // axis, z, y, x in the tile: 2, 3, 3, 5 bits
-    __shared__ int n_faces;
+    __shared__ int n_faces, stop;
     Grid grid = {n_z, n_y, n_x};
     Table table = {keys, counts, slots, state, N_COUNTS};
     Local local = {local_keys, local_counts, N_LOCAL};
     clear_table(local);
-    if (threadIdx.x == 0) n_faces = 0;
+    if (threadIdx.x == 0) n_faces = 0, stop = state[0] != 0;
     __syncthreads();  // all is clear before anyone adds
 
+    if (stop) return;  // the table is too small, or a label negative: all threads have read the same
     INDEX z0, y0, x0, step_z = n_y * n_x;
     tile_corner(grid, lo > 0 ? lo - 1 : 0, z0, y0, x0);  // the faces below the first slice have their upper side in it
     int lane = threadIdx.x % 32, row = threadIdx.x / 32;
     bool inside = row < n_y - y0 && lane < n_x - x0, last_y = row == n_y - y0 - 1, last_x = lane == n_x - x0 - 1;
+    bool at_end = z0 == 0 || SIDE_Z >= n_z - z0 || y0 == 0 || SIDE_Y >= n_y - y0 || x0 == 0 || SIDE_X >= n_x - x0;
     INDEX at = inside ? (z0 * n_y + y0 + row) * n_x + x0 + lane : 0;
-    int own = inside ? labels[at] : 0;
-    for (int k = 0; k < SIDE_Z && k < hi - z0; k++, at += step_z) {
-        INDEX z = z0 + k;
-        int above = inside && z + 1 < n_z ? labels[at + step_z] : own;
-        int beside = inside && !last_y ? labels[at + n_x] : own;
-        int next = __shfl_down_sync(EVERY, own, 1);
-        if (!inside || last_x) next = own;
-        else if (lane == 31) next = labels[at + 1];
-        if (own < 0) atomicOr(&state[0], (Word)NEGATIVE);
-        if (own != 0 && z >= lo) count_ends(own, grid, z, y0 + row, x0 + lane, mouth, local, table);
-        bool counts_z = (own != 0 && above != 0) || (own != 0 ? z >= lo : z + 1 < hi);
-        bool found[3] = {own != above && counts_z, own != beside && z >= lo, own != next && z >= lo};
-        int n = found[0] + found[1] + found[2];
-        if (n) {
-            int to = atomicAdd(&n_faces, n);
-            for (int axis = 0; axis < 3; axis++)
-                if (found[axis]) faces[to++] = (unsigned short)(axis << 11 | k << 8 | row << 5 | lane);
+    int column[DEPTH + 1], beside[DEPTH], edge[DEPTH];  // of some slices, read ahead all at once
+    column[0] = inside ? labels[at] : 0;
+    for (int k0 = 0; k0 < SIDE_Z && k0 < hi - z0; k0 += DEPTH) {
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) {
+            bool there = inside && (INDEX)(k0 + i) < n_z - z0, above = inside && (INDEX)(k0 + i + 1) < n_z - z0;
+            column[i + 1] = above ? labels[at + (i + 1) * step_z] : 0;
+            beside[i] = there && !last_y ? labels[at + i * step_z + n_x] : 0;
+            edge[i] = there && lane == 31 && !last_x ? labels[at + i * step_z + 1] : 0;
         }
-        own = above;
+        at += DEPTH * step_z;
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) {
+            int k = k0 + i, own = column[i], turned = __shfl_down_sync(EVERY, own, 1), next = lane == 31 ? edge[i] : turned;
+            INDEX z = z0 + k;
+            bool counted = inside && k < hi - z0 && z >= lo, below = inside && k < hi - z0 && z + 1 < n_z;
+            if (own < 0 && counted) atomicOr(&state[0], (Word)NEGATIVE);
+            if (at_end && own != 0 && counted) count_ends(own, grid, z, y0 + row, x0 + lane, local, table);
+            bool counted_z = (own != 0 && column[i + 1] != 0) || (own != 0 ? z >= lo : z + 1 < hi);
+            bool found[3] = {below && own != column[i + 1] && counted_z, counted && !last_y && own != beside[i],
+                             counted && !last_x && own != next};
+            unsigned lanes[3];
+            for (int axis = 0; axis < 3; axis++) lanes[axis] = __ballot_sync(EVERY, found[axis]);
+            int n = __popc(lanes[0]) + __popc(lanes[1]) + __popc(lanes[2]), to = 0;
+            if (n == 0) continue;
+            if (lane == 0) to = atomicAdd(&n_faces, n);
+            to = __shfl_sync(EVERY, to, 0);
+            for (int axis = 0; axis < 3; axis++) {
+                if (found[axis])
+                    faces[to + __popc(lanes[axis] & ((1u << lane) - 1))] =
+                        (unsigned short)(axis << 11 | k << 8 | row << 5 | lane);
+                to += __popc(lanes[axis]);
+            }
+        }
+        column[0] = column[DEPTH];
     }
     __syncthreads();  // the list is complete
     int total = n_faces;
@@ -297,7 +325,7 @@ count_faces(const int* labels, const PHASE* phases, const unsigned char* solid, 
             key = lower < upper ? key_of(lower, upper) : key_of(upper, lower);
         } else {
             INDEX mine = lower != 0 ? v : further, facing = lower != 0 ? further : v;
-            key = key_of(lower | upper, -1 - (masked && !solid[mine] ? mouth : (int)phases[facing]));
+            key = key_of(lower | upper, -1 - (masked && !solid[mine] ? MOUTH : (int)phases[facing]));
         }
         unsigned n = !pair || lower_counts, weight = 0;
 #if WEIGHTED
@@ -346,24 +374,28 @@ __constant__ unsigned char DIRECTIONS[N_RAYS][3] = {{2, 1, 1}, {1, 2, 1}, {1, 1,
 // per axis, of a pair once, then rays along the diagonals, of a pair from either side.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
 count_rays(const int* labels, const PHASE* phases, const unsigned char* solid, int masked,
-           INDEX n_z, INDEX n_y, INDEX n_x, INDEX lo, INDEX hi, int mouth,
+           INDEX n_z, INDEX n_y, INDEX n_x, INDEX lo, INDEX hi,
            Word* keys, Word* counts, Long slots, Word* state) {
     __shared__ Word local_keys[LOCAL_SLOTS];
     __shared__ unsigned local_counts[LOCAL_SLOTS * N_RAYS];
     __shared__ int tile[RAY_Z * RAY_Y * RAY_X];
     __shared__ unsigned short surface[VOXELS];  // z, y, x in the tile: 3, 3, 5 bits
-    __shared__ int n_surface;
+    __shared__ int n_surface, stop;
     Grid grid = {n_z, n_y, n_x};
     Table table = {keys, counts, slots, state, N_RAYS};
     Local local = {local_keys, local_counts, N_RAYS};
     INDEX z0, y0, x0;
     tile_corner(grid, lo, z0, y0, x0);
     clear_table(local);
-    if (threadIdx.x == 0) n_surface = 0;
+    if (threadIdx.x == 0) n_surface = 0, stop = state[0] != 0;
     load_tile(labels, grid, z0, y0, x0, 1, tile);
     __syncthreads();  // all is clear and loaded
+    if (stop) return;  // the table is too small, or a label negative: all threads have read the same
     int differs = 0;
-    for (int k = threadIdx.x; k < RAY_Z * RAY_Y * RAY_X; k += THREADS) differs |= tile[k] != tile[0];
+    for (int k = threadIdx.x; k < RAY_Z * RAY_Y * RAY_X; k += THREADS) {
+        if (tile[k] < 0) atomicOr(&state[0], (Word)NEGATIVE);
+        differs |= tile[k] != tile[0];
+    }
     differs = __syncthreads_or(differs);  // whether there is more than one label in the tile
 
     int lane = threadIdx.x % 32;
@@ -371,7 +403,7 @@ count_rays(const int* labels, const PHASE* phases, const unsigned char* solid, i
         int z_in = row / SIDE_Y, y_in = row % SIDE_Y;
         const int* here = tile + ((z_in + 1) * RAY_Y + y_in + 1) * RAY_X + lane + 1;
         if (!(z_in < hi - z0 && y_in < n_y - y0 && lane < n_x - x0) || *here == 0) continue;
-        count_ends(*here, grid, z0 + z_in, y0 + y_in, x0 + lane, mouth, local, table);
+        count_ends(*here, grid, z0 + z_in, y0 + y_in, x0 + lane, local, table);
         bool found = false;
         if (differs)
             for (int k = 0; k < 27; k++)
@@ -405,7 +437,7 @@ count_rays(const int* labels, const PHASE* phases, const unsigned char* solid, i
                     key = facing < own ? key_of(facing, own) : key_of(own, facing);
                 } else {
                     INDEX there = (clamp(z, dz, n_z) * n_y + clamp(y, dy, n_y)) * n_x + clamp(x, dx, n_x);
-                    key = key_of(own, -1 - (open ? mouth : (int)phases[there]));
+                    key = key_of(own, -1 - (open ? MOUTH : (int)phases[there]));
                 }
                 if (key != last) slot = local_slot(key, local_keys), last = key;
                 bool counted = facing == 0 || sign > 0 || ray >= 3;
@@ -420,17 +452,140 @@ count_rays(const int* labels, const PHASE* phases, const unsigned char* solid, i
     empty_table(local, table);
 }
 
-// ---- lists ----------------------------------------------------------------------------------------------------------
+// ---- results --------------------------------------------------------------------------------------------------------
 
-// Write every row in use to `rows` (n, 2 + columns): label, target, counts; in no particular order. next (1,): zero.
+// Find the largest phase, which no label can hide: state[3], zero on entry.
 extern "C" __global__ void __launch_bounds__(THREADS)
-list_contacts(const Word* keys, const Word* counts, Long slots, int columns, Long* rows, Word* next) {
+find_largest(const PHASE* phases, Long size, Word* state) {
+    const int phases_of_word = sizeof(Word) / sizeof(PHASE), bits = 8 * sizeof(PHASE);
+    Long thread = (Long)blockIdx.x * THREADS + threadIdx.x, step = (Long)gridDim.x * THREADS;
+    Long words = (Word)phases % sizeof(Word) == 0 ? size / phases_of_word : 0;
+    unsigned largest = 0;
+#pragma unroll 4
+    for (Long k = thread; k < words; k += step) {
+        Word word = ((const Word*)phases)[k];
+        for (int i = 0; i < phases_of_word; i++) {
+            unsigned phase = (unsigned)(word >> i * bits) & (EVERY >> (32 - bits));
+            largest = phase > largest ? phase : largest;
+        }
+    }
+    for (Long k = words * phases_of_word + thread; k < size; k += step)
+        largest = (unsigned)phases[k] > largest ? (unsigned)phases[k] : largest;
+    for (int by = 16; by > 0; by /= 2) {
+        unsigned other = __shfl_xor_sync(EVERY, largest, by);
+        largest = other > largest ? other : largest;
+    }
+    if (threadIdx.x % 32 == 0 && largest > state[3]) atomicMax(&state[3], (Word)largest);
+}
+
+// Labels ascending, of each its targets: phases, mouth and border, then pairs, then what only says that it is there.
+__device__ __forceinline__ Word in_order(unsigned label, int target) {
+    return (Word)label << 32 | ((unsigned)target ^ 0x80000000u);
+}
+
+// Write the key in order, and the slot, of every row in use, and of every second label of a pair: keys, slot_of (rows +
+// pairs,), in no order. ranks (of each number of a label) or, if not `named`, labels are compared. next (1,): zero.
+extern "C" __global__ void __launch_bounds__(THREADS)
+list_contacts(const Word* table, Long slots, const int* ranks, int named, Word* keys, int* slot_of, Word* next) {
     for (Long slot = (Long)blockIdx.x * THREADS + threadIdx.x; slot < slots; slot += (Long)gridDim.x * THREADS) {
-        if (keys[slot] == 0) continue;
-        Long* row = rows + (2 + columns) * (Long)atomicAdd(next, (Word)1);
-        row[0] = (Long)(keys[slot] >> 32);
-        row[1] = (int)(keys[slot] & 0xFFFFFFFFu);
-        for (int column = 0; column < columns; column++) row[2 + column] = (Long)counts[slot * columns + column];
+        if (table[slot] == 0) continue;
+        int label = (int)(table[slot] >> 32), target = (int)(table[slot] & EVERY);
+        bool pair = target > 0;
+        if (named) label = ranks[label - 1], target = pair ? ranks[target - 1] : target;
+        if (pair && target < label) {
+            int lower = target;
+            target = label, label = lower;
+        }
+        Long to = (Long)atomicAdd(next, (Word)(1 + pair));
+        keys[to] = in_order(label, target), slot_of[to] = (int)slot;
+        if (pair) keys[to + 1] = in_order(target, 0x7FFFFFFF), slot_of[to + 1] = (int)slot;
+    }
+}
+
+// A key in its place, and what it begins.
+struct Entry { Word key; int slot; bool begins_label, is_pair; };
+
+__device__ __forceinline__ Entry entry_at(Long i, Long n, const Word* keys, const int* slot_of, const Long* order) {
+    if (i >= n) return {0, 0, false, false};
+    Word key = keys[order[i]];
+    int target = (int)((unsigned)key ^ 0x80000000u);
+    return {key, slot_of[order[i]], i == 0 || keys[order[i - 1]] >> 32 != key >> 32, target > 0 && target < 0x7FFFFFFF};
+}
+
+// begun (blocks, 2): the labels and the pairs that each block's keys begin; state[4], zero on entry: all labels.
+extern "C" __global__ void __launch_bounds__(THREADS)
+count_begun(const Word* keys, const int* slot_of, const Long* order, Long n, int* begun, Word* state) {
+    Entry entry = entry_at((Long)blockIdx.x * THREADS + threadIdx.x, n, keys, slot_of, order);
+    int labels = __syncthreads_count(entry.begins_label);  // of the whole block
+    int pairs = __syncthreads_count(entry.is_pair);  // of the whole block
+    if (threadIdx.x != 0) return;
+    begun[2 * blockIdx.x] = labels, begun[2 * blockIdx.x + 1] = pairs;
+    if (labels) atomicAdd(&state[4], (Word)labels);
+}
+
+// How many threads of all blocks before have `begins`, and of this before this thread. Threads and blocks: see `begun`.
+// of_warp (WARPS,), before (1,): in shared memory.
+__device__ __forceinline__ Long place_of(bool begins, const int* begun, int* of_warp, int* before) {
+    unsigned mask = __ballot_sync(EVERY, begins);
+    int lane = threadIdx.x % 32, sum = 0;
+    if (lane == 0) of_warp[threadIdx.x / 32] = __popc(mask);
+    if (threadIdx.x == 0) *before = 0;
+    __syncthreads();  // the counts of all warps are known
+    for (int block = threadIdx.x; block < (int)blockIdx.x; block += THREADS) sum += begun[2 * block];
+    if (sum) atomicAdd(before, sum);
+    __syncthreads();  // the blocks before this are added up
+    Long place = *before + __popc(mask & ((1u << lane) - 1));
+    for (int warp = 0; warp < (int)threadIdx.x / 32; warp++) place += of_warp[warp];
+    return place;
+}
+
+// The area behind counts, summed in the order of the columns.
+__device__ __forceinline__ double area_of(const Word* counts, const double* factors, int columns) {
+    double area = __dmul_rn((double)(Long)counts[0], factors[0]);
+    for (int column = 1; column < columns; column++)
+        area = __dadd_rn(area, __dmul_rn((double)(Long)counts[column], factors[column]));
+    return area;
+}
+
+// The results, of L labels, P phases and K pairs: label (L,), area (L, P), border, mouth (L,), faces (3, L, P), pairs
+// (K, 2), pair_area (K,), pair_faces (3, K). names : the label of each rank, if `named`. factors (2 * columns + 3,): the
+// area of a count towards a phase, the same for a pair, and of a voxel face.
+extern "C" __global__ void __launch_bounds__(THREADS)
+assemble(const Word* keys, const int* slot_of, const Long* order, Long n, const int* begun, const Word* counts,
+         int columns, const Long* names, int named, const double* factors, Long n_labels, int n_phases, Long n_pairs,
+         Long* label, double* area, double* border, double* mouth, Long* faces, Long* pairs, double* pair_area,
+         Long* pair_faces) {
+    __shared__ int of_warp[2][WARPS], before[2];
+    Long i = (Long)blockIdx.x * THREADS + threadIdx.x;
+    Entry entry = entry_at(i, n, keys, slot_of, order);
+    Long row = place_of(entry.begins_label, begun, of_warp[0], &before[0]);
+    Long pair = place_of(entry.is_pair, begun + 1, of_warp[1], &before[1]);
+    unsigned own = (unsigned)(entry.key >> 32), other = (unsigned)entry.key ^ 0x80000000u;
+    if (entry.is_pair) {
+        const Word* found = counts + (Long)entry.slot * columns;
+        pairs[2 * pair] = named ? names[own] : (Long)own, pairs[2 * pair + 1] = named ? names[other] : (Long)other;
+        pair_area[pair] = area_of(found, factors + columns, columns);
+        for (int axis = 0; axis < 3; axis++) pair_faces[axis * n_pairs + pair] = (Long)found[axis];
+    }
+    if (!entry.begins_label) return;
+    label[row] = named ? names[own] : (Long)own;
+    border[row] = mouth[row] = 0;
+    for (int phase = 0; phase < n_phases; phase++) {
+        area[row * n_phases + phase] = 0;
+        for (int axis = 0; axis < 3; axis++) faces[(axis * n_labels + row) * n_phases + phase] = 0;
+    }
+    for (; i < n && keys[order[i]] >> 32 == own; i++) {
+        int phase = -1 - (int)((unsigned)keys[order[i]] ^ 0x80000000u);
+        if (phase < 0) break;
+        const Word* found = counts + (Long)slot_of[order[i]] * columns;
+        if (phase == BORDER) {
+            border[row] = area_of(found, factors + 2 * columns, 3);
+        } else if (phase == MOUTH) {
+            mouth[row] = area_of(found, factors, columns);
+        } else {
+            area[row * n_phases + phase] = area_of(found, factors, columns);
+            for (int axis = 0; axis < 3; axis++) faces[(axis * n_labels + row) * n_phases + phase] = (Long)found[axis];
+        }
     }
 }
 

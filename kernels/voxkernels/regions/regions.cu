@@ -538,7 +538,7 @@ sum_reals(const LABEL* labels, const IMAGE* image, INDEX n_z, INDEX n_y, INDEX n
 extern "C" __global__ void __launch_bounds__(THREADS)
 count_rows(const Word* rows, Long n, int width, int* in_use, Word* state) {
     Long row = (Long)blockIdx.x * THREADS + threadIdx.x;
-    int found = __syncthreads_count(row < n && rows[row * width] != 0);
+    int found = __syncthreads_count(row < n && rows[row * width] != 0);  // in the whole block
     if (threadIdx.x != 0) return;
     in_use[blockIdx.x] = found;
     if (found) atomicAdd(&state[1], (Word)found);
