@@ -200,7 +200,7 @@ class Cuda:
             return np.asarray(array.get())
 
     def argsort(self, keys: Any) -> Any:
-        """What indices put a list (N,) of the device in ascending order: (N,) int64 on the device."""
+        """What indices put a list (N,) of the device in ascending order, equal ones as they were: (N,) int64 on it."""
         with self._cupy.cuda.Device(self.number):
             return self._cupy.argsort(keys)
 

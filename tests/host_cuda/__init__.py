@@ -74,7 +74,7 @@ class HostDevice:
 
     def argsort(self, keys: np.ndarray) -> np.ndarray:
         """What would put them in ascending order."""
-        return np.argsort(keys)
+        return np.argsort(keys, kind="stable")
 
     def kernel(self, source: Path, name: str, traits: Mapping[str, Any] | None = None) -> Any:
         """One kernel of a `.cu` file."""

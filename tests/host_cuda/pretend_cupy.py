@@ -179,7 +179,7 @@ def module(free: int = 2**34) -> Any:
     cupy.ndarray, cupy.asnumpy, cupy.RawModule = ndarray, asnumpy, _RawModule
     cupy.asarray = lambda array: array if isinstance(array, ndarray) else ndarray(np.array(array))
     cupy.empty, cupy.zeros = made(HostDevice().empty), made(np.zeros)
-    cupy.argsort = lambda array: ndarray(np.argsort(_host(array)))
+    cupy.argsort = lambda array: ndarray(np.argsort(_host(array), kind="stable"))
     cupy.copyto = lambda to, array: np.copyto(_host(to), _host(array))
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
     cupy.cuda = SimpleNamespace(

@@ -80,7 +80,7 @@ def measure_contacts(
     sides = (hi - first, *labels.shape[1:])
     n_tiles = int(np.prod([-(-side // of_tile) for side, of_tile in zip(sides, TILE, strict=True)]))
     count = device.kernel(SOURCE, "count_rays" if columns == 13 else "count_faces", traits)
-    slots = min(FIRST_SLOTS, max(FEWEST_SLOTS, labels.size // 512))
+    slots = min(FIRST_SLOTS, 1 << (max(FEWEST_SLOTS, labels.size // 512) - 1).bit_length())
     while True:
         device.reserve(WHAT, 8 * slots * (1 + columns))
         memory = device.zeros(slots * (1 + columns) + N_STATE, np.uint64)  # keys, state, counts

@@ -65,16 +65,18 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     if grid_a.dtype != grid_b.dtype:
         with where(grid_a):
             grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
-    if device is None:
-        rows = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1), CHUNKS)
-    else:
+    if device is not None:
         lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-        rows = _columns(cuda.count_pairs(device, grid_a.reshape(lines), grid_b.reshape(lines)))
-    if rows is None:
-        for name, grid in (("a", grid_a), ("b", grid_b)):
-            as_labels(name, grid, grid.ndim, device=device)
-        raise AssertionError("a negative label was met, then none found")
-    return _split(rows, 1, device)[0]
+        made = cuda.count_overlaps(device, grid_a.reshape(lines), grid_b.reshape(lines))
+        if made is not None:
+            return OverlapCounts(**made[0])
+    else:
+        rows = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1), CHUNKS)
+        if rows is not None:
+            return _split(rows, 1)[0]
+    for name, grid in (("a", grid_a), ("b", grid_b)):
+        as_labels(name, grid, grid.ndim, device=device)
+    raise AssertionError("a negative label was met, then none found")
 
 
 def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[OverlapCounts]:
@@ -100,18 +102,21 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1:
         raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
     found: list[OverlapCounts] = []
-    for z in range(0, len(stack) - int(step), BATCH):
-        first, last = z, min(z + BATCH, len(stack) - int(step))
+    batch = BATCH if device is None else cuda.BATCH
+    for z in range(0, len(stack) - int(step), batch):
+        first, last = z, min(z + batch, len(stack) - int(step))
         earlier, later = stack[first:last], stack[first + int(step) : last + int(step)]
         if device is None:
             pixels = len(earlier), math.prod(stack.shape[1:])
             rows = _count(earlier.reshape(pixels), later.reshape(pixels), -(-CHUNKS // len(earlier)))
+            parts = None if rows is None else _split(rows, len(earlier))
         else:
-            rows = _columns(cuda.count_pairs(device, earlier, later))
-        if rows is None:
+            made = cuda.count_overlaps(device, earlier, later)
+            parts = None if made is None else [OverlapCounts(**part) for part in made]
+        if parts is None:
             as_labels("labels", stack, device=device)
             raise AssertionError("a negative label was met, then none found")
-        found += _split(rows, len(earlier), device)
+        found += parts
     return found
 
 
@@ -200,12 +205,8 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int
     return _add_equal((image, a, b), count)
 
 
-def _columns(rows: Ints | None) -> Columns | None:
-    return None if rows is None else (rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
-
-
-def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[OverlapCounts]:
-    """The result of each pair of images from the columns of all, on the device that the images lie on."""
+def _split(columns: Columns, n_images: int) -> list[OverlapCounts]:
+    """The result of each pair of images from the columns of all."""
     image, a, b, count = columns
     shared = np.flatnonzero((a > 0) & (b > 0))
     if n_images == 1:
@@ -213,8 +214,7 @@ def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[Overlap
         for ids in (a, b):
             labels, size = _add_equal((ids,), count)
             sizes += [labels[labels > 0], size[labels > 0]]
-        part = (a[shared], b[shared], count[shared], *sizes)
-        return [OverlapCounts(*(part if device is None else map(device.send, part)))]
+        return [OverlapCounts(a[shared], b[shared], count[shared], *sizes)]
     of_a, of_b = np.flatnonzero(a), np.flatnonzero(b)
     parts = []
     for of, *values in (
@@ -224,7 +224,7 @@ def _split(columns: Columns, n_images: int, device: Cuda | None) -> list[Overlap
     ):
         ends = np.searchsorted(of, np.arange(n_images + 1)).tolist()
         parts += [[value[start:stop] for start, stop in itertools.pairwise(ends)] for value in values]
-    return [OverlapCounts(*(part if device is None else map(device.send, part))) for part in zip(*parts, strict=True)]
+    return [OverlapCounts(*part) for part in zip(*parts, strict=True)]
 
 
 def _add_equal(keys: tuple[Ints, ...], count: Ints) -> tuple[Ints, ...]:

@@ -1,11 +1,11 @@
 """Shared pixels of pairs of labels on a GPU: which kernel of `overlaps.cu` runs when.
 
-The tables begin small. Where one is too full, which the kernels report, all is counted again with tables four times the
-size; what is found does not depend on their size. The list of pairs, a few numbers for each pair and none for each
-pixel, is sorted on the host.
+Where a table is too full, which the kernels report, all is counted again with tables four times the size; what is found
+does not depend on their size. The pairs, a few numbers for each and none for each pixel, are sorted on the device, and
+the results made of them there: those of all image pairs lie one after another, and each pair's are views.
 
-Memory on the device: 16 bytes for each slot, at least one for each pair, and 32 bytes for each pair; for 64-bit labels
-also 4 bytes for each pixel of both images and 8 for each slot of the tables of labels.
+Memory on the device: 16 bytes for each slot, at least one for each pair; for each pair up to two entries of 44 bytes,
+and the results; for 64-bit labels also 4 bytes for each pixel of both images, 8 for each slot of the tables of labels.
 Waits for the device: twice, and once more whenever tables grow.
 """
 
@@ -22,64 +22,95 @@ from .._compile import Cuda
 SOURCE = Path(__file__).with_name("overlaps.cu")
 THREADS = 256
 BLOCKS = 1024
-"""Blocks of one launch at most: enough to fill a GPU, few enough that emptying their tables costs little."""
+"""Blocks of the launches that go through a list in strides, at most."""
 
-FIRST_SLOTS = 1 << 14
+STRETCH = 4096
+"""Pixels of one warp, side by side: enough that emptying the table of a block costs little."""
+
+PIECE = 128
+FIRST_SLOTS = 1 << 17
+FEWEST_SLOTS = 1 << 12
+"""Slots at first: one for 512 pixels, but no more than the first number and no fewer than the second."""
+
+BATCH = 128
+"""Pairs of images at a time."""
+
 FULL, NEGATIVE = 1, 2
 WHAT = "overlap_counts"
+FIELDS = ("ids_a", "ids_b", "count", "labels_a", "labels_b", "size_a", "size_b")
+
+Ints = npt.NDArray[np.int64]
 
 
-def count_pairs(device: Cuda, images_a: Any, images_b: Any) -> npt.NDArray[np.int64] | None:
-    """Rows (image, a, b, count) of every pair that occurs, ascending, also with one background; on the host.
+def count_overlaps(device: Cuda, images_a: Any, images_b: Any) -> list[dict[str, Any]] | None:
+    """The arrays of `OverlapCounts`, by name, on the device, of each pair of images; None where a label is negative.
 
-    images_a, images_b : (P, L, X) on the device, both int32 or both int64. None where a label is negative.
+    images_a, images_b : (P, L, X) on the device, both int32 or both int64.
     """
     n_images, pixels = images_a.shape[0], int(np.prod(images_a.shape[1:]))
     if images_a.size == 0:
-        return np.empty((0, 4), np.int64)
-    names: list[npt.NDArray[np.uint64]] = []
-    if images_a.dtype == np.int64:
+        return [{name: device.empty(0, np.int64) for name in FIELDS} for _ in range(n_images)]
+    names: Any = [device.empty(1, np.int64)] * 2
+    ranks: Any = [device.empty(1, np.int32)] * 2
+    named = images_a.dtype == np.int64
+    if named:
         numbered = [_number(device, images) for images in (images_a, images_b)]
         if any(found is None for found in numbered):
             return None
-        (images_a, names_a), (images_b, names_b) = (found for found in numbered if found is not None)
-        names = [names_a, names_b]
-    count, list_pairs = device.kernel(SOURCE, "count_pairs"), device.kernel(SOURCE, "list_pairs")
-    slots = FIRST_SLOTS
+        (images_a, images_b), names, ranks = zip(*(found for found in numbered if found), strict=True)
+    count = device.kernel(SOURCE, "count_pairs")
+    stretch = PIECE * -(-min(STRETCH, -(-pixels // (THREADS // 32))) // PIECE)
+    grid = -(-pixels // (stretch * (THREADS // 32))), n_images
+    slots = min(FIRST_SLOTS, 1 << (max(FEWEST_SLOTS, pixels // 512) - 1).bit_length())
     while True:
         device.reserve(WHAT, 16 * n_images * slots)
-        keys, counts = (device.zeros((n_images, slots), np.uint64) for _ in range(2))
-        trouble = device.zeros(1, np.int32)
-        tables = (keys, counts, np.int64(slots))
-        device.launch(
-            count, (_blocks(pixels), n_images), THREADS, (images_a, images_b, np.int64(pixels), *tables, trouble)
-        )
-        problem = int(device.fetch(trouble)[0])
-        if problem & NEGATIVE:
+        memory = device.zeros(2 * n_images * slots + 3, np.uint64)
+        keys, counts, state = memory[: n_images * slots], memory[n_images * slots : -3], memory[-3:]
+        arguments: Any = (images_a, images_b, np.int64(pixels), np.int64(stretch), keys, counts, np.int64(slots), state)
+        device.launch(count, grid, THREADS, arguments)
+        trouble, n, _ = (int(number) for number in device.fetch(state))
+        if trouble & NEGATIVE:
             return None
-        if not problem & FULL:
+        if not trouble & FULL:
             break
         slots *= 4
-    rows = device.empty((0, 4), np.int64)
-    for _ in range(2):  # how many, then which
-        found = device.zeros(1, np.uint64)
-        sizes = (np.int64(slots), np.int64(keys.size))
-        arguments = (keys, counts, *sizes, rows, np.int64(rows.shape[0]), found)
-        device.launch(list_pairs, _blocks(keys.size), THREADS, arguments)
-        if rows.shape[0] == 0:
-            n_rows = int(device.fetch(found)[0])
-            device.reserve(WHAT, 32 * n_rows)
-            rows = device.empty((n_rows, 4), np.int64)
-        if n_rows == 0:
-            break
-    table = device.fetch(rows)
-    for column, known in enumerate(names, start=1):
-        table[:, column] = np.concatenate([np.zeros(1, np.uint64), known])[table[:, column]].view(np.int64)
-    return table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
+
+    device.reserve(WHAT, 44 * n)
+    several, blocks = np.int32(n_images > 1), max(-(-n // THREADS), 1)
+    entries, tags, slot_of = device.empty(n, np.uint64), device.empty(n, np.int32), device.empty(n, np.int64)
+    arguments = (keys, np.int64(slots), np.int64(keys.size), *ranks, np.int32(named), entries, tags, slot_of, state[2:])
+    device.launch(device.kernel(SOURCE, "list_entries"), min(-(-keys.size // THREADS), BLOCKS), THREADS, arguments)
+    order = again = device.argsort(entries)
+    if n_images > 1:  # by tag, keys in order among equal ones
+        ordered = device.empty(n, np.int32)
+        device.launch(device.kernel(SOURCE, "order_tags"), blocks, THREADS, (tags, order, np.int64(n), ordered))
+        again = device.argsort(ordered)
+    listed = (entries, tags, slot_of, order, again, several, np.int64(n))
+    begun, lengths = device.empty((blocks, 3), np.int32), device.zeros((n_images, 3), np.int32)
+    device.launch(device.kernel(SOURCE, "count_begun"), blocks, THREADS, (*listed, begun, lengths))
+    ends = np.cumsum(device.fetch(lengths), axis=0, dtype=np.int64)  # how long the results are
+    n_pairs, n_a, n_b = (int(end) for end in ends[-1])
+    device.reserve(WHAT, 8 * (3 * n_pairs + 2 * n_a + 2 * n_b))
+    sizes = (n_pairs, n_pairs, n_pairs, n_a, n_b)
+    found = [device.empty(size, np.int64) for size in sizes] + [device.zeros(size, np.uint64) for size in (n_a, n_b)]
+    arguments = (*listed, begun, counts, *names, np.int32(named), *found)
+    device.launch(device.kernel(SOURCE, "assemble"), blocks, THREADS, arguments)
+    found[5:] = [size.view(np.int64) for size in found[5:]]
+    if n_images == 1:
+        return [dict(zip(FIELDS, found, strict=True))]
+    stops = ends[:, (0, 0, 0, 1, 2, 1, 2)].tolist()
+    parts, starts = [], [0] * len(FIELDS)
+    for stop in stops:
+        parts.append({f: found[k][starts[k] : stop[k]] for k, f in enumerate(FIELDS)})
+        starts = stop
+    return parts
 
 
-def _number(device: Cuda, images: Any) -> tuple[Any, npt.NDArray[np.uint64]] | None:
-    """Numbers from 1 in place of the labels, int32, and the label of each number; None where a label is negative."""
+def _number(device: Cuda, images: Any) -> tuple[Any, Any, Any] | None:
+    """Numbers from 1 in place of the labels, int32; the labels, ascending; the place among them of each number.
+
+    All on the device. None where a label is negative.
+    """
     kernel = device.kernel(SOURCE, "number_labels", {"LABEL": "Long"})
     slots = FIRST_SLOTS
     while True:
@@ -87,14 +118,14 @@ def _number(device: Cuda, images: Any) -> tuple[Any, npt.NDArray[np.uint64]] | N
         names, trouble = device.zeros(slots, np.uint64), device.zeros(1, np.int32)
         numbers = device.empty(images.shape, np.int32)
         arguments = (images, np.int64(images.size), names, np.int64(slots), numbers, trouble)
-        device.launch(kernel, _blocks(images.size), THREADS, arguments)
+        device.launch(kernel, min(-(-images.size // THREADS), BLOCKS), THREADS, arguments)
         problem = int(device.fetch(trouble)[0])
         if problem & NEGATIVE:
             return None
         if not problem & FULL:
-            return numbers, device.fetch(names)
+            break
         slots *= 4
-
-
-def _blocks(items: int) -> int:
-    return min(-(-items // THREADS), BLOCKS)
+    held = device.fetch(names).view(np.int64)
+    ascending = np.sort(held[held > 0])
+    ranks = np.searchsorted(ascending, held).astype(np.int32)
+    return numbers, device.send(np.append(ascending, 0)), device.send(ranks)
