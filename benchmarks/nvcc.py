@@ -28,7 +28,7 @@ TRAITS: dict[str, tuple[dict[str, str], ...]] = {
     ),
     "contacts": ({}, {"WEIGHTED": "0"}, {"PHASE": "int", "INDEX": "Long"}),
     "eikonal": ({}, {"LABEL": "Long", "INDEX": "Long"}),
-    "masks": ({}, {"MASK": "double", "INDEX": "Long"}),
+    "masks": ({}, {"MASK": "double", "BOX": "double", "SCORE": "double", "INDEX": "Long"}),
     "overlaps": ({}, {"LABEL": "Long"}),
     "regions": ({}, {"IMAGE": "unsigned short"}, {"LABEL": "Long", "IMAGE": "double", "INDEX": "Long"}),
 }

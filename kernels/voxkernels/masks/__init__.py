@@ -53,29 +53,42 @@ def paste_masks(
     n, mask_y, mask_x = grids.shape
     if mask_y == 0 or mask_x == 0:
         raise ValueError(f"masks: must have at least one pixel; got {describe(grids)}.")
-    corners = _on_host(_as_floats("boxes", boxes, 2, "(N, 4)", device), device)
+    corners = _as_floats("boxes", boxes, 2, "(N, 4)", device)
     if corners.shape != (n, 4):
         raise ValueError(f"boxes: must be ({n}, 4), one row for each mask; got {describe(corners)}.")
-    if not np.all(np.abs(corners) < FARTHEST):
-        raise ValueError("boxes: must be finite and below 2**31 pixels; got other values. Drop those detections.")
-    ranks = _on_host(_as_floats("scores", scores, 1, "(N,)", device), device)
+    if device is None:
+        _check_boxes(bool(np.all(np.abs(corners) < FARTHEST)))
+    ranks = _as_floats("scores", scores, 1, "(N,)", device)
     if ranks.shape != (n,):
         raise ValueError(f"scores: must be ({n},), one for each mask; got {describe(ranks)}.")
-    if not np.all(np.isfinite(ranks)):
-        raise ValueError("scores: must be finite; got nan or inf. Drop those detections.")
+    if device is None:
+        _check_scores(bool(np.all(np.isfinite(ranks))))
     size = _as_shape(shape)
     if not (isinstance(threshold, int | float | np.floating) and 0 < threshold <= 1):
         raise ValueError(f"threshold: must be a number above 0 and at most 1; got {describe(threshold)}.")
 
+    if device is not None:
+        image, trouble = cuda.paint_masks(device, grids, corners, ranks, float(threshold), size)
+        _check_boxes(not trouble & cuda.BAD_BOX)
+        _check_scores(not trouble & cuda.BAD_SCORE)
+        return image  # type: ignore[no-any-return]
     best_first = np.argsort(-ranks, kind="stable")
     pixels = _pixel_boxes(corners, mask_y, mask_x)
-    if device is not None:
-        return cuda.paint_masks(device, grids, pixels, best_first, float(threshold), size)  # type: ignore[no-any-return]
     labels = np.zeros(size, np.int32)
     rows = np.zeros((min(BANDS, size[0]), mask_x + 2), np.float64)
     cells = np.empty((n, mask_x + 3), np.int64)
     cpu.paint_masks(grids, pixels, best_first[::-1].copy(), float(threshold), rows, cells, labels)
     return labels
+
+
+def _check_boxes(good: bool) -> None:
+    if not good:
+        raise ValueError("boxes: must be finite and below 2**31 pixels; got other values. Drop those detections.")
+
+
+def _check_scores(good: bool) -> None:
+    if not good:
+        raise ValueError("scores: must be finite; got nan or inf. Drop those detections.")
 
 
 def _pixel_boxes(boxes: npt.NDArray[Any], mask_y: int, mask_x: int) -> npt.NDArray[np.int64]:
@@ -95,11 +108,6 @@ def _as_floats(name: str, value: Any, ndim: int, axes: str, device: Cuda | None)
         raise TypeError(f"{name}: must be of a floating-point type; got {describe(array)}.")
     with where(array):
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _on_host(few: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
-    """A few numbers for each detection, which are checked and sorted on the host."""
-    return few if device is None else device.fetch(few)
 
 
 def _as_shape(shape: Any) -> tuple[int, int]:

@@ -1,6 +1,10 @@
-// Painting the small masks of an instance-segmentation network into one label image: the kernel.
+// Painting the small masks of an instance-segmentation network into one label image: the kernels. `cuda.py` says in which
+// order they run.
 //
-// One thread for each pixel, one block for each tile of 32 x 8 pixels. The detections come best first. The block looks
+// First, one thread for each detection grows its box with the frame of its mask, in the precision of the boxes, and counts
+// how many others have a higher score, or as high a one and a lower index: its place. What is not finite is reported.
+//
+// Then one thread for each pixel, one block for each tile of 32 x 8 pixels. The detections come best first. The block looks
 // at them in groups of as many as it has threads: each thread compares one box with the tile, and those that meet it
 // are listed in shared memory in their order (a ballot for each warp, then the warps one after the other). Then every
 // pixel samples the masks of the list until one reaches the threshold: that is its label, since all others are worse.
@@ -20,12 +24,56 @@
 #define INDEX int
 #endif
 
+#ifndef BOX
+#define BOX float
+#endif
+#ifndef SCORE
+#define SCORE float
+#endif
+
 #define TILE_X 32
 #define TILE_Y 8
 #define THREADS (TILE_X * TILE_Y)
 #define WARPS (THREADS / 32)
 
 typedef long long Long;
+
+#define BAD_BOX 1
+#define BAD_SCORE 2
+#define FARTHEST 2147483648.0
+
+__device__ __forceinline__ float sum_of(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double sum_of(double a, double b) { return __dadd_rn(a, b); }
+__device__ __forceinline__ float product_of(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double product_of(double a, double b) { return __dmul_rn(a, b); }
+
+// corners (n, 4): x0, y0, x1, y1; scores (n,); grown_x, grown_y : how much larger a mask is with its frame. boxes (n, 4):
+// first pixel x, y, number of pixels along x, y; order (n,): best first; trouble, zero on entry: what is not finite.
+extern "C" __global__ void __launch_bounds__(THREADS)
+prepare(const BOX* corners, const SCORE* scores, int n, double grown_x, double grown_y, Long* boxes, Long* order,
+        int* trouble) {
+    int i = (int)(blockIdx.x * THREADS + threadIdx.x), place = 0;
+    if (i >= n) return;
+    SCORE score = scores[i];
+    bool finite = score - score == 0;
+    for (int k = 0; k < n; k++) {  // others come last, so that there is one detection in each place
+        SCORE other = scores[k];
+        bool other_finite = other - other == 0;
+        if (finite && other_finite) place += other > score || (other == score && k < i);
+        else place += other_finite != finite ? other_finite : k < i;
+    }
+    order[place] = i;
+    if (!finite) atomicOr(trouble, BAD_SCORE);
+    for (int axis = 0; axis < 2; axis++) {
+        BOX low = corners[4 * i + axis], high = corners[4 * i + 2 + axis], grown = (BOX)(axis == 0 ? grown_x : grown_y);
+        bool near = low < FARTHEST && low > -FARTHEST && high < FARTHEST && high > -FARTHEST;
+        if (!near) atomicOr(trouble, BAD_BOX), low = high = 0;
+        BOX half = product_of(product_of(sum_of(high, -low), (BOX)0.5), grown), middle = product_of(sum_of(high, low), (BOX)0.5);
+        Long first = (Long)sum_of(middle, -half), last = (Long)sum_of(middle, half);
+        boxes[4 * i + axis] = first;
+        boxes[4 * i + 2 + axis] = last - first + 1 > 1 ? last - first + 1 : 1;
+    }
+}
 
 struct Sample { Long near, far; double weight; };
 
