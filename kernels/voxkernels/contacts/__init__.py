@@ -244,7 +244,7 @@ def _count(
             return None
         capacity *= 4
     rows = np.concatenate([table[:n] for table, n in zip(tables, used[:, 0], strict=True)])
-    distinct, total = _summed(rows[:, : cpu.COUNTS], rows[:, cpu.COUNTS :])
+    distinct, total = cpu.add_equal_rows(rows, _order(rows))
     n_phases = max(n_phases, int(used[:, 1].max()) + 1)
     distinct[distinct[:, 1] < -cpu.MOUTH, 1] += cpu.MOUTH - n_phases
     return distinct, total, n_phases
@@ -254,13 +254,18 @@ def _summed(keys: npt.NDArray[np.int64], *values: npt.NDArray[Any], kind: Any = 
     """The distinct rows of keys (n, 2), ascending, and the sums of the values of equal ones, in the order of `kind`."""
     if not len(keys):
         return keys, *values
-    if keys.max() < 2**31:
-        order = np.argsort((keys[:, 0] << 32) + keys[:, 1], kind=kind)
-    else:
-        order = np.lexsort((keys[:, 1], keys[:, 0]))
+    order = _order(keys, kind)
     keys = keys[order]
     first = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(axis=1)))
     return keys[first], *(np.add.reduceat(value[order], first) for value in values)
+
+
+def _order(rows: npt.NDArray[np.int64], kind: Any = None) -> npt.NDArray[np.int64]:
+    """What puts rows (n, 2 or more) in ascending order of their first two columns."""
+    first, second = rows[:, 0], rows[:, 1]
+    if max(first.max(initial=0), second.max(initial=0)) < 2**31:
+        return np.argsort((first << 32) + second, kind=kind)
+    return np.lexsort((second, first))
 
 
 def _assemble(
@@ -271,18 +276,12 @@ def _assemble(
     factors: npt.NDArray[np.float64],
 ) -> ContactAreas:
     """Turn counts under (label, target) into the result."""
-    paired = keys[:, 1] > 0
-    pairs = keys[paired]
+    targets = keys[:, 1]
+    labels, outer, pairs, shared = cpu.split_rows(keys, counts, np.sort(targets[targets > 0]), n_phases + 2)
     # either side of a pair contributes half, but its voxel faces were counted once
     halves = np.where(np.arange(factors.size) < 3, 1.0, 0.5)
-    pair_area = _areas(counts[paired], factors * halves)
-    pair_faces = counts[paired, :3].T.copy()
-
-    labels = np.sort(np.concatenate([keys[:, 0], pairs[:, 1]]))
-    labels = labels[np.diff(labels, prepend=0) > 0]
-    row, column = np.searchsorted(labels, keys[~paired, 0]), -1 - keys[~paired, 1]
-    outer = np.zeros((labels.size, n_phases + 2, factors.size), np.int64)
-    outer[row, column] = counts[~paired]
+    pair_area = _areas(shared, factors * halves)
+    pair_faces = shared[:, :3].T.copy()
     area = _areas(outer, factors)
     border = _areas(outer[:, n_phases + 1], _face_areas(size))
     faces = np.moveaxis(outer[:, :n_phases, :3], -1, 0).copy()

@@ -23,18 +23,24 @@ Weights are added as integers (fixed point, 2**-30 of a face), so sums are exact
 threads nor on how a volume is cut into slabs. Cost: one read per voxel. Memory: the tables, and the void of three
 slices, one bit a voxel. Not checked here: shapes, a core outside the array.
 
+Slices of more than 65,536 voxels are counted in parts, some rows of all slices and then the next rows: what of a slice
+is read again with the next one is still in the L2.
+
 Measured on a quiet machine (Zen 5), one core and two, fresh input, ms. 256^3, an electrode of 150 cracked balls, 28 %
-of the volume (cc3d.contacts 297): faces 6.9 and 3.9, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
-everywhere: 5.2 and 3.0. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 247):
-19 and 10.6, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in 2.2 runs each
-(1.3), and it has 360,000 faces between two labels, which are looked up one by one: 3 ms. With weights a face costs
-some 15 ns for its window, and a run 20 for its masks.
+of the volume (cc3d.contacts 297): faces 6.7 and 3.7, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
+everywhere: 5.2 and 3.0. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 231):
+16.5 and 9.0, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
+(1.3), 5 ns for each run; and it has 360,000 faces between two labels, which are looked up one by one, 8 ns each, the
+half of it for memory. With weights a face costs some 15 ns for its window, and a run 20 for its masks.
 
 What paid, faces at 28 % and weights of the cathode, one core: words in place of faces, 20 -> 13 and 190 -> 180; memory
 asked for 1024 voxels ahead, 13 -> 7.5, and the masks' rows, 149 -> 139; one list of a run's faces in place of six loops
 that no branch predictor foresees, and weights many at a time, 180 -> 162; masks kept for the next row, 162 -> 152; the
-upper bits of the hash in place of the lower, 134 -> 115. Did not pay: a table that grows where it is (pages touched
-for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept.
+upper bits of the hash in place of the lower, 134 -> 115. Faces of the cathode, two cores: what follows the kernel
+compiled, 10.8 -> 10.1; slices in parts, faces between labels in lists, and vectors that begin with a line of the cache,
+each some 4 to 8 %, -> 9.0. Did not pay: a table that grows where it is (pages touched for the first time cost more than
+they save: 20 -> 22 ms on the cathode), the last pair kept; rows marked, listed and counted in functions of their own
+(a call counts references, 100 ns, and marking no longer hides the rest: 20 -> 21); runs in a list; a larger table.
 """
 
 from __future__ import annotations
@@ -44,12 +50,24 @@ import numba
 from .._compile import jit
 from .cpu_faces import MOUTH, count_faces
 from .cpu_rays import DIRECTIONS, count_rays
-from .cpu_table import COUNTS, count_border, move_to_front
+from .cpu_table import COUNTS, add_equal_rows, count_border, move_to_front, split_rows
 from .cpu_weights import WEIGHT
 
-__all__ = ["COUNTS", "CROFTON", "DIRECTIONS", "FACES", "MOUTH", "WEIGHT", "WEIGHTED", "count_contacts"]
+__all__ = [
+    "COUNTS",
+    "CROFTON",
+    "DIRECTIONS",
+    "FACES",
+    "MOUTH",
+    "WEIGHT",
+    "WEIGHTED",
+    "add_equal_rows",
+    "count_contacts",
+    "split_rows",
+]
 
 FACES, CROFTON, WEIGHTED = 0, 1, 2
+TILE = 1 << 16  # about how many voxels of a slice are counted before those of the next: two slices stay in the L2
 
 
 @jit(parallel=True)
@@ -78,6 +96,9 @@ def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used
             if estimator == CROFTON:
                 count_rays(labels, phases, MOUTH, solid, start, stop, tables[b], used[b])
             else:
-                weighted = estimator == WEIGHTED
-                count_faces(labels, phases, solid, start, stop, core, weighted, scale, tables[b], used[b])
+                n_y, n_x = labels.shape[1], labels.shape[2]
+                n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
+                for tile in range(n_tiles):
+                    rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
+                    count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, tables[b], used[b])
             move_to_front(tables[b])

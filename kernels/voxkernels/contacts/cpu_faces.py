@@ -34,11 +34,20 @@ MOUTH = 1 << 16  # in place of a phase value; the border is the next one
 AT_ONCE = 4  # phase values below this are counted a word at a time
 AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hardware does here
 LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
+PAIRS = 256  # words of faces between two labels that are listed before they are counted
 BATCH = 1024  # faces whose weights are computed together
 BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
 MASKS = 64  # words for the masks of one
 ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 LOW = np.uint64((1 << SIDE) - 1)
+
+
+@jit
+def zero_lines(n):
+    """n words of 0 that begin with a line of the cache: vectors across two cost 5 % of all time."""
+    words = np.zeros(n + 8, np.uint64)
+    first = -(words.ctypes.data // 8) % 8
+    return words[first : first + n]
 
 
 @jit
@@ -50,15 +59,15 @@ def highest(classes, first, n, top):
 
 
 @jit
-def mark_slice(flat, classes, plane, n_y, n_x, span, top, voids):
-    """Write where the labels of the slice that begins at `plane` are 0 into voids (n_y + 2, words + 2).
+def mark_void(flat, classes, begin, n_rows, n_x, span, top, first, voids):
+    """Write where the labels of the rows from voxel `begin` are 0 into voids[first:] (rows + 2, words + 2).
 
-    Returns the highest of `top` and the slice's classes; -1 if a label is negative.
+    Returns the highest of `top` and the rows' classes; -1 if a label is negative.
     """
     negative = NONE
-    for y in range(n_y):
+    for y in range(n_rows):
         for w in range(voids.shape[1] - 2):
-            at, n = plane + y * n_x + w * span, min(span, n_x - w * span)
+            at, n = begin + y * n_x + w * span, min(span, n_x - w * span)
             kept = ALL >> np.uint64(64 - n)
             if at + 64 <= flat.size:
                 void = equal_bits(flat, np.uint64(at), flat.dtype.type(0))
@@ -70,17 +79,17 @@ def mark_slice(flat, classes, plane, n_y, n_x, span, top, voids):
                 for k in range(at, at + n):
                     negative |= np.uint64(flat[k] < 0)
                 top = highest(classes, at, n, top)
-            voids[y + 1, w + 1] = void & kept
+            voids[first + y, w + 1] = void & kept
     return top if negative == 0 else -1
 
 
 @jit
-def mark_pairs(flat, plane, n_x, span, pairs):
-    """Write where the slice that begins at `plane` and the one before it have two labels into pairs (n_y, words)."""
-    before = plane - pairs.shape[0] * n_x
+def mark_pairs(flat, begin, plane, n_x, span, pairs):
+    """Write where the rows from voxel `begin` and those a plane before have two labels into pairs (rows, words)."""
     for y in range(pairs.shape[0]):
         for x in range(n_x):
-            one, two = flat[before + y * n_x + x], flat[plane + y * n_x + x]
+            k = begin + y * n_x + x
+            one, two = flat[k - plane], flat[k]
             pairs[y, x // span] |= np.uint64((one != two) & (one != 0) & (two != 0)) << np.uint64(x % span)
 
 
@@ -138,44 +147,96 @@ def count_rest(flat, classes, at, steps, faces, table, used):
 
 
 @jit
-def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table, used):
-    """Count the faces of the voxels in slices start..stop-1 into one table; see `cpu.count_contacts` for `used`."""
+def add_pairs(flat, steps, words, places, n, table, used):
+    """Count n words of faces between two labels; False if the table is too small.
+
+    words, places : (N + 2,), where there is a face; 8 times the word's first voxel, plus the direction. A face towards
+                    a higher voxel adds 1; one towards a lower voxel shows that the pair is there.
+    """
+    i, bits, following = NONE, words[0], words[1]
+    while i < n:
+        place = places[i]
+        k, d = np.uint64((place >> 3) + lowest_bit(bits)), np.uint64(place & 7)
+        bits &= bits - ONE
+        i += np.uint64(bits == 0)
+        bits = bits if bits != 0 else following
+        following = words[i + ONE]
+        one, two = np.int64(flat[k]), np.int64(flat[k + np.uint64(steps[d])])
+        low, high = min(one, two), max(one, two)
+        slot = first_slot(table, low, high)
+        if (table[slot, 0] != low) | (table[slot, 1] != high):
+            found = slot_of(table, used, low, high)
+            if found < 0:
+                return False
+            slot = np.uint64(found)
+        table[slot, COUNTS + (d >> ONE)] += np.int64(d & ONE)
+    return True
+
+
+@jit
+def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, table, used):
+    """Count the faces of the voxels in some rows (from, to) of slices start..stop-1 into one table.
+
+    See `cpu.count_contacts` for `used`; nothing is done if it shows that the table was too small.
+    """
+    if used[0] < 0:
+        return
+    first_row, last_row = rows
     n_z, n_y, n_x = labels.shape
     flat, classes, solids = labels.reshape(-1), phases.reshape(-1), solid.reshape(-1).view(np.uint8)
     zero, masked, plane = flat.dtype.type(0), solids.size > 0, n_y * n_x
     steps = np.array([-plane, plane, -n_x, n_x, -1, 1])
     span = SPAN if weighted else 64
     last, n_words = np.uint64(span - 1), (n_x + span - 1) // span
-    voids, marks = np.zeros((3, n_y + 2, n_words + 2), np.uint64), np.zeros((3, n_words), np.uint64)
-    pairs_up, pairs_front = np.zeros((n_y, n_words), np.uint64), np.zeros(n_words, np.uint64)
-    faces, mouths = np.zeros(8, np.uint64), np.zeros(8, np.uint64)
+    n_rows = last_row - first_row
+    voids, marks = np.zeros((3, n_rows + 2, n_words + 2), np.uint64), np.zeros((3, n_words), np.uint64)
+    pairs_up, pairs_front = np.zeros((n_rows, n_words), np.uint64), np.zeros((1, n_words), np.uint64)
+    # the rows of which void is marked, from one before the first to one behind the last
+    lowest, n_marked = max(first_row - 1, 0), min(last_row + 1, n_y) - max(first_row - 1, 0)
+    offset = lowest - first_row + 1
+    faces, mouths = zero_lines(8), zero_lines(8)
     queue = np.empty(6 * 64 + 4, np.int64)
     # for "faces": where the neighbours have a class, and the sums of labels, 8 for each class
-    of_class = ~np.zeros(8 * AT_ONCE, np.uint64)
-    owners, sums = np.zeros(LABELS, np.int64), np.zeros((LABELS, AT_ONCE + 1, 8), np.int64)
-    all_sums, label_sums = sums.reshape(-1), np.uint64(8 * (AT_ONCE + 1))
+    of_class = zero_lines(8 * AT_ONCE)
+    of_class[:8] = ALL
+    owners, all_sums = np.zeros(LABELS, np.int64), zero_lines(LABELS * (AT_ONCE + 1) * 8)
+    sums, label_sums = all_sums.view(np.int64).reshape((LABELS, AT_ONCE + 1, 8)), np.uint64(8 * (AT_ONCE + 1))
     # for "weighted": the masks of labels, whose they are and of which row, and the windows of faces not yet weighed
-    rows, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
+    offsets, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
     masked_labels, masked_rows = np.zeros(BESIDE * n_words, np.int64), np.zeros(BESIDE * n_words, np.int64)
     windows, axes, places = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
     n_windows, all_rows = 0, table.reshape(-1)
+    # words of faces between two labels, which are counted many at a time
+    pair_words, pair_places = np.empty(PAIRS + 4 * n_words + 2, np.uint64), np.empty(PAIRS + 4 * n_words + 2, np.int64)
+    n_pairs = NONE
 
     top = np.int64(0)  # the highest class so far
+    begin = start * plane + lowest * n_x
     if start > 0:
-        top = mark_slice(flat, classes, (start - 1) * plane, n_y, n_x, span, top, voids[0])
-        mark_pairs(flat, start * plane, n_x, span, pairs_up)
+        top = mark_void(flat, classes, begin - plane, n_marked, n_x, span, top, offset, voids[0])
+        mark_pairs(flat, start * plane + first_row * n_x, plane, n_x, span, pairs_up)
     if top >= 0:
-        top = mark_slice(flat, classes, start * plane, n_y, n_x, span, top, voids[1])
-    if top < 0:
-        used[0] = -2
-        return
+        top = mark_void(flat, classes, begin, n_marked, n_x, span, top, offset, voids[1])
     for z in range(start, stop):
         before, here, after = voids[(z - start) % 3], voids[(z - start + 1) % 3], voids[(z - start + 2) % 3]
         look_back = weighted | (z == core[0])
-        step_z = plane if z + 1 < n_z else 0
+        step_z, begin = plane if z + 1 < n_z else 0, (z + 1) * plane
+        for y, place in (
+            (first_row - 1, 0),
+            (last_row, n_rows + 1),
+        ):  # beside those marked with all else
+            if step_z > 0 and 0 <= y < n_y and top >= 0:
+                top = mark_void(flat, classes, begin + y * n_x, 1, n_x, span, top, place, after)
+            else:
+                after[place, :] = 0
         pairs_front[:] = 0
-        for y in range(n_y):
-            row = (z * n_y + y) * n_x
+        if weighted and first_row > 0:
+            mark_pairs(flat, (z * n_y + first_row) * n_x, n_x, n_x, span, pairs_front)
+        if top < 0:
+            used[0] = -2
+            return
+        for y in range(first_row, last_row):
+            row, nth = (z * n_y + y) * n_x, y - first_row
             step_y = n_x if y + 1 < n_y else 0
             inside = row + (n_words - 1) * span + 64 + max(step_z, step_y, 1) <= flat.size
             wrong = higher = NONE
@@ -197,17 +258,21 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
                     for k in range(at + step_z, at + step_z + min(span, n_x - w * span)):
                         wrong |= np.uint64(flat[k] < 0)
                 marks[0, w], marks[1, w], marks[2, w] = up, front, change
-                after[y + 1, w + 1] = void_up & kept if step_z > 0 else NONE
+                after[nth + 1, w + 1] = void_up & kept if step_z > 0 else NONE
             if wrong != 0:
                 used[0] = -2
                 return
             if higher != 0:
                 top = highest(classes, row + step_z, n_x, top)
+            if n_pairs > np.uint64(PAIRS):
+                if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, table, used):
+                    return
+                n_pairs = NONE
             listed, last_right = False, NONE
             for w in range(n_words):
                 first = w * span
                 n, at = min(span, n_x - first), row + first
-                a, i, j = np.uint64(at), np.uint64(y + 1), np.uint64(w + 1)
+                a, i, j = np.uint64(at), np.uint64(nth + 1), np.uint64(w + 1)
                 kept = ALL >> np.uint64(64 - n)
                 # the faces between two labels, where the voxel of the word is the lower one
                 void, void_up, void_front = here[i, j], after[i, j], here[i + ONE, j]
@@ -224,24 +289,15 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
                 void_down, void_back = before[i, j], here[i - ONE, j]
                 void_left = void << ONE | here[i, j - ONE] >> last
                 todo = own & (void_down | void_up | void_back | void_front | void_left | void_right)
-                down, back, left, hollow = pairs_up[y, w] if look_back else NONE, NONE, NONE, NONE
+                down, back, left, hollow = pairs_up[nth, w] if look_back else NONE, NONE, NONE, NONE
                 if weighted:  # which sees such faces from either side
-                    back, left = pairs_front[w], (right << ONE | last_right >> last) & kept
-                    pairs_up[y, w], pairs_front[w], last_right = up, front, right
+                    back, left = pairs_front[0, w], (right << ONE | last_right >> last) & kept
+                    pairs_up[nth, w], pairs_front[0, w], last_right = up, front, right
                     todo |= up | front | right | down | back | left
                 elif up | front | right | down != 0:
-                    store_six(faces, NONE, down, up, NONE, front, NONE, right)
-                    for q in range(list_bits(faces, ALL, queue)):
-                        k, d = queue[q] & 63, queue[q] >> 6
-                        one, two = np.int64(flat[np.uint64(at + k)]), np.int64(flat[np.uint64(at + k + steps[d])])
-                        low, high = min(one, two), max(one, two)
-                        slot = first_slot(table, low, high)
-                        if (table[slot, 0] != low) | (table[slot, 1] != high):
-                            found = slot_of(table, used, low, high)
-                            if found < 0:
-                                return
-                            slot = np.uint64(found)
-                        table[slot, COUNTS + np.uint64(d >> 1)] += d & 1
+                    for bits, d in ((down, 0), (up, 1), (front, 3), (right, 5)):
+                        pair_words[n_pairs], pair_places[n_pairs] = bits, 8 * at + d
+                        n_pairs += np.uint64(bits != 0)
                     up = front = right = down = NONE
                 if todo == 0:
                     continue
@@ -275,7 +331,7 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
                         prefetch(flat, np.uint64(at + 2 * plane + 4 * n_x + 16 * line))  # for the masks
                     if not listed:
                         listed = True
-                        list_rows(z, y, n_z, n_y, n_x, rows)
+                        list_rows(z, y, n_z, n_y, n_x, offsets)
                 else:
                     a_down, a_back = np.uint64(at - plane * (z > 0)), np.uint64(at - n_x * (y > 0))
                     a_up, a_front = np.uint64(at + step_z), np.uint64(at + step_y)
@@ -319,13 +375,13 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
                     mask = MASKS * entry
                     if masked_labels[entry] != label or masked_rows[entry] != row:
                         begin, new, n_new = at - SIDE, mask, 50
-                        if (begin + rows[0] < 0) | (begin + rows[24] + 64 > flat.size):
-                            list_last_masks(flat, begin, rows, flat[a + k], masks, mask)
+                        if (begin + offsets[0] < 0) | (begin + offsets[24] + 64 > flat.size):
+                            list_last_masks(flat, begin, offsets, flat[a + k], masks, mask)
                         elif masked_labels[entry] == label and masked_rows[entry] == row - n_x and y > 0:
-                            list_next_bits(flat, begin, rows, flat[a + k], masks, mask)
+                            list_next_bits(flat, begin, offsets, flat[a + k], masks, mask)
                             new, n_new = mask + 20, 10
                         else:
-                            list_equal_bits(flat, begin, rows, flat[a + k], masks, mask)
+                            list_equal_bits(flat, begin, offsets, flat[a + k], masks, mask)
                         masked_labels[entry], masked_rows[entry] = label, row
                         if first == 0:  # beyond the ends of rows the last voxel goes on
                             for r in range(new, new + n_new):
@@ -359,8 +415,10 @@ def count_faces(labels, phases, solid, start, stop, core, weighted, scale, table
                         windows[n_windows] = sum_window(masks, mask, k, axis, forward)
                         axes[n_windows], places[n_windows] = axis, np.int64(slot) * table.shape[1] + COUNTS + 3 + axis
                         n_windows += 1
+    if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, table, used):
+        return
     for kept_at in range(LABELS):
         if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
             return
     add_weights(windows, axes, places, n_windows, scale, all_rows)
-    used[1] = top
+    used[1] = max(used[1], top)

@@ -47,6 +47,56 @@ def move_to_front(table):
 
 
 @jit
+def add_equal_rows(rows, order):
+    """The distinct keys (label, target) of rows (R, 2 + M), given in an order that joins equal ones, and their sums."""
+    keys, sums = np.empty((order.size, COUNTS), np.int64), np.zeros((order.size, rows.shape[1] - COUNTS), np.int64)
+    n = 0
+    for r in order:
+        if n == 0 or keys[n - 1, 0] != rows[r, 0] or keys[n - 1, 1] != rows[r, 1]:
+            keys[n, 0], keys[n, 1] = rows[r, 0], rows[r, 1]
+            n += 1
+        for c in range(rows.shape[1] - COUNTS):
+            sums[n - 1, c] += rows[r, COUNTS + c]
+    return keys[:n].copy(), sums[:n].copy()
+
+
+@jit
+def split_rows(keys, counts, others, n_targets):
+    """Sort counts (K, M) under keys that ascend: of pairs of labels, and of labels by what else they face.
+
+    others : (Q,), the higher labels of the Q pairs, ascending
+
+    Returns the labels (N,), ascending; counts (N, n_targets, M) towards target -1 - p; pairs (Q, 2), and theirs (Q, M)
+    """
+    labels, n, q = np.empty(len(keys) + others.size, np.int64), 0, 0
+    for k in range(len(keys) + 1):
+        while q < others.size and (k == len(keys) or others[q] < keys[k, 0]):
+            if n == 0 or labels[n - 1] != others[q]:
+                labels[n] = others[q]
+                n += 1
+            q += 1
+        if k < len(keys) and (n == 0 or labels[n - 1] != keys[k, 0]):
+            labels[n] = keys[k, 0]
+            n += 1
+    outer = np.zeros((n, n_targets, counts.shape[1]), np.int64)
+    pairs, shared = np.empty((others.size, 2), np.int64), np.empty((others.size, counts.shape[1]), np.int64)
+    row = q = 0
+    for k in range(len(keys)):
+        label, target = keys[k, 0], keys[k, 1]
+        while labels[row] < label:
+            row += 1
+        for c in range(counts.shape[1]):
+            if target > 0:
+                shared[q, c] = counts[k, c]
+            else:
+                outer[row, -1 - target, c] = counts[k, c]
+        if target > 0:
+            pairs[q, 0], pairs[q, 1] = label, target
+            q += 1
+    return labels[:n].copy(), outer, pairs, shared
+
+
+@jit
 def count_line(flat, start, n, step, axis, target, table, used):
     """Count the ends of the array behind n voxels, a step apart; False if the table is too small."""
     slot, last = 0, np.int64(0)
