@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields
 from types import ModuleType
 
@@ -284,7 +285,7 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
             table[int(i), int(j)] += 1
     used = []
     monkeypatch.setattr(
-        overlaps.cpu, "list_cells", lambda cells, real=overlaps.cpu.list_cells: used.append(cells.shape) or real(cells)
+        overlaps.cpu, "sum_cells", lambda cells, real=overlaps.cpu.sum_cells: used.append(cells.shape) or real(cells)
     )
     found = overlaps.overlap_counts(a, b)
     assert as_table(found) == table
@@ -295,6 +296,39 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
     b[299, 400] = -1
     with pytest.raises(ValueError, match=r"b: must not hold negative values; got a minimum of -1"):
         overlaps.overlap_counts(a, b)
+
+
+@pytest.mark.parametrize("noisy", [6, 3, 2])
+def test_stacks_with_noise_are_their_pairs_of_slices(noisy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where most pairs of slices are noise they are counted pair by pair in dense tables; else with all others."""
+    from voxkernels import overlaps
+
+    rng = np.random.default_rng(1)
+    stack = np.repeat(np.repeat(rng.integers(0, 9, (6, 7, 12), np.int32), 16, axis=1), 10, axis=2)
+    stack[:noisy] = rng.integers(0, 200, stack[:noisy].shape)
+    stack[2, 3, 4] = 70_000
+    expected = [
+        {tuple(pair): int(n) for pair, n in zip(pairs.tolist(), counts, strict=True) if min(pair)}
+        for pairs, counts in (
+            np.unique(np.stack([a.ravel(), b.ravel()], axis=1), axis=0, return_counts=True)
+            for a, b in itertools.pairwise(stack)
+        )
+    ]
+    used = []
+    monkeypatch.setattr(
+        overlaps.cpu, "sum_cells", lambda cells, real=overlaps.cpu.sum_cells: used.append(cells.shape) or real(cells)
+    )
+    found = overlaps.overlap_counts_stack(stack)
+    assert len(used) == (5 if noisy > 2 else 0)
+    for z, (one, table) in enumerate(zip(found, expected, strict=True)):
+        pairs = zip(one.ids_a.tolist(), one.ids_b.tolist(), strict=True)
+        assert dict(zip(pairs, one.count.tolist(), strict=True)) == table
+        assert one.size_a.tolist() == [int((stack[z] == label).sum()) for label in one.labels_a]
+        assert one.size_b.tolist() == [int((stack[z + 1] == label).sum()) for label in one.labels_b]
+    if noisy == 6:
+        stack[4, 5, 6] = -3
+        with pytest.raises(ValueError, match=r"labels: must not hold negative values; got a minimum of -3"):
+            overlaps.overlap_counts_stack(stack)
 
 
 # Messages

@@ -23,6 +23,8 @@ CHUNKS = 16
 """Into how many chunks the images of a call are cut together, at least; each has a table of its own."""
 BATCH = 64
 SAMPLE = 4096
+CELLS = 16
+"""Up to how many cells for each pixel a table of all pairs of labels may have."""
 FIRST_SLOTS = 1 << 12
 
 
@@ -71,9 +73,9 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
         if made is not None:
             return OverlapCounts(**made[0])
     else:
-        rows = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1), CHUNKS)
-        if rows is not None:
-            return _split(rows, 1)[0]
+        found = _count(grid_a.reshape(1, -1), grid_b.reshape(1, -1))
+        if found is not None:
+            return found[0]
     for name, grid in (("a", grid_a), ("b", grid_b)):
         as_labels(name, grid, grid.ndim, device=device)
     raise AssertionError("a negative label was met, then none found")
@@ -108,8 +110,7 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
         earlier, later = stack[first:last], stack[first + int(step) : last + int(step)]
         if device is None:
             pixels = len(earlier), math.prod(stack.shape[1:])
-            rows = _count(earlier.reshape(pixels), later.reshape(pixels), -(-CHUNKS // len(earlier)))
-            parts = None if rows is None else _split(rows, len(earlier))
+            parts = _count(earlier.reshape(pixels), later.reshape(pixels))
         else:
             made = cuda.count_overlaps(device, earlier, later)
             parts = None if made is None else [OverlapCounts(**part) for part in made]
@@ -168,45 +169,65 @@ def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[n
     return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False, device=device))
 
 
-def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], n_chunks: int) -> Columns | None:
-    """Columns (image, a, b, count) of every pair that occurs, also with background; None where a label is negative.
-
-    Ascending, each pair once. The images are (P, N pixels), each cut into chunks.
-    """
-    n_tables, slots = len(images_a) * n_chunks, FIRST_SLOTS
-    cells, may_give_up = np.zeros((n_tables, 0, 0), np.uint32), len(images_a) == 1 and images_a.size < 2**32
+def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool = False) -> list[OverlapCounts] | None:
+    """The result of each pair of images (P, N pixels); None where a label is negative. `short`: all runs are short."""
+    n_tables = len(images_a) * -(-CHUNKS // len(images_a))
+    cells, may_give_up = np.zeros((n_tables, 0, 0), np.uint32), images_a.shape[1] < 2**32
+    if short:
+        cells, may_give_up = _cells(images_a, images_b, cells), False
+    slots = FIRST_SLOTS
     while True:
+        n_tables = len(cells)
+        n_chunks = n_tables // len(images_a)
         tables, found = np.zeros((n_tables, slots, 3), np.int64), np.zeros(n_tables, np.int64)
         cpu.count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up)
-        if found.min(initial=0) >= 0:
+        lowest = found.min(initial=0)
+        if lowest >= 0:
             break
-        if found.min() == -2:
+        if lowest == -2:
             return None
-        if found.min() == -3:
-            may_give_up = False
-            n_a, n_b = (
-                int(image[0, :: max(1, image.size // SAMPLE)].max(initial=0)) + 1 for image in (images_a, images_b)
-            )
-            threads = numba.get_num_threads()
-            if 0 < n_a * n_b * threads <= images_a.size:
-                n_tables = n_chunks = threads
-                cells = np.zeros((n_tables, n_a, n_b), np.uint32)
-        else:
+        if lowest == -1:
             slots *= 4
+            continue
+        may_give_up = False
+        if len(images_a) == 1:
+            cells = _cells(images_a, images_b, cells)
+        elif 2 * np.count_nonzero(found == -3) > n_tables:
+            singly = [_count(images_a[z : z + 1], images_b[z : z + 1], short=True) for z in range(len(images_a))]
+            return None if None in singly else [one for parts in singly if parts for one in parts]
+    if cells.size and not found.any():
+        size_a, size_b, n = cpu.sum_cells(cells)
+        labels_a, labels_b = np.flatnonzero(size_a[1:]) + 1, np.flatnonzero(size_b[1:]) + 1
+        ids_a, ids_b, count = cpu.list_cells(cells, 1, n)
+        return [OverlapCounts(ids_a, ids_b, count, labels_a, size_a[labels_a], labels_b, size_b[labels_b])]
     image = np.repeat(np.arange(n_tables) // n_chunks, found)
     a, b, count = np.concatenate([tables[task, :n] for task, n in enumerate(found)]).T
-    if cells.size:
-        dense = cpu.list_cells(cells)
-        if not a.size:
-            return np.zeros_like(dense[0]), *dense
+    if cells.size:  # and some labels beyond them
+        cpu.sum_cells(cells)
+        dense = cpu.list_cells(cells, 0, np.count_nonzero(cells[0]))
         image, a, b, count = (
             np.concatenate(columns) for columns in zip((image, a, b, count), (0 * dense[0], *dense), strict=True)
         )
-    return _add_equal((image, a, b), count)
+    return _split(_add_equal((image, a, b), count), len(images_a))
+
+
+def _cells(
+    image_a: npt.NDArray[Any], image_b: npt.NDArray[Any], none: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.uint32]:
+    """Tables (T, A, B) of all pairs of the labels that a sample of one pair of images shows; `none` if too large."""
+    n_a, n_b = (int(image[0, :: max(1, image.size // SAMPLE)].max(initial=0)) + 1 for image in (image_a, image_b))
+    if not 0 < n_a * n_b <= CELLS * image_a.size:
+        return none
+    # one for each thread, if that is not more than to be added up
+    n_tables = max(1, min(numba.get_num_threads(), 2 * image_a.size // (n_a * n_b)))
+    return np.zeros((n_tables, n_a, n_b), np.uint32)
 
 
 def _split(columns: Columns, n_images: int) -> list[OverlapCounts]:
-    """The result of each pair of images from the columns of all."""
+    """The result of each pair of images from the columns (image, a, b, count) of every pair of labels of all.
+
+    Ascending, each pair once, also those with background.
+    """
     image, a, b, count = columns
     shared = np.flatnonzero((a > 0) & (b > 0))
     if n_images == 1:
