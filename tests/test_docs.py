@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from cbdetach import table
 from cbdetach.cli import app
+from cbdetach.features import FEATURES
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = sorted((PROJECT / "docs").glob("*.md"))
@@ -50,3 +52,9 @@ def test_modules_exist(page: Path) -> None:
         assert find_spec(module) is not None, module
     for path in re.findall(r"`pytest (tests/[a-z_/.]+)`", page.read_text(encoding="utf-8")):
         assert (PROJECT / path).is_file(), path
+
+
+@pytest.mark.parametrize("name", [*table.COLUMNS, *FEATURES])
+def test_every_column_has_a_measured_error(name: str) -> None:
+    """Or it is named there as one that has none."""
+    assert f"`{name}`" in (PROJECT / "docs" / "accuracy.md").read_text(encoding="utf-8")
