@@ -192,9 +192,13 @@ def _scores(job: Job) -> Array | None:
     shares = [share for share in job.tables("link", "table/scored") if share]
     if not shares or not any(share["labels"].size for share in shares):
         return None
-    row = np.searchsorted(job.regions.labels, np.concatenate([share["labels"] for share in shares]))
+    held = np.concatenate([share["labels"] for share in shares])
+    there = np.isin(held, job.regions.labels)  # one whose every voxel went to its neighbours is no particle
+    row = np.searchsorted(job.regions.labels, held[there])
     total, count = (
-        np.bincount(row, weights=np.concatenate([share[name] for share in shares]), minlength=job.regions.labels.size)
+        np.bincount(
+            row, weights=np.concatenate([share[name] for share in shares])[there], minlength=job.regions.labels.size
+        )
         for name in ("sum", "count")
     )
     return np.asarray(np.divide(total, count, out=np.full(total.size, np.nan), where=count > 0))

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 import voxkernels as vk
 from cbdetach.errors import InputError
 from cbdetach.link import link_slices
-from cbdetach.segment import MARKER_DEPTH_LINKED, check_labels, segment_slice, segment_volume, smallest_voxels
+from cbdetach.segment import (
+    FINISH,
+    MARKER_DEPTH_LINKED,
+    check_labels,
+    finish,
+    notch_depth_um,
+    segment_slice,
+    segment_volume,
+    smallest_voxels,
+)
 from cbdetach.segment.given import require_particles
 
 Array = npt.NDArray[Any]
@@ -88,6 +97,36 @@ def test_surfaces_between_particles_are_straight() -> None:
         area = vk.contact_areas(labels, np.zeros(labels.shape, np.uint8)).pair_area
         ratio.append(area.sum() / (np.pi * (14**2 - apart**2 / 4)))
     assert np.mean(ratio) == pytest.approx(1, abs=0.06)
+
+
+def test_finishing_slab_by_slab_is_finishing_the_whole() -> None:
+    """With `FINISH` slices around; and it does what its settings say."""
+    rng = np.random.default_rng(1)
+    x = np.indices((70, 40, 40)).astype(float)
+    centres = rng.uniform((0, 0, 0), (70, 40, 40), (25, 3))
+    distance = np.stack([np.linalg.norm(x - c[:, None, None, None], axis=0) for c in centres])
+    labels = np.where(distance.min(0) < 9, distance.argmin(0) + 1, 0).astype(np.int32)
+    swap = (rng.random(labels.shape) < 0.3) & (np.partition(distance, 1, axis=0)[1] - distance.min(0) < 2)
+    labels[swap & (labels > 0)] = distance.argsort(0)[1][swap & (labels > 0)] + 1
+    active = (labels > 0) & (rng.random(labels.shape) < 0.97)
+    whole = labels.copy()
+    finish(whole, active, spacing=ONE, depth_um=1.0)
+    for z0 in range(0, 70, 14):
+        w0, w1 = max(0, z0 - FINISH), min(70, z0 + 14 + FINISH)
+        part = labels[w0:w1].copy()
+        finish(part, active[w0:w1], spacing=ONE, depth_um=1.0)
+        np.testing.assert_array_equal(part[z0 - w0 : z0 - w0 + 14], whole[z0 : z0 + 14])
+    assert ((whole > 0) <= (labels > 0)).all()
+    assert (whole[active] > 0).all()
+    pairs = [vk.contact_areas(v, np.zeros(v.shape, np.uint8)).pair_area.sum() for v in (labels, whole)]
+    assert pairs[1] < 0.5 * pairs[0]
+    kept = labels.copy()
+    finish(kept, active, spacing=ONE, depth_um=0.0)
+    assert ((kept > 0) == (labels > 0)).all()
+    assert (whole[labels > 0] == 0).any()
+    assert notch_depth_um("maskrcnn", (0.2, 0.1, 0.1)) == pytest.approx(0.45)
+    assert notch_depth_um("watershed2d", (0.2, 0.1, 0.1)) == pytest.approx(0.2)
+    assert notch_depth_um("maskrcnn", ONE, 0.0) == 0
 
 
 def test_a_ball_cut_in_two_by_a_crack_is_one_filled_particle() -> None:

@@ -20,23 +20,26 @@ from .given import check_labels
 from .scaling import NOMINAL_DIAMETER, histogram_levels
 from .slices import Sections, mean_scores, network_sections, summed, typical_diameter, watershed_sections
 from .views import fuse_views, fused_scores
-from .watershed import Labels, ball, smallest_diameter, split_particles
+from .watershed import FINISH, Labels, ball, finish, smallest_diameter, split_particles
 
 if TYPE_CHECKING:
     from .maskrcnn import Segmenter
 
 __all__ = [
     "CLOSE_UM_INSTANCE",
+    "FINISH",
     "MARKER_DEPTH_LINKED",
     "NOMINAL_DIAMETER",
     "Sections",
     "check_labels",
+    "finish",
     "fit_to_phase",
     "fuse_views",
     "fused_scores",
     "histogram_levels",
     "mean_scores",
     "network_sections",
+    "notch_depth_um",
     "segment_slice",
     "segment_volume",
     "smallest_diameter",
@@ -167,6 +170,13 @@ def active_pixels(grey: npt.NDArray[Any], threshold: float | None = None) -> npt
             raise ValueError("image: must hold more than one grey value; got a constant image. Give another slice.")
         threshold = float(threshold_otsu(smooth))  # type: ignore[no-untyped-call]
     return smooth > threshold
+
+
+def notch_depth_um(segmenter: str, spacing: tuple[float, float, float], close_um: float | None = None) -> float:
+    """How deep hollows are that a slice-wise segmenter's closing bridges: its radius (None: its own default)."""
+    default = CLOSE_UM_INSTANCE if segmenter == "maskrcnn" else CLOSE_UM_SLICE
+    close = default if close_um is None else close_um
+    return close / 2 + min(spacing) / 2 if close > 0 else 0.0
 
 
 def smallest_voxels(spacing: tuple[float, ...], min_diameter_um: float | None = None) -> int:
