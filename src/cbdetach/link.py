@@ -47,6 +47,8 @@ SAME = 0.5
 NECK_REACH = 3
 """Levels over which sections are compared to find a neck: where two particles touch obliquely, no single section is
 narrow, but what sections on both sides of the contact share is."""
+ROUNDS = 2
+"""How often pairs that are surely in an optimum are chosen first: nine tenths of a table, then a third of the rest."""
 REACH = 12
 """Distance in slices over which sections are compared: on phantoms 12 finds 3 % more particles than 7."""
 
@@ -274,8 +276,8 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     The chosen pairs, ascending, as indices below K.
 
     A pair that is worth at least as much as the best other ones of its two objects together is in an optimum: it is
-    chosen, its objects leave, and so on. What is left falls into connected components, each solved on its own, so that
-    ties are decided by the component alone. The result is the optimum of the whole table.
+    chosen, its objects leave, and so once more. What is left falls into connected components, each solved on its own,
+    so that ties are decided by the component alone. The result is the optimum of the whole table.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -283,13 +285,13 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     free_left, free_right = (np.ones(side.max(initial=-1) + 1, np.bool_) for side in (left, right))
     rows = np.arange(a.size)
     chosen = []
-    while rows.size:
+    for _ in range(ROUNDS if rows.size else 0):
         sure = rows[_best_at(left[rows], gain[rows]) + _best_at(right[rows], gain[rows]) <= gain[rows]]
-        if sure.size == 0:
-            break
         chosen.append(sure)
         free_left[left[sure]] = free_right[right[sure]] = False
         rows = rows[free_left[left[rows]] & free_right[right[rows]]]
+        if sure.size == 0 or rows.size == 0:
+            break
     if rows.size == 0:
         return np.sort(np.concatenate(chosen)) if chosen else rows
     nodes = np.stack([left[rows], right[rows] + left.max() + 1], axis=1)
@@ -316,10 +318,10 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
 
 def _numbers_within(component: Ints, begin: Ints, ids: Ints) -> Ints:
     """The ids of each component (they begin at `begin`) as numbers from 0 in their order."""
-    order = np.lexsort((ids, component))
-    new = (np.diff(ids[order], prepend=-1) != 0) | (np.diff(component[order], prepend=-1) != 0)
+    key = component * (ids.max() + 1) + ids
+    order = np.argsort(key)
     number = np.empty(ids.size, np.int64)
-    number[order] = np.cumsum(new)
+    number[order] = np.cumsum(np.diff(key[order], prepend=-1) != 0)
     first = np.minimum.reduceat(number, begin)
     number -= np.repeat(first, np.diff(np.append(begin, ids.size)))
     return number
