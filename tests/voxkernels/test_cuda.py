@@ -269,6 +269,7 @@ CALLS = [
         "masks", "paste_masks", (np.ones((2, 5, 5)), np.array([[1.0, 2, 30, 20], [8, 8, 70, 90]]), np.ones(2), (99, 98))
     ),
     Call("overlaps", "overlap_counts", (PIXELS, PIXELS[::-1])),
+    Call("overlaps", "overlap_counts_stack", (SEVERAL,), {"step": 2}),
     Call("regions", "region_properties", (PIXELS * 1_000_003, PIXELS[::-1].astype(np.uint8))),
     Call("regions", "region_properties", (SEVERAL, PIXELS[:, :20, :40].astype(np.uint16)), {"spacing": (0.3, 1, 2)}),
 ]
@@ -297,7 +298,7 @@ def test_limits_and_first_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     expected = call.on(same_bits)
     modules = [importlib.import_module(f"voxkernels.{call.operation}{part}") for part in ("", ".cuda")]
     changed = {"INT32_LIMIT": 1, "INDEX_LIMIT": 1, "BLOCKS": 2, "FIRST_SLOTS": 2, "MOST_BLOCKS_Y": 1}
-    changed |= {"FIRST_ROWS": 2, "DENSE_BYTES": 0}
+    changed |= {"FIRST_ROWS": 2, "DENSE_BYTES": 0, "FIRST_RESULTS": 3, "FIRST_ENTRIES": 3}
     changed |= {"ROUND_BLOCKS": 2, "FIRST_ROUNDS": 1}
     used = [(module, key) for key in changed for module in modules if hasattr(module, key)]
     assert used

@@ -4,9 +4,10 @@ The table of sums begins with a row for each label up to FIRST_ROWS. Where the l
 kernel reports, all is summed again with as many rows as it takes, or, where labels are sparse, with one for each label
 that is there. The results are derived from the sums on the device.
 
-Memory on the device: 136 bytes for each row, 176 with an image, and the results, 240 bytes for each label; for sparse
-labels also 12 bytes for each slot of a hash table with at least one slot for each label. Waits for the device: once,
-for how many labels there are; once more where the table was too small; with sparse labels, for each size of theirs.
+Memory on the device: 136 bytes for each row, 176 with an image, and the results, 240 bytes for each label; these have
+room for as many labels as there are rows, up to FIRST_RESULTS, from the start. For sparse labels also 12 bytes for each
+slot of a hash table with at least one slot for each label. Waits for the device: once, for how many labels there are;
+once more where the table was too small; with sparse labels, for each size of theirs.
 
 Against the CPU: counts, boxes, moments, centroids and inertia are equal; minimum and maximum too, where no value is
 nan; mean and standard deviation of images of 8 and 16 bits while their sums stay below 2^53; of others to a few units
@@ -15,6 +16,7 @@ in the last place (summed in another order).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ INDEX_LIMIT = 2**31 - 1
 FIRST_ROWS = 1 << 16
 FEWEST_ROWS = 1 << 10
 """Rows at first: one for 64 voxels, but no more than the first number and no fewer than the second."""
+
+FIRST_RESULTS = 1 << 14
+"""Results have room for so many labels before it is known how many there are."""
 
 FIRST_SLOTS = 1 << 14
 WIDTH, GREY_WIDTH = 17, 22
@@ -62,7 +67,7 @@ def measure_regions(
     wide = labels.size > INDEX_LIMIT
     traits = {"LABEL": TYPES[labels.dtype.type], "INDEX": "Long" if wide else "int"}
     sides = tuple((np.int64 if wide else np.int32)(side) for side in labels.shape)
-    n_tiles = int(np.prod([-(-side // of_tile) for side, of_tile in zip(labels.shape, TILE, strict=True)]))
+    n_tiles = math.prod(-(-side // of_tile) for side, of_tile in zip(labels.shape, TILE, strict=True))
     if image is not None:
         traits["IMAGE"] = TYPES[image.dtype.type]
     n, names = min(FIRST_ROWS, max(FEWEST_ROWS, labels.size // 64)), None
@@ -82,30 +87,51 @@ def measure_regions(
             device.launch(device.kernel(SOURCE, "look_up_first", traits), blocks, THREADS, (image, *table))
             add = device.kernel(SOURCE, "sum_integers" if whole else "sum_reals", traits)
             device.launch(add, n_tiles, THREADS, (labels, image, *sides, *slots, *table, state))
+        room = min(n, FIRST_RESULTS)
+        held = device.empty(1, np.int64) if names is None else device.send(names)
+        options: Any = (held, np.int32(names is not None), np.int32(grey))
+        options += (*(np.float64(s) for s in size), *(np.int64(o) for o in origin))
+        found = _arrays(device, room, grey)  # the host has time for it while the kernels run
+        derive, arguments = device.kernel(SOURCE, "derive", traits), _filled(device, found)
+        device.launch(derive, blocks, THREADS, (*table, in_use, np.int64(room), *options, *arguments))
         largest, n_labels = (int(number) for number in device.fetch(state))
         if largest >= 2**63:
             return None
         if not largest:
-            break
+            if n_labels <= room:
+                return {name: array if array is None else array[:n_labels] for name, array in found.items()}
+            found = _arrays(device, n_labels, grey)
+            arguments = _filled(device, found)
+            device.launch(derive, blocks, THREADS, (*table, in_use, np.int64(n_labels), *options, *arguments))
+            return found
         n, names, slots = largest + 1, None, no_slots
         if n * 8 * width > max(labels.nbytes, DENSE_BYTES):
             names, slots = _rows_of_labels(device, labels)
             n = names.size
-    else:
-        n_labels = 0
+    return _arrays(device, 0, grey)
+
+
+def _arrays(device: Cuda, n_labels: int, grey: int) -> dict[str, Any]:
+    """The arrays of a result, in the order in which `derive` takes them."""
     device.reserve(WHAT, 8 * n_labels * (30 if grey else 26))
-    shapes: dict[str, Any] = {"labels": n_labels, "count": n_labels, "bbox": (n_labels, 6), "moments": (n_labels, 9)}
-    found: dict[str, Any] = {name: device.empty(shape, np.int64) for name, shape in shapes.items()}
-    found["centroid"] = device.empty((n_labels, 3), np.float64)
-    found["inertia"] = device.empty((n_labels, 3, 3), np.float64)
-    statistics = [device.empty(n_labels, np.float64) for _ in range(4)] if grey else [None] * 4
-    if n_labels:
-        held = device.empty(1, np.int64) if names is None else device.send(names)
-        arguments: Any = (*table, in_use, held, np.int32(names is not None), np.int32(grey))
-        arguments += (*(np.float64(s) for s in size), *(np.int64(o) for o in origin), *found.values())
-        arguments += tuple(statistics) if grey else (device.empty(1, np.float64),) * 4
-        device.launch(device.kernel(SOURCE, "derive", traits), blocks, THREADS, arguments)
-    return found | dict(zip(("mean", "std", "min", "max"), statistics, strict=True))
+    shapes: dict[str, tuple[Any, Any]] = {
+        "labels": (n_labels, np.int64),
+        "count": (n_labels, np.int64),
+        "bbox": ((n_labels, 6), np.int64),
+        "moments": ((n_labels, 9), np.int64),
+        "centroid": ((n_labels, 3), np.float64),
+        "inertia": ((n_labels, 3, 3), np.float64),
+    }
+    found: dict[str, Any] = {name: device.empty(*each) for name, each in shapes.items()}
+    return found | {
+        name: device.empty(n_labels, np.float64) if grey else None for name in ("mean", "std", "min", "max")
+    }
+
+
+def _filled(device: Cuda, found: dict[str, Any]) -> tuple[Any, ...]:
+    """The arrays as the kernel takes them: one in the place of each that is not there."""
+    unused = device.empty(1, np.float64) if found["mean"] is None else None
+    return tuple(unused if array is None else array for array in found.values())
 
 
 def _rows_of_labels(device: Cuda, labels: Any) -> tuple[npt.NDArray[np.int64], tuple[Any, Any, np.int64]]:

@@ -1,8 +1,8 @@
 // Sums over every label of a volume: the kernels. `cuda.py` says in which order they run.
 //
 // A block goes through eight slices of a tile of 128 x 16 voxels. Of each slice
-// 1. its warps read rows of 128 voxels, the next slice's while they look at this one's, and put the runs of equal labels
-//    into one list: a run is found by comparing neighbours, its end by the ballots of where runs begin;
+// 1. its warps read rows of 128 voxels, four in each lane, the next slice's while they look at this one's, and put the runs
+//    of equal labels into one list: a run is found by comparing neighbours, its end by the ballots of where runs begin;
 // 2. its threads take a run each and add it to the slice's part of its label in a table of the block, in shared memory:
 //    count, sums of y, x and of their products in closed form, extent. Positions count from the corner of the tile, so
 //    that 32 bits do, for count and the sum of y together;
@@ -170,64 +170,64 @@ __device__ __forceinline__ void add_to_row(
 
 __device__ __forceinline__ unsigned squares_below(unsigned n) { return n == 0 ? 0 : (n - 1) * n * (2 * n - 1) / 6; }
 
-// The rows of a warp in a slice of the tile; 0 outside.
+// Four voxels side by side, in one read where they lie well.
+struct alignas(16) Four { LABEL of[4]; };
+
+// The rows of a warp in a slice of the tile, four voxels in each lane; 0 outside. aligned : in every row of the volume they
+// lie at multiples of 16 bytes, all or none of four inside.
 __device__ __forceinline__ void load_rows(
-    const LABEL* labels, Grid grid, const INDEX* corner, int z, LABEL (&found)[ROWS][PIECES]) {
-    int lane = threadIdx.x % 32, first = threadIdx.x / 32 * ROWS;
+    const LABEL* labels, Grid grid, const INDEX* corner, int z, bool aligned, Four (&found)[ROWS]) {
+    int first = threadIdx.x / 32 * ROWS;
+    INDEX x = 4 * (threadIdx.x % 32), left = grid.n_x - corner[2];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        bool inside = z < SIDE_Z && (INDEX)z < grid.n_z - corner[0] && (INDEX)(first + r) < grid.n_y - corner[1];
-        INDEX at = inside ? ((corner[0] + z) * grid.n_y + corner[1] + first + r) * grid.n_x + corner[2] + lane : 0;
+        bool inside = z < SIDE_Z && (INDEX)z < grid.n_z - corner[0] && (INDEX)(first + r) < grid.n_y - corner[1] && x < left;
+        INDEX at = inside ? ((corner[0] + z) * grid.n_y + corner[1] + first + r) * grid.n_x + corner[2] + x : 0;
+        if (aligned) {
+            found[r] = inside ? *(const Four*)(labels + at) : Four{{0, 0, 0, 0}};
+        } else {
 #pragma unroll
-        for (int k = 0; k < PIECES; k++)
-            found[r][k] = inside && (INDEX)(32 * k + lane) < grid.n_x - corner[2] ? labels[at + 32 * k] : (LABEL)0;
+            for (int k = 0; k < 4; k++) found[r].of[k] = inside && x + k < left ? labels[at + k] : (LABEL)0;
+        }
     }
 }
 
-// Put the runs of a warp's rows into the list: label, and y << 14 | x << 7 | length - 1.
-__device__ __forceinline__ void list_runs(
-    const LABEL (&row)[ROWS][PIECES], LABEL* run_labels, unsigned* runs, int* n_runs) {
+// Put the runs of row y into the list: label, and y << 14 | x << 7 | length - 1.
+__device__ __forceinline__ void list_runs(const Four& row, int y, LABEL* run_labels, unsigned* runs, int* n_runs) {
     int lane = threadIdx.x % 32, n = 0;
-    unsigned begins[ROWS][PIECES], any = 0;  // of each piece, the lanes at which a run begins, of background too
+    unsigned begins[4], of_labels[4];  // the lanes in whose k-th voxel a run begins; those of no background
+    LABEL before = __shfl_up_sync(EVERY, row.of[3], 1);
+    if (lane == 0) before = 0;
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        LABEL last = 0;
-#pragma unroll
-        for (int k = 0; k < PIECES; k++) {
-            LABEL turned = __shfl_sync(EVERY, row[r][k], (lane + 31) % 32);
-            begins[r][k] = __ballot_sync(EVERY, row[r][k] != (lane ? turned : last));
-            last = turned;  // lane 0 has the last label of the piece
-            any |= begins[r][k];
-        }
+    for (int k = 0; k < 4; k++) {
+        begins[k] = __ballot_sync(EVERY, row.of[k] != before);
+        of_labels[k] = __ballot_sync(EVERY, row.of[k] != before && row.of[k] != 0);
+        n += __popc(of_labels[k]);
+        before = row.of[k];
     }
-    if (!any) return;
-    unsigned of_labels[ROWS][PIECES];
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int k = 0; k < PIECES; k++) {
-            of_labels[r][k] = __ballot_sync(EVERY, row[r][k] != 0) & begins[r][k];
-            n += __popc(of_labels[r][k]);
-        }
+    if (n == 0) return;
     int to = 0;
-    if (lane == 0 && n) to = atomicAdd(n_runs, n);
+    if (lane == 0) to = atomicAdd(n_runs, n);
     to = __shfl_sync(EVERY, to, 0);
-    unsigned before = (1u << lane) - 1, after = ~before & ~(1u << lane);
+    unsigned below = (1u << lane) - 1, later = (begins[0] | begins[1] | begins[2] | begins[3]) & ~below & ~(1u << lane);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int next = SIDE_X;  // where the first run of the pieces further on begins
-#pragma unroll
-        for (int k = PIECES - 1; k >= 0; k--) {
-            if (of_labels[r][k] >> lane & 1) {
-                unsigned later = begins[r][k] & after;
-                int x = 32 * k + lane, stop = later ? 32 * k + __ffs(later) - 1 : next;
-                int place = to + __popc(of_labels[r][k] & before);
-                run_labels[place] = row[r][k];
-                runs[place] = (unsigned)(threadIdx.x / 32 * ROWS + r) << 14 | (unsigned)x << 7 | (unsigned)(stop - x - 1);
+    for (int k = 0; k < 4; k++) {
+        if (of_labels[k] == 0) continue;
+        if (of_labels[k] >> lane & 1) {
+            int stop = SIDE_X;  // where the next run begins: in a lane further on, or in this one
+            if (later) {
+                int other = __ffs(later) - 1;
+                stop = 4 * other
+                    + (begins[0] >> other & 1 ? 0 : begins[1] >> other & 1 ? 1 : begins[2] >> other & 1 ? 2 : 3);
             }
-            to += __popc(of_labels[r][k]);
-            if (begins[r][k]) next = 32 * k + __ffs(begins[r][k]) - 1;
+#pragma unroll
+            for (int i = 3; i > k; i--)
+                if (begins[i] >> lane & 1) stop = 4 * lane + i;
+            int x = 4 * lane + k, place = to + __popc(of_labels[k] & below);
+            run_labels[place] = row.of[k];
+            runs[place] = (unsigned)y << 14 | (unsigned)x << 7 | (unsigned)(stop - x - 1);
         }
+        to += __popc(of_labels[k]);
     }
 }
 
@@ -261,12 +261,15 @@ sum_positions(const LABEL* labels, INDEX n_z, INDEX n_y, INDEX n_x, const Word* 
     Table table = {keys, rows_of, slots, n, state};
     INDEX corner[3];
     tile_corner(grid, corner[0], corner[1], corner[2]);
-    LABEL row[ROWS][PIECES], next[ROWS][PIECES];
-    load_rows(labels, grid, corner, 0, row);
+    bool aligned = (Word)labels % 16 == 0 && n_x % 4 == 0;
+    Four row[ROWS], next[ROWS];
+    load_rows(labels, grid, corner, 0, aligned, row);
     __syncthreads();  // all is clear before anyone adds
     for (int z = 0; z < SIDE_Z && (INDEX)z < n_z - corner[0]; z++) {
-        load_rows(labels, grid, corner, z + 1, next);
-        list_runs(row, run_labels, runs, &n_runs[z & 1]);
+        load_rows(labels, grid, corner, z + 1, aligned, next);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            list_runs(row[r], threadIdx.x / 32 * ROWS + r, run_labels, runs, &n_runs[z & 1]);
         __syncthreads();  // the list is complete, and all parts are folded
         int total = n_runs[z & 1];
         if (threadIdx.x == 0) n_runs[(z + 1) & 1] = 0;
@@ -312,9 +315,7 @@ sum_positions(const LABEL* labels, INDEX n_z, INDEX n_y, INDEX n_x, const Word* 
             clear_part(parts, slot);
         }
 #pragma unroll
-        for (int r = 0; r < ROWS; r++)
-#pragma unroll
-            for (int k = 0; k < PIECES; k++) row[r][k] = next[r][k];
+        for (int r = 0; r < ROWS; r++) row[r] = next[r];
     }
     for (int k = threadIdx.x; k < n_used; k += THREADS) {  // by the thread that has folded it
         int slot = used[k];
@@ -559,18 +560,18 @@ __device__ __forceinline__ Long place_of(bool is_in_use, const int* in_use, int*
     return place;
 }
 
-// The results of all rows in use, in order. names (n,) : their labels where they are not the rows themselves. grey : 0
+// The results of the first `room` rows in use, in order. names (n,) : their labels where they are not the rows themselves. grey : 0
 // without an image, 1 for sums of integers, 2 for sums of deviations. s, o : spacing and origin.
 // label, count (N,); bbox (N, 6); moments (N, 9); centroid (N, 3); inertia (N, 9); mean, std, low, high (N,).
 extern "C" __global__ void __launch_bounds__(THREADS)
-derive(const Word* rows, Long n, int width, const int* in_use, const Long* names, int named, int grey,
+derive(const Word* rows, Long n, int width, const int* in_use, Long room, const Long* names, int named, int grey,
        double s_z, double s_y, double s_x, Long o_z, Long o_y, Long o_x, Long* label, Long* count, Long* bbox,
        Long* moments, double* centroid, double* inertia, double* mean, double* std, double* low, double* high) {
     Long row = (Long)blockIdx.x * THREADS + threadIdx.x;
     bool is_in_use = row < n && rows[row * width] != 0;
     __shared__ int of_warp[WARPS], before;
     Long at = place_of(is_in_use, in_use, of_warp, &before);
-    if (!is_in_use) return;
+    if (!is_in_use || at >= room) return;
     const Word* from = rows + row * width;
     double s[3] = {s_z, s_y, s_x}, rest[3];
     Long o[3] = {o_z, o_y, o_x}, middle[3];
