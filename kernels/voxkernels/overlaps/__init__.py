@@ -69,7 +69,7 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
             grid_a, grid_b = grid_a.astype(np.int64, copy=False), grid_b.astype(np.int64, copy=False)
     if device is not None:
         lines = 1, math.prod(grid_a.shape[:-1]), grid_a.shape[-1]
-        made = cuda.count_overlaps(device, grid_a.reshape(lines), grid_b.reshape(lines))
+        made = cuda.count_overlaps(device, grid_a.reshape(lines), grid_b.reshape(lines), "overlap_counts")
         if made is not None:
             return OverlapCounts(**made[0])
     else:
@@ -112,7 +112,7 @@ def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[Ove
             pixels = len(earlier), math.prod(stack.shape[1:])
             parts = _count(earlier.reshape(pixels), later.reshape(pixels))
         else:
-            made = cuda.count_overlaps(device, earlier, later)
+            made = cuda.count_overlaps(device, earlier, later, "overlap_counts_stack")
             parts = None if made is None else [OverlapCounts(**part) for part in made]
         if parts is None:
             as_labels("labels", stack, device=device)

@@ -1,9 +1,10 @@
 // How many pixels each pair of labels of two images shares: the kernels. `cuda.py` says in which order they run.
 //
 // The label of one image and the label of the other at a pixel form one key of 64 bits. A warp goes through pixels that
-// lie side by side, 32 at a time, and reads ahead; where the key changes, the run that ends there is added, the whole
-// length at once. It is added to a hash table of the block, in shared memory, which takes up what would else be atomics on
-// few addresses in global memory; at its end the block empties its table into that of the image pair. Both tables use
+// lie side by side, four in each lane, and reads ahead; where the key changes, the run that ends there is put into a list
+// of the warp. When that has a run for every lane, they are added, whole lengths at once, to a hash table of the block, in
+// shared memory, which takes up what would else be atomics on few addresses in global memory; at its end the block
+// empties its table into that of the image pair. Both tables use
 // open addressing with linear probing; a key is put into a free slot by compare-and-swap, so that each key has one slot,
 // and counts are added as integers: what comes out does not depend on any order. Key 0, two backgrounds, is skipped: it
 // marks a free slot. A table that is too full is reported (`state`), and blocks that have not begun leave.
@@ -40,7 +41,8 @@ typedef long long Long;
 #define FULL 1
 #define NEGATIVE 2
 #define WARPS (THREADS / 32)
-#define PIECES 4  // of 32 pixels, that a warp reads ahead
+#define PIECE 128  // pixels that a warp looks at together
+#define LISTED (PIECE + 32)
 #define EVERY 0xFFFFFFFFu
 
 __device__ __forceinline__ unsigned hash_of(Key key) {
@@ -84,23 +86,32 @@ __device__ __forceinline__ void add_run(Key key, unsigned count, Key* local_keys
     else add_to_table(key, count, table);
 }
 
-__device__ __forceinline__ void load_keys(const int* a, const int* b, Long first, Long stop, Key (&found)[PIECES]) {
-    int label_a[PIECES], label_b[PIECES];
+// Four pixels side by side, in one read where they lie well.
+struct alignas(16) Four { int of[4]; };
+
+__device__ __forceinline__ Four load_four(const int* image, Long pixel, Long stop, bool aligned) {
+    Four found = {{0, 0, 0, 0}};
+    if (aligned) {
+        if (pixel < stop) found = *(const Four*)(image + pixel);
+    } else {
 #pragma unroll
-    for (int k = 0; k < PIECES; k++) {
-        Long pixel = first + 32 * k + threadIdx.x % 32;
-        label_a[k] = pixel < stop ? a[pixel] : 0, label_b[k] = pixel < stop ? b[pixel] : 0;
+        for (int k = 0; k < 4; k++)
+            if (pixel + k < stop) found.of[k] = image[pixel + k];
     }
-#pragma unroll
-    for (int k = 0; k < PIECES; k++) found[k] = (Key)(unsigned)label_a[k] << 32 | (unsigned)label_b[k];
+    return found;
+}
+
+// The last of the four pixels of a lane at which a run begins.
+__device__ __forceinline__ int last_of(const unsigned (&begins)[4], int lane) {
+    return begins[3] >> lane & 1 ? 3 : begins[2] >> lane & 1 ? 2 : begins[1] >> lane & 1 ? 1 : 0;
 }
 
 // a, b         : (P, pixels), P pairs of images; block (i, p) counts the i-th stretch of pair p, `stretch` for each warp
 // keys, counts : (P, slots), zero on entry, as is `state`
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 count_pairs(const int* a, const int* b, Long pixels, Long stretch, Key* keys, Key* counts, Long slots, Key* state) {
-    __shared__ Key local_keys[LOCAL_SLOTS];
-    __shared__ unsigned local_counts[LOCAL_SLOTS];
+    __shared__ Key local_keys[LOCAL_SLOTS], listed_keys[WARPS][LISTED];
+    __shared__ unsigned local_counts[LOCAL_SLOTS], listed_counts[WARPS][LISTED];
     __shared__ int leave;
     for (int slot = threadIdx.x; slot < LOCAL_SLOTS; slot += THREADS) local_keys[slot] = 0, local_counts[slot] = 0;
     if (threadIdx.x == 0) leave = state[0] != 0;
@@ -110,28 +121,67 @@ count_pairs(const int* a, const int* b, Long pixels, Long stretch, Key* keys, Ke
     a += (Long)blockIdx.y * pixels;
     b += (Long)blockIdx.y * pixels;
     Table table = {keys + (Long)blockIdx.y * slots, counts + (Long)blockIdx.y * slots, slots, state};
-    int lane = threadIdx.x % 32;
+    Key* keys_of_warp = listed_keys[threadIdx.x / 32];
+    unsigned* counts_of_warp = listed_counts[threadIdx.x / 32];
+    int lane = threadIdx.x % 32, n = 0;  // runs in the list, fewer than 32 before each piece
+    unsigned below = (1u << lane) - 1, open = 0;  // open : the length of the run that has not ended
+    Key last = 0, negative = 0;  // last : its key, in lane 0
     Long first = ((Long)blockIdx.x * WARPS + threadIdx.x / 32) * stretch;
     Long stop = first + stretch < pixels ? first + stretch : pixels;
-    Key last = 0, negative = 0, key[PIECES], next[PIECES];  // last : the key of the run that has not ended
-    unsigned open = 0;  // its length
-    load_keys(a, b, first, stop, key);
-    for (; first < stop; first += 32 * PIECES) {  // whole warps
-        load_keys(a, b, first + 32 * PIECES, stop, next);
+    bool aligned = pixels % 4 == 0 && ((Key)a | (Key)b) % 16 == 0;
+    Four label_a = load_four(a, first + 4 * lane, stop, aligned), label_b = load_four(b, first + 4 * lane, stop, aligned);
+    for (; first < stop; first += PIECE) {  // whole warps
+        Long ahead = first + PIECE + 4 * lane;
+        Four next_a = load_four(a, ahead, stop, aligned), next_b = load_four(b, ahead, stop, aligned);
+        Key key[5];  // that of the pixel before, then of the four
 #pragma unroll
-        for (int k = 0; k < PIECES; k++) {
-            Key turned = __shfl_sync(EVERY, key[k], (lane + 31) % 32), before = lane ? turned : last;
-            unsigned begins = __ballot_sync(EVERY, key[k] != before);
-            negative |= key[k];
-            last = turned;  // in lane 0, which alone looks at it, the last key of the piece
-            if (begins >> lane & 1) {
-                unsigned earlier = begins & ((1u << lane) - 1);
-                add_run(before, earlier ? lane - (31 - __clz(earlier)) : open + lane, local_keys, local_counts, table);
+        for (int k = 0; k < 4; k++) {
+            key[k + 1] = (Key)(unsigned)label_a.of[k] << 32 | (unsigned)label_b.of[k];
+            negative |= key[k + 1];
+        }
+        Key turned = __shfl_sync(EVERY, key[4], (lane + 31) % 32);
+        key[0] = lane ? turned : last;
+        last = turned;
+        unsigned begins[4], ends[4], any = 0;  // the lanes in whose k-th pixel a run begins; those before which one ends
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            begins[k] = __ballot_sync(EVERY, key[k] != key[k + 1]);
+            ends[k] = __ballot_sync(EVERY, key[k] != key[k + 1] && key[k] != 0);
+            any |= begins[k];
+        }
+        label_a = next_a, label_b = next_b;
+        if (!any) {
+            open += PIECE;
+            continue;
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (ends[k] == 0) continue;
+            if (ends[k] >> lane & 1) {
+                int here = 4 * lane + k, begin = -(int)open;
+                if (any & below) {
+                    int other = 31 - __clz(any & below);
+                    begin = 4 * other + last_of(begins, other);
+                }
+#pragma unroll
+                for (int i = 0; i < k; i++)
+                    if (begins[i] >> lane & 1) begin = 4 * lane + i;
+                int place = n + __popc(ends[k] & below);
+                keys_of_warp[place] = key[k], counts_of_warp[place] = (unsigned)(here - begin);
             }
-            open = begins ? 32 - (31 - __clz(begins)) : open + 32;
-            key[k] = next[k];
+            n += __popc(ends[k]);
+        }
+        int top = 31 - __clz(any);
+        open = PIECE - (4 * top + last_of(begins, top));
+        while (n >= 32) {
+            n -= 32;
+            __syncwarp();  // the list is written
+            add_run(keys_of_warp[n + lane], counts_of_warp[n + lane], local_keys, local_counts, table);
+            __syncwarp();  // it is read before it is written anew
         }
     }
+    __syncwarp();  // the list is written
+    if (lane < n) add_run(keys_of_warp[lane], counts_of_warp[lane], local_keys, local_counts, table);
     if (lane == 0) add_run(last, open, local_keys, local_counts, table);
     if (negative & 0x8000000080000000ull) atomicOr(&state[0], (Key)NEGATIVE);
     __syncthreads();  // all have added before the table is emptied
@@ -142,16 +192,17 @@ count_pairs(const int* a, const int* b, Long pixels, Long stretch, Key* keys, Ke
 // ---- results --------------------------------------------------------------------------------------------------------
 
 // Write the entries of every pair, in no order: key, a << 32 | b or, for the second image, b << 32; tag, 2 * image pair, 1
-// more for the second image; slot. ranks_a, ranks_b : what to put for numbers of labels, if `named`. next (1,): zero.
-// One image pair: the tag is the top bit of the key.
+// more for the second image; slot. They have `room` for so many. ranks_a, ranks_b : what to put for numbers of labels, if
+// `named`. next (1,): zero. One image pair: the tag is the top bit of the key.
 extern "C" __global__ void __launch_bounds__(THREADS)
 list_entries(const Key* keys, Long slots, Long all_slots, const int* ranks_a, const int* ranks_b, int named,
-             Key* entries, int* tags, Long* slot_of_entry, Key* next) {
+             Key* entries, int* tags, Long* slot_of_entry, Long room, Key* next) {
     for (Long slot = (Long)blockIdx.x * THREADS + threadIdx.x; slot < all_slots; slot += (Long)gridDim.x * THREADS) {
         if (keys[slot] == 0) continue;
         unsigned a = (unsigned)(keys[slot] >> 32), b = (unsigned)keys[slot];
         int tag = (int)(slot / slots) * 2;
         Long to = (Long)atomicAdd(next, (Key)(1 + (b != 0)));
+        if (to + 1 + (b != 0) > room) continue;
         if (named) a = a ? ranks_a[a - 1] + 1 : 0, b = b ? ranks_b[b - 1] + 1 : 0;
         entries[to] = (Key)a << 32 | b, tags[to] = tag, slot_of_entry[to] = slot;
         if (b == 0) continue;
