@@ -27,9 +27,9 @@ Slices of more than 65,536 voxels are counted in parts, some rows of all slices 
 is read again with the next one is still in the L2.
 
 Measured on a quiet machine (Zen 5), one core and two, fresh input, ms. 256^3, an electrode of 150 cracked balls, 28 %
-of the volume (cc3d.contacts 297): faces 6.7 and 3.7, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
+of the volume (cc3d.contacts 297): faces 7.1 and 4.0, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
 everywhere: 5.2 and 3.0. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 231):
-16.5 and 9.0, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
+17.4 and 9.4, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
 (1.3), 5 ns for each run; and it has 360,000 faces between two labels, which are looked up one by one, 8 ns each, the
 half of it for memory. With weights a face costs some 15 ns for its window, and a run 20 for its masks.
 
@@ -38,7 +38,7 @@ asked for 1024 voxels ahead, 13 -> 7.5, and the masks' rows, 149 -> 139; one lis
 that no branch predictor foresees, and weights many at a time, 180 -> 162; masks kept for the next row, 162 -> 152; the
 upper bits of the hash in place of the lower, 134 -> 115. Faces of the cathode, two cores: what follows the kernel
 compiled, 10.8 -> 10.1; slices in parts, faces between labels in lists, and vectors that begin with a line of the cache,
-each some 4 to 8 %, -> 9.0. Did not pay: a table that grows where it is (pages touched for the first time cost more than
+each some 4 to 8 %, -> 9.4. Did not pay: a table that grows where it is (pages touched for the first time cost more than
 they save: 20 -> 22 ms on the cathode), the last pair kept; rows marked, listed and counted in functions of their own
 (a call counts references, 100 ns, and marking no longer hides the rest: 20 -> 21); runs in a list; a larger table.
 """

@@ -18,15 +18,15 @@ Cost: one read of both images. Memory: 24 bytes for each slot, at least two slot
 Not checked here: equal shapes, a table size that is a power of two.
 
 Measured on a quiet machine (Zen 5), one core and two: 2.5 and 4.1 Gpix/s on two slices of an electrode at 2048^2 (1984
-pairs), 4.6 and 8.9 on constant images, 1.2 and 2.0 on 300 labels at random (90,000 pairs; a compiled loop into a dense
-table 0.8), 0.9 and 1.3 on a cathode; 1000 labels at random, a million pairs, two cores: 4.9 ms at 2048^2 (the loop,
-which lists nothing, 8.7), 3.0 at 1024^2 (3.2). The floor is one read of both images, 0.2 ns a pixel on one core; of
-noise one access to the L2 or L3 a pixel, and each pair's 24 bytes of result, whose memory is new. What paid, on noise,
-two cores: cells at the first sign of noise in place of a hash table that overflows, 7.5 -> 3.8 ms, and pixel by pixel,
--> 2.5; the result from the cells at once, not from columns sorted and joined, 2.9 -> 2.0, and of 1000 labels 22 -> 4.9;
-cells pair by pair for a stack of noise, 200 -> 18 ms at 128^3. Of that the loop takes 6, for dense tables alone: the
-rest is the search for what is not 0 in them. Did not pay: one byte instead of one bit for each pixel, written and read
-again (0.6 times the speed).
+pairs), 4.6 and 8.9 on constant images, 1.05 and 1.7 on 300 labels at random (90,000 pairs; 2.0 in a warm loop; a
+compiled loop into a dense table 0.7), 0.9 and 1.3 on a cathode; 1000 labels at random, a million pairs, two cores: 4.9
+ms at 2048^2 (the loop, which lists nothing, 8.7), 3.0 at 1024^2 (3.2). The floor is one read of both images, 0.2 ns a
+pixel on one core; of noise one access to the L2 or L3 a pixel, and each pair's 24 bytes of result, whose memory is new.
+What paid, on noise, two cores: cells at the first sign of noise in place of a hash table that overflows, 7.5 -> 3.8 ms,
+and pixel by pixel, -> 2.5; the result from the cells at once, not from columns sorted and joined, 2.9 -> 2.0, and of
+1000 labels 22 -> 4.9; cells pair by pair for a stack of noise, 200 -> 18 ms at 128^3. Of that the loop takes 6, for
+dense tables alone: the rest is the search for what is not 0 in them. Did not pay: one byte instead of one bit for each
+pixel, written and read again (0.6 times the speed).
 """
 
 import numpy as np
