@@ -301,6 +301,7 @@ inline int __ffs(int v) { return __builtin_ffs(v); }
 inline int __ffsll(long long v) { return __builtin_ffsll(v); }
 inline int __clz(int v) { return v ? __builtin_clz(v) : 32; }
 inline double __dadd_rn(double a, double b) { return a + b; }
+inline float rsqrtf(float v) { return 1.0f / std::sqrt(v); }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -10,7 +10,7 @@ from .cpu_lanes import FLOATS, Emit, Vector, emitted, intrinsic, ir, tuple_of
 
 WORD = types.uint64
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
-TIE = 1e-4  # by which part of a step the neighbour above has to be earlier than the one below to be taken instead
+TIE = 1e-4  # by which part of a step a neighbour has to be earlier than the other, and one behind it than it, to count
 
 # The lanes of a block at each of its faces, and the same lanes as seen from the block beyond: towards -z, +z, -y, ...
 BACK_Y, ON_Y = [min(i + 12, 15) for i in range(16)], [max(i - 12, 0) for i in range(16)]
@@ -180,11 +180,12 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
                 below, above, low_far, high_far = (e.load_bits(upwind, u, 4 * axis + n, z) for n in range(4))
                 low = e.where(below, near[axis][0], late)
                 high = e.where(above, near[axis][1], late)
-                up = e.less(high, e.sub(low, e.mul(tie, h[axis])))
+                apart = e.mul(tie, h[axis])
+                up = e.less(high, e.sub(low, apart))
                 first = e.where(up, high, low)
                 reaches = e.b.select(up, high_far, low_far)
                 before = e.where(up, far[axis][1], far[axis][0])
-                second = e.both(reaches, e.less(before, first))
+                second = e.both(reaches, e.less(before, e.sub(first, apart)))
                 beyond = e.add(first, e.mul(third, e.sub(first, before)))
                 heavy = e.mul(e.const(2.25), weight[axis])
                 terms.append((e.where(second, heavy, weight[axis]), e.where(second, beyond, first)))

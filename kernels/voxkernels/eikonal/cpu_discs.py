@@ -43,6 +43,7 @@ from .cpu_lots import (
 DISC = 0.4  # radius of a disc, in voxels along the face
 SHIFT, WIDEN = 0.2, 0.15  # how far a disc moves towards a rim that its source does not touch, and how much it grows
 STEEP = 2.0  # squared slope above which another axis sees the surface better
+EVEN = 1e-6  # by which part one has to be more than another: between equals rounding does not choose
 FILM = 1e-9  # a rim as flat on the disc as this is no rim: the source is a film
 
 
@@ -89,13 +90,14 @@ def end_discs(
         axis, high = side[i] // 2, side[i] % 2
         sign = 2 * high - 1
         up, along, across = steps_of(axis, sz, sy)
-        first = abs(disc[AHEAD_1 + i]) >= abs(disc[AHEAD_2 + i])
+        first = abs(disc[AHEAD_1 + i]) >= abs(disc[AHEAD_2 + i]) - EVEN
         p = np.int64(math.copysign(1.0, disc[AHEAD_1 + i])) if first else 0
         q = 0 if first else np.int64(math.copysign(1.0, disc[AHEAD_2 + i]))
         beside = voxel[i] + p * along + q * across
         code = np.int64(columns[np.uint64(axis * (columns.size // 3) + beside)]) >> (3 * high) & 7
-        ahead = known[RIM + i] * sign * (code - 3) + known[RIM_1 + i] * p + known[RIM_2 + i] * q
-        if code and ahead > known[RIM_END + i] and mark[np.uint64(beside + (code - 3) * sign * up)] < OUTSIDE:
+        past = known[RIM + i] * sign * (code - 3) + known[RIM_1 + i] * p + known[RIM_2 + i] * q - known[RIM_END + i]
+        least = EVEN * (abs(known[RIM + i]) + abs(known[RIM_1 + i]) + abs(known[RIM_2 + i]))
+        if code and past > least and mark[np.uint64(beside + (code - 3) * sign * up)] < OUTSIDE:
             size = disc[RADIUS + i] / DISC  # no source voxel fits between the rim and the surface
             disc[CENTRE + i] += SHIFT * size * disc[AHEAD + i]
             disc[CENTRE_1 + i] += SHIFT * size * disc[AHEAD_1 + i]

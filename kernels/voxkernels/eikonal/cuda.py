@@ -4,8 +4,9 @@ The rounds of a march are launched in batches, each twice as large as the one be
 whether the last round had anything to do.
 
 Memory on the device: the result, 1 byte for each voxel and 16 for each tile of 8^3 voxels; for order 2 also 4 bytes for
-each voxel; for starts other than "centres" also 4, or 8 where indices need 64 bits. Waits for the device: once for each
-batch, that is twice the logarithm (to base 2) of the number of rounds, or less.
+each voxel and 12 for each at a wall; for starts other than "centres" also 4 for each voxel, or 8 where indices need 64
+bits. Waits for the device: once for each batch, that is twice the logarithm (to base 2) of the number of rounds, or
+less; for order 2 also for how many voxels lie at walls.
 
 Paths are traced twice, first to count their points, all of which are equal to the CPU's, to the bit. Starts and counts,
 a few numbers for each path, are on the host, too. Memory: 24 bytes for each point, 40 for each start. Waits for the
@@ -35,6 +36,9 @@ ROUND_BLOCKS = 2048
 FIRST_ROUNDS = 8
 INDEX_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels are indexed in 32 bits, larger ones in 64."""
+
+LINE_BYTES = 12
+"""For each voxel that looks along lines, a bit for each of them."""
 
 KEEP = 0.07
 """Straight-line times stay unless order 1 finds a way that is shorter by this part of a step."""
@@ -83,14 +87,13 @@ def travel_time(
         device.launch(device.kernel(SOURCE, name, traits), blocks, threads, arguments)
 
     run("prepare", strides, *scene, np.int32(not straight), times, links, pieces)
-    table = device.send(np.concatenate([part.ravel() for part in lines]).astype(np.int32))
-    n_lines = table, np.int32(len(lines[0])), np.int32(len(lines[2]) - 1)
+    table, n_offsets = device.send(line_table(lines)), np.int32(len(lines[0]))
     if straight:
         run("flatten", strides, pieces, index(size))
         run("join_pieces", strides, links, *sides, pieces)
         run("flatten", strides, pieces, index(size))
         fit = np.int32(start == "surface"), np.float64(band)
-        run("start_lines", n_tiles, *scene[1:], links, pieces, *n_lines, *fit, times.view(np.int32))
+        run("start_lines", n_tiles, *scene[1:], links, pieces, table, n_offsets, *fit, times.view(np.int32))
     rounds = Rounds(device, n_tiles)
     touch = np.int32(start == "surface")
     run("list_tiles", n_tiles, *scene, touch, links, times, first, np.int32(order), *rounds.first())
@@ -99,13 +102,36 @@ def travel_time(
     march = device.kernel(SOURCE, "march", traits)
     rounds.run(march, THREADS, first, links, *pace, *sides, *weights, limit)
     if order == 2:
-        left = device.empty(n_tiles, np.int32)
-        keep = np.float64(KEEP * min(h))
-        run("wait_for_second", n_tiles, times, first, *pace, *sides, keep, left, *rounds.first(), threads=TILE)
+        left, row, n_rows = device.empty(n_tiles, np.int32), device.empty(n_tiles, np.int64), device.zeros(1, np.uint64)
+        keep, look = np.float64(KEEP * min(h)), np.int32(n_offsets > 1)
+        waiting = (times, first, *pace, *sides, keep, look, links, left, row, n_rows)
+        run("wait_for_second", n_tiles, *waiting, *rounds.first(), threads=TILE)
+        drawn = device.zeros(1, np.uint32)
+        n_drawn = int(device.fetch(n_rows)[0]) if look else 0
+        if n_drawn:
+            device.reserve(WHAT, LINE_BYTES * n_drawn)
+            drawn = device.empty(LINE_BYTES // 4 * n_drawn, np.uint32)
+            run("draw_lines", n_tiles, first, links, *scene[2:], pieces, table, n_offsets, row, drawn)
         second = device.kernel(SOURCE, "second", traits)
-        rounds.run(second, TILE, times, first, links, *scene[2:], pieces, *n_lines, *weights, left)
+        in_single = [np.float32(number) for number in (*h, *weights)]
+        along = (*in_single[:3], table, n_offsets, row, drawn, *in_single[3:], left)
+        rounds.run(second, TILE, times, first, links, *pace, *sides, *along)
     if max_time < np.inf:
         run("cut", strides, times, np.int64(size), np.float64(max_time))
+
+
+def line_table(lines: tuple[Any, Any, Any, Any]) -> npt.NDArray[np.int32]:
+    """Straight lines for the kernels: offsets (K, 3); first_way (K + 1,); over (W, 4), the voxels on each way.
+
+    Those are the bits of four words: voxel (z, y, x) of a box of 5^3 about the start is bit
+    25 (z + 2) + 5 (y + 2) + x + 2.
+    """
+    offsets, first_way, first_via, via = lines
+    over = np.zeros((len(first_via) - 1, 4), np.uint32)
+    way = np.repeat(np.arange(len(over)), np.diff(first_via))
+    bit = (via + 2) @ np.array([25, 5, 1])
+    np.bitwise_or.at(over, (way, bit // 32), (1 << bit % 32).astype(np.uint32))
+    return np.concatenate([offsets.ravel().astype(np.int32), first_way.astype(np.int32), over.view(np.int32).ravel()])
 
 
 class Rounds:

@@ -11,7 +11,7 @@
 //    by a union-find forest over the voxels (as in `components`: Playne and Hawick, IEEE Trans. Parallel Distrib. Syst.
 //    29, 1217 (2018)); a voxel is linked to its neighbour before it to begin with, and the trees are joined by an atomic
 //    minimum. start_lines finds the disc of surface behind each contact face and gives the voxels in sight of it their
-//    straight-line times, by an atomic minimum, too.
+//    straight-line times, by an atomic minimum, too. What faces look at lies in shared memory, and a warp looks for one.
 // 3. list_tiles: the tiles with a time to start from; for order 2 a copy of the times.
 // 4. march, in rounds: order 1, the upwind differences of Rouy and Tourin (1992). A thread has two voxels side by side
 //    along x, one of each colour of a checkerboard, and the colours take turns: what is read is not written meanwhile.
@@ -20,16 +20,24 @@
 //    itself if it was not done. Times only fall, so a tile that was read too early is listed again by who wrote too
 //    late; the end is the one fixed point that fast marching finds.
 // 5. wait_for_second: order 2 takes its voxels in the order of their order-1 arrival. Those whose straight-line time
-//    stays are done, others wait (a time of -1).
+//    stays are done, others wait (a time of -1). draw_lines: along which straight lines each of those at a wall is to
+//    look, as bits: that depends on order 1 and on what is in sight alone.
 // 6. second, in rounds: a waiting voxel is solved once, when all that it looks at are done. It looks only at voxels that
-//    arrive earlier in order 1 by a margin, so nobody waits for each other. At a wall it looks along straight lines,
-//    which the 32 lanes of a warp share. A tile is listed when a voxel close to it is done, as long as its own wait.
+//    arrive earlier in order 1 by a margin, so nobody waits for each other. A tile is listed when a voxel close to it is
+//    done, as long as its own wait.
 // 7. cut: what is later than the latest time asked for becomes inf.
 //
-// All is computed in double precision and stored in single, where the CPU computes in single precision; what depends on
-// what is decided by margins that are far above the rounding of both. Cost: a tile of the domain is read once for each
-// layer of tiles that a front crosses around it, some 8 times for each order (not measured); each time order 1 solves
-// the equation a few times for each voxel, order 2 once in all. Memory: see `cuda.py`.
+// Order 1 is computed in double precision and stored in single, so that the order of updates does not show; second
+// solves a voxel once, in single precision as the CPU does. What depends on what is decided by margins that are far above
+// the rounding of both. Cost: a tile of the domain is read once for each layer of tiles that a front crosses around it;
+// each time order 1 solves the equation a few times for each voxel, order 2 once in all. Memory: see `cuda.py`.
+//
+// The floor: some 30 bytes a voxel pass through memory, 1 ms for 512^3 on an H200. Reached there (28 % domain): order 1
+// 14 ms, of which march 11; order 2 with the start from a surface 81 ms, of which start_lines 15, draw_lines 6, march 11
+// and second 43 (in double precision; in single, as it is, the whole was measured at 256^3 only: 11.3 ms, before 12.5).
+// Blocks wait for their own barriers and for tiles that wait for one another, not for memory.
+// Tried: one thread for a face's disc, all it looks at read from the volume: start_lines 128 ms. Lines looked along by a
+// warp for each voxel that is ready, not drawn beforehand: second 73 ms; on one block a multiprocessor 111 ms.
 // Not checked here: positive steps and speeds, labels >= 0.
 #ifndef LABEL
 #define LABEL unsigned char
@@ -49,15 +57,18 @@ typedef long long Long;
 #define EVERY 0xFFFFFFFFu
 #define WITHIN 64    // links: in the domain
 #define STARTS 128   // links: touches a source, or is one
+#define LOOKS 128    // links, once all have started: looks along lines
 #define AGAIN 64     // wishes of a tile: to be listed itself
 #define SOURCE (-1)  // pieces: a source outside the domain
 #define NOTHING (-2)
-#define FITTED 64    // discs in shared memory at once
+#define FITTED 32    // discs in shared memory at once, one for each thread of a warp
+#define START_BLOCKS (sizeof(INDEX) == 4 ? 3 : 2)  // at once on a multiprocessor, as their shared memory allows
 #define TOO_FAR 9
 #define STEEP 2.0    // squared slope above which another axis sees the surface better
 #define STIFF 4.0    // weight of the sum of a rim's faces against their scatter, in squared voxels
 #define DISC 0.4     // radius of a disc, in voxels along the face
 #define SHIFT 0.2    // how far a disc moves towards a rim that its source does not touch
+#define EVEN 1e-6    // by which part one has to be more than another: between equals rounding does not choose
 #define WIDEN 0.15   // and how much it grows
 #define WAITS (-1.0f)
 #define EARLIER 1e-3  // by which part of a step a neighbour has to be earlier to be upwind in order 2
@@ -99,7 +110,7 @@ __device__ __forceinline__ int tile_beside(int tile, Grid grid, int z, int y, in
 // Copy a tile and `rim` voxels around it; NEVER outside the volume.
 __device__ __forceinline__ void load_tile(const float* times, Grid grid, INDEX z0, INDEX y0, INDEX x0, int rim, float* t) {
     int edge = SIDE + 2 * rim;
-    for (int k = threadIdx.x; k < edge * edge * edge; k += THREADS) {
+    for (int k = threadIdx.x; k < edge * edge * edge; k += blockDim.x) {
         INDEX z = z0 + k / edge / edge - rim, y = y0 + k / edge % edge - rim, x = x0 + k % edge - rim;
         bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
         t[k] = inside ? times[(z * grid.n_y + y) * grid.n_x + x] : NEVER;
@@ -229,63 +240,146 @@ list_tiles(const LABEL* labels, const unsigned char* source, const float* speed,
 
 // ---- straight lines from the sources --------------------------------------------------------------------------------
 
-struct Pieces { const INDEX* pieces; Grid grid; int interfaces; };
-struct Lines { int n; const int *offsets, *first_line, *first_way, *via; };  // see `straight_lines` in __init__.py
+#define BOX 5     // what a line passes lies in a box of 5^3 voxels about its start,
+#define WORDS 4   // as bits in four words
+#define AROUND 4  // voxels around a tile that its faces look at
+#define REGION (SIDE + 2 * AROUND)
+#define REGION_Z (REGION * REGION)
 
-__device__ __forceinline__ Lines lines_in(const int* table, int n, int n_ways) {
-    const int *first_line = table + 3 * n, *first_way = first_line + n + 1;
-    return {n, table, first_line, first_way, first_way + n_ways + 1};
-}
+struct Lines { int n; const int *offsets, *first_way; const unsigned* over; };  // see `line_table` in cuda.py
 
-__device__ __forceinline__ INDEX piece_at(const Pieces& all, INDEX z, INDEX y, INDEX x) {
-    Grid grid = all.grid;
-    bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
-    return inside ? all.pieces[(z * grid.n_y + y) * grid.n_x + x] : NOTHING;
+__device__ __forceinline__ Lines lines_in(const int* table, int n) {
+    return {n, table, table + 3 * n, (const unsigned*)(table + 4 * n + 1)};
 }
 
 // Whether something is a source outside for the piece `mine`.
-__device__ __forceinline__ bool is_source(const Pieces& all, INDEX piece, INDEX mine) {
-    return piece == SOURCE || (all.interfaces && piece >= 0 && piece != mine);
+__device__ __forceinline__ bool is_source(INDEX piece, INDEX mine, int interfaces) {
+    return piece == SOURCE || (interfaces && piece >= 0 && piece != mine);
 }
 
-// Whether one of the ways from a voxel to that at offset o is free: in the piece and of one speed, or in a source.
-__device__ __forceinline__ bool in_sight(
-    const Pieces& all, const Lines& lines, const float* speed, int varies, INDEX from, INDEX to, int o) {
-    INDEX mine = all.pieces[from], s_y = all.grid.n_x, s_z = all.grid.n_y * s_y;
-    if (varies && speed[from] != speed[to]) return false;
-#pragma unroll 1
-    for (int line = lines.first_line[o]; line < lines.first_line[o + 1]; line++) {
-        bool free = true;
-#pragma unroll 1
-        for (int way = lines.first_way[line]; way < lines.first_way[line + 1] && free; way++) {
-            const int* d = lines.via + 3 * way;
-            INDEX at = from + d[0] * s_z + d[1] * s_y + d[2], piece = all.pieces[at];
-            free = is_source(all, piece, mine) || (piece == mine && !(varies && speed[at] != speed[to]));
+// Copy the pieces of a tile and of `rim` voxels around it; NOTHING outside the volume.
+__device__ __forceinline__ void load_pieces(const INDEX* pieces, Grid grid, INDEX z0, INDEX y0, INDEX x0, int rim, INDEX* near) {
+    int edge = SIDE + 2 * rim;
+    for (int k = threadIdx.x; k < edge * edge * edge; k += blockDim.x) {
+        INDEX z = z0 + k / edge / edge - rim, y = y0 + k / edge % edge - rim, x = x0 + k % edge - rim;
+        bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
+        near[k] = inside ? pieces[(z * grid.n_y + y) * grid.n_x + x] : NOTHING;
+    }
+}
+
+// The voxels about one that a line from it may pass: of its piece and speed, or in a source.
+struct Free { unsigned word[WORDS]; };
+
+// near : pieces, the voxel's at `at`, rows and slices so far apart; place : the voxel in the volume. For whole warps.
+__device__ __forceinline__ Free free_about(
+    const INDEX* near, int at, int apart_z, int apart_y, int interfaces, const float* speed, int varies, Grid grid, INDEX place) {
+    Free free;
+    INDEX mine = near[at];
+    for (int w = 0; w < WORDS; w++) {
+        int bit = 32 * w + threadIdx.x % 32, z = bit / (BOX * BOX) - 2, y = bit / BOX % BOX - 2, x = bit % BOX - 2;
+        bool passes = false;
+        if (bit < BOX * BOX * BOX) {
+            INDEX piece = near[at + z * apart_z + y * apart_y + x];
+            passes = is_source(piece, mine, interfaces)
+                || (piece == mine && !(varies && speed[place + (z * grid.n_y + y) * grid.n_x + x] != speed[place]));
         }
-        if (free) return true;
+        free.word[w] = __ballot_sync(EVERY, passes);
+    }
+    return free;
+}
+
+// Whether one of the ways to the voxel at offset o is free.
+__device__ __forceinline__ bool in_sight(const Lines& lines, int o, const Free& free) {
+    for (int way = lines.first_way[o]; way < lines.first_way[o + 1]; way++) {
+        const unsigned* over = lines.over + WORDS * way;
+        unsigned stopped = 0;
+        for (int w = 0; w < WORDS; w++) stopped |= over[w] & ~free.word[w];
+        if (!stopped) return true;
     }
     return false;
 }
 
-// A contact face of the voxel z, y, x of the piece `mine`: its axis, and the axes one and two along it.
-struct Face { INDEX mine, z, y, x; int axis, sign; double up, h_one, h_two; };
-
-// What lies `height` voxels outwards from the voxel of a face, and p, q along it.
-__device__ __forceinline__ INDEX piece_from(const Pieces& all, const Face& face, int height, int p, int q) {
-    int out = face.sign * height;
-    if (face.axis == 0) return piece_at(all, face.z + out, face.y + p, face.x + q);
-    if (face.axis == 1) return piece_at(all, face.z + p, face.y + out, face.x + q);
-    return piece_at(all, face.z + p, face.y + q, face.x + out);
+// The sum over a warp.
+__device__ __forceinline__ int sum_of(int number) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    for (int by = 16; by > 0; by /= 2) number += __shfl_xor_sync(EVERY, number, by);
+    return number;
+#else
+    return __reduce_add_sync(EVERY, number);
+#endif
 }
 
-// How far out the surface of the piece is in a column beside a face: the nearest one, or TOO_FAR.
-__device__ __forceinline__ int surface_height(const Pieces& all, const Face& face, int p, int q) {
+// A contact face of the voxel `at` of a region of pieces: steps outwards and along it, and the axes that they take.
+struct Face { INDEX mine; int at, up, one, two, axis, axis_one, axis_two, sign; };
+
+__device__ __forceinline__ Face face_of(const INDEX* near, int voxel, int side) {
+    int axis = side / 2, sign = side % 2 * 2 - 1;
+    int at = ((voxel / (SIDE * SIDE) + AROUND) * REGION + voxel / SIDE % SIDE + AROUND) * REGION + voxel % SIDE + AROUND;
+    int up = axis == 0 ? REGION_Z : axis == 1 ? REGION : 1;
+    return {near[at], at, sign * up, axis == 0 ? REGION : REGION_Z, axis == 2 ? REGION : 1,
+            axis, axis == 0 ? 1 : 0, axis == 2 ? 1 : 2, sign};
+}
+
+// How far out the surface of the piece is in the column p, q beside a face: the nearest one, or TOO_FAR.
+__device__ __forceinline__ int surface_height(const INDEX* near, const Face& face, int p, int q) {
+    int column = face.at + p * face.one + q * face.two;
+    unsigned own = 0;  // bit h + 3: the piece at height h
+    for (int h = 0; h < 8; h++) own |= (unsigned)(near[column + (h - 3) * face.up] == face.mine) << h;
+    unsigned ends = own & ~(own >> 1);
     for (int m = 0; m < 7; m++) {  // 0, 1, -1, 2, -2, ...
         int height = m % 2 ? (m + 1) / 2 : -(m / 2);
-        if (piece_from(all, face, height, p, q) == face.mine && piece_from(all, face, height + 1, p, q) != face.mine)
-            return height;
+        if (ends >> (height + 3) & 1) return height;
     }
     return TOO_FAR;
+}
+
+// What a plane through the surface in the columns around a face is made of: sums over them, and weighted ones.
+struct Heights { int n, p, q, pp, pq, qq, h, hp, hq, near, near_p, near_q, near_h; };
+
+// A lane has a column each. For whole warps.
+__device__ __forceinline__ void sum_heights(const INDEX* near, const Face& face, Heights* sums) {
+    int lane = threadIdx.x % 32, p = lane / 5 - 2, q = lane % 5 - 2, weight = 5 - p * p - q * q, height = TOO_FAR;
+    if (lane < 25 && weight >= -1) height = surface_height(near, face, p, q);
+    int is = height != TOO_FAR, h = is ? height : 0;
+    p *= is, q *= is, weight *= is;
+    Heights all = {sum_of(is), sum_of(p), sum_of(q), sum_of(p * p), sum_of(p * q), sum_of(q * q), sum_of(h), sum_of(h * p),
+                   sum_of(h * q), sum_of(weight), sum_of(weight * p), sum_of(weight * q), sum_of(weight * h)};
+    if (lane == 0) *sums = all;
+}
+
+// The faces of outside sources to what is none, within 3 voxels of a voxel: how many, the sum of their normals, twice the
+// sum of their middles, four times that of the products of these: zz, zy, zx, yy, yx, xx.
+struct Rim { int n, normal[3], middle[3], product[6]; };
+
+// Eleven voxels for each lane. For whole warps.
+__device__ __forceinline__ void sum_rim(const INDEX* near, const Face& face, int interfaces, Rim* sums) {
+    Rim own = {0, {0, 0, 0}, {0, 0, 0}, {0, 0, 0, 0, 0, 0}};
+#pragma unroll 1
+    for (int k = threadIdx.x % 32; k < 343; k += 32) {
+        int place[3] = {k / 49 - 3, k / 7 % 7 - 3, k % 7 - 3};
+        int at = face.at + (place[0] * REGION + place[1]) * REGION + place[2];
+        if (!is_source(near[at], face.mine, interfaces)) continue;
+        int n = 0, normal[3], faces[3];
+        for (int axis = 0; axis < 3; axis++) {
+            int step = axis == 0 ? REGION_Z : axis == 1 ? REGION : 1;
+            INDEX below = near[at - step], above = near[at + step];
+            int down = below != face.mine && !is_source(below, face.mine, interfaces);
+            int up = above != face.mine && !is_source(above, face.mine, interfaces);
+            normal[axis] = up - down, faces[axis] = up + down, n += up + down;
+        }
+        own.n += n;
+        for (int a = 0, m = 0; a < 3; a++) {  // a face's middle is its voxel's place and half its normal
+            own.normal[a] += normal[a], own.middle[a] += 2 * place[a] * n + normal[a];
+            for (int b = a; b < 3; b++, m++)
+                own.product[m] += 4 * place[a] * place[b] * n + 2 * (place[a] * normal[b] + place[b] * normal[a])
+                    + (a == b ? faces[a] : 0);
+        }
+    }
+    Rim all;
+    all.n = sum_of(own.n);
+    for (int a = 0; a < 3; a++) all.normal[a] = sum_of(own.normal[a]), all.middle[a] = sum_of(own.middle[a]);
+    for (int m = 0; m < 6; m++) all.product[m] = sum_of(own.product[m]);
+    if (threadIdx.x % 32 == 0) *sums = all;
 }
 
 // Outwards from a face and along it, as lengths or in voxels from the voxel's centre.
@@ -297,95 +391,77 @@ __device__ __forceinline__ double dot(Vector a, Vector b) { return a.up * b.up +
 struct Disc { Vector centre, normal, ahead; double radius, end; };
 
 // Plane through the surface in the columns around a contact face: height c there, slopes a and b. See cpu_start.py.
-__device__ __forceinline__ void fit_heights(const Pieces& all, const Face& face, double& c, double& a, double& b) {
-    int n = 0, sum_p = 0, sum_q = 0, sum_pp = 0, sum_pq = 0, sum_qq = 0, sum_h = 0, sum_hp = 0, sum_hq = 0;
-    int near = 0, near_p = 0, near_q = 0, near_h = 0;
-#pragma unroll 1
-    for (int p = -2; p <= 2; p++) {
-#pragma unroll 1
-        for (int q = -2; q <= 2; q++) {
-            int weight = 5 - p * p - q * q, height = weight < -1 ? TOO_FAR : surface_height(all, face, p, q);
-            if (height == TOO_FAR) continue;
-            n++, sum_p += p, sum_q += q, sum_pp += p * p, sum_pq += p * q, sum_qq += q * q;
-            sum_h += height, sum_hp += height * p, sum_hq += height * q;
-            near += weight, near_p += weight * p, near_q += weight * q, near_h += weight * height;
-        }
-    }
-    double s_11 = sum_pp + 1e-6, s_22 = sum_qq + 1e-6;  // no slope across a single row of faces
-    double d_11 = n * s_11 - sum_p * sum_p, d_12 = n * sum_pq - sum_p * sum_q, d_22 = n * s_22 - sum_q * sum_q;
-    double e_1 = n * sum_hp - sum_p * sum_h, e_2 = n * sum_hq - sum_q * sum_h, det = d_11 * d_22 - d_12 * d_12;
-    a = (e_1 * d_22 - e_2 * d_12) / det, b = (e_2 * d_11 - e_1 * d_12) / det;
-    c = min(max((near_h - a * near_p - b * near_q) / near, -0.5), 0.5);
+__device__ __forceinline__ void fit_heights(const Heights& s, double& c, double& a, double& b) {
+    double s_11 = s.pp + 1e-6, s_22 = s.qq + 1e-6;  // no slope across a single row of faces
+    double d_11 = s.n * s_11 - s.p * s.p, d_12 = s.n * s.pq - s.p * s.q, d_22 = s.n * s_22 - s.q * s.q;
+    double e_1 = s.n * s.hp - s.p * s.h, e_2 = s.n * s.hq - s.q * s.h, det = d_11 * d_22 - d_12 * d_12;
+    det = 1.0 / det;
+    a = (e_1 * d_22 - e_2 * d_12) * det, b = (e_2 * d_11 - e_1 * d_12) * det;
+    c = min(max((s.near_h - a * s.near_p - b * s.near_q) / s.near, -0.5), 0.5);
 }
 
-// Where the source around a voxel ends: the plane rim . x = offset, in voxels from the voxel. It passes the middle of the
-// faces of outside sources to what is none; rim is the sum of these faces, turned to where they are: it minimises the sum
-// of (rim . (face - middle))^2 plus STIFF |rim - sum|^2. outwards : of the sum. False if nowhere.
-__device__ __forceinline__ bool fit_rim(const Pieces& all, const Face& face, Vector& rim, double& offset, int& outwards) {
-    int n = 0, n0 = 0, n1 = 0, n2 = 0, t0 = 0, t1 = 0, t2 = 0;  // the sum, and twice the sum of the faces' middles
-    int s00 = 0, s01 = 0, s02 = 0, s11 = 0, s12 = 0, s22 = 0;  // four times the sum of their products
-#pragma unroll 1
-    for (int out = -3; out <= 3; out++) {
-#pragma unroll 1
-        for (int p = -3; p <= 3; p++) {
-#pragma unroll 1
-            for (int q = -3; q <= 3; q++) {
-                if (!is_source(all, piece_from(all, face, out, p, q), face.mine)) continue;
-                for (int side = 0; side < 6; side++) {
-                    int way = side % 2 * 2 - 1, d0 = side / 2 == 0 ? way : 0, d1 = side / 2 == 1 ? way : 0;
-                    int d2 = side / 2 == 2 ? way : 0, m0 = 2 * out + d0, m1 = 2 * p + d1, m2 = 2 * q + d2;
-                    INDEX other = piece_from(all, face, out + d0, p + d1, q + d2);
-                    if (other == face.mine || is_source(all, other, face.mine)) continue;
-                    n++, n0 += d0, n1 += d1, n2 += d2, t0 += m0, t1 += m1, t2 += m2;
-                    s00 += m0 * m0, s01 += m0 * m1, s02 += m0 * m2, s11 += m1 * m1, s12 += m1 * m2, s22 += m2 * m2;
-                }
-            }
-        }
-    }
-    if (n == 0) return false;
-    double many = n, r00 = 0.25 * (s00 - t0 * t0 / many) + STIFF, r01 = 0.25 * (s01 - t0 * t1 / many);
-    double r02 = 0.25 * (s02 - t0 * t2 / many), r11 = 0.25 * (s11 - t1 * t1 / many) + STIFF;
-    double r12 = 0.25 * (s12 - t1 * t2 / many), r22 = 0.25 * (s22 - t2 * t2 / many) + STIFF;
-    double a01 = r02 * r12 - r01 * r22, a02 = r01 * r12 - r02 * r11, a12 = r01 * r02 - r00 * r12;  // of the adjugate
-    rim.up = (r11 * r22 - r12 * r12) * n0 + a01 * n1 + a02 * n2;
-    rim.one = a01 * n0 + (r00 * r22 - r02 * r02) * n1 + a12 * n2;
-    rim.two = a02 * n0 + a12 * n1 + (r00 * r11 - r01 * r01) * n2;
-    offset = (rim.up * t0 + rim.one * t1 + rim.two * t2) / (2.0 * many);
-    outwards = n0;
-    return true;
+// Where the source around a voxel ends: the plane normal . x = offset, in voxels from the voxel, along z, y, x.
+struct Plane { double normal[3], offset; };
+
+// It passes the middle of the faces of outside sources to what is none; its normal is the sum of these faces, turned to
+// where they are: it minimises the sum of (normal . (face - middle))^2 plus STIFF |normal - sum|^2. 0 if nowhere.
+__device__ __forceinline__ Plane fit_rim(const Rim& s) {
+    double many = s.n > 0 ? s.n : 1;
+    double zz = 0.25 * (s.product[0] - s.middle[0] * s.middle[0] / many) + STIFF;
+    double zy = 0.25 * (s.product[1] - s.middle[0] * s.middle[1] / many);
+    double zx = 0.25 * (s.product[2] - s.middle[0] * s.middle[2] / many);
+    double yy = 0.25 * (s.product[3] - s.middle[1] * s.middle[1] / many) + STIFF;
+    double yx = 0.25 * (s.product[4] - s.middle[1] * s.middle[2] / many);
+    double xx = 0.25 * (s.product[5] - s.middle[2] * s.middle[2] / many) + STIFF;
+    double a_zy = zx * yx - zy * xx, a_zx = zy * yx - zx * yy, a_yx = zy * zx - zz * yx;  // of the adjugate
+    double z = (yy * xx - yx * yx) * s.normal[0] + a_zy * s.normal[1] + a_zx * s.normal[2];
+    double y = a_zy * s.normal[0] + (zz * xx - zx * zx) * s.normal[1] + a_yx * s.normal[2];
+    double x = a_zx * s.normal[0] + a_yx * s.normal[1] + (zz * yy - zy * zy) * s.normal[2];
+    return {{z, y, x}, (z * s.middle[0] + y * s.middle[1] + x * s.middle[2]) / (2.0 * many)};
 }
 
-// The piece of surface behind a contact face. False if another face represents it better, or none of it is left.
-__device__ __forceinline__ bool make_disc(const Pieces& all, const Face& face, Disc& disc) {
-    double c, a, b, offset;
-    Vector rim;
-    int outwards;
-    fit_heights(all, face, c, a, b);
-    if (a * a + b * b > STEEP) return false;
-    double g = 1.0 / face.up, g_1 = -a / face.h_one, g_2 = -b / face.h_two;  // the plane: out - a p - b q = 1/2 + c
-    double steep = sqrt(g * g + g_1 * g_1 + g_2 * g_2);
-    Vector normal = {g / steep, g_1 / steep, g_2 / steep};
-    double off = (0.5 - c) / steep, size = sqrt(face.h_one * face.h_two);
-    Vector centre = {face.up - off * normal.up, -off * normal.one, -off * normal.two};  // the source voxel's, projected
-    disc = {centre, normal, {0.0, 0.0, 0.0}, DISC * size, NEVER};
-    if (!fit_rim(all, face, rim, offset, outwards)) return true;
-    double beyond = max(offset, rim.up);  // the source voxel is not beyond
-    Vector r = {rim.up / face.up, rim.one / face.h_one, rim.two / face.h_two};
-    double out = dot(r, normal);
-    Vector ahead = {r.up - out * normal.up, r.one - out * normal.one, r.two - out * normal.two};
-    double slope = sqrt(dot(ahead, ahead));
-    if (slope <= 1e-9 * fabs(out)) return true;  // the source is a film
-    disc.ahead = ahead = {ahead.up / slope, ahead.one / slope, ahead.two / slope};
-    disc.end = (beyond - dot(r, centre)) / slope;
-    bool along_one = fabs(ahead.one) >= fabs(ahead.two);
-    int p = !along_one ? 0 : ahead.one < 0.0 ? -1 : 1, q = along_one ? 0 : ahead.two < 0.0 ? -1 : 1;
-    int height = surface_height(all, face, p, q);
-    bool stops = height != TOO_FAR && !is_source(all, piece_from(all, face, height + 1, p, q), face.mine);
-    if (stops && rim.up * (height + 1) + rim.one * p + rim.two * q > beyond) {
-        double shift = SHIFT * size;  // no source voxel fits between the rim and the surface
-        disc.centre = {centre.up + shift * ahead.up, centre.one + shift * ahead.one, centre.two + shift * ahead.two};
-        disc.end -= shift, disc.radius += WIDEN * size;
-    } else if (fabs(a) < 1e-12 && fabs(b) < 1e-12 && outwards >= 0) {
+__device__ __forceinline__ double along(Steps h, int axis) { return axis == 0 ? h.z : axis == 1 ? h.y : h.x; }
+
+// The piece of surface behind a contact face, all of it. False if another face represents it better.
+__device__ __forceinline__ bool place_disc(const Face& face, const Heights& heights, Steps steps, Disc& disc, bool& flat) {
+    double c, a, b, h_up = along(steps, face.axis), h_one = along(steps, face.axis_one);
+    double h_two = along(steps, face.axis_two);
+    fit_heights(heights, c, a, b);
+    bool good = a * a + b * b <= STEEP;
+    flat = fabs(a) < 1e-12 && fabs(b) < 1e-12;
+    double g = 1.0 / h_up, g_1 = -a / h_one, g_2 = -b / h_two;  // the plane: out - a p - b q = 1/2 + c
+    double less = 1.0 / sqrt(g * g + g_1 * g_1 + g_2 * g_2), off = (0.5 - c) * less;
+    disc.ahead = {0.0, 0.0, 0.0}, disc.end = NEVER, disc.radius = DISC * sqrt(h_one * h_two);
+    disc.normal = {g * less, g_1 * less, g_2 * less};
+    disc.centre = {h_up - off * disc.normal.up, -off * disc.normal.one, -off * disc.normal.two};  // the source voxel's
+    return good;
+}
+
+// Cut a disc off where its source ends, at a plane. False if none of it is left. outwards : along the sum of the faces
+// that the plane is made of; flat : whether the disc is level with its face.
+__device__ __forceinline__ bool end_disc(
+    const INDEX* near, const Face& face, const Plane& plane, int outwards, bool flat, Steps steps, int interfaces, Disc& disc) {
+    Vector rim = {face.sign * plane.normal[face.axis], plane.normal[face.axis_one], plane.normal[face.axis_two]};
+    Vector r = {rim.up / along(steps, face.axis), rim.one / along(steps, face.axis_one), rim.two / along(steps, face.axis_two)};
+    double beyond = max(plane.offset, rim.up);  // the source voxel is not beyond
+    double out = dot(r, disc.normal), end = beyond - dot(r, disc.centre);
+    r = {r.up - out * disc.normal.up, r.one - out * disc.normal.one, r.two - out * disc.normal.two};
+    double slope = sqrt(dot(r, r));
+    if (slope <= 1e-9 * fabs(out)) return true;  // no rim, or the source is a film
+    double less = 1.0 / slope;
+    disc.ahead = {r.up * less, r.one * less, r.two * less};
+    disc.end = end * less;
+    bool along_one = fabs(disc.ahead.one) >= fabs(disc.ahead.two) - EVEN;
+    int p = !along_one ? 0 : disc.ahead.one < 0.0 ? -1 : 1, q = along_one ? 0 : disc.ahead.two < 0.0 ? -1 : 1;
+    int height = surface_height(near, face, p, q);
+    INDEX behind = height == TOO_FAR ? SOURCE : near[face.at + p * face.one + q * face.two + (height + 1) * face.up];
+    bool stops = !is_source(behind, face.mine, interfaces);
+    double past = rim.up * (height + 1) + rim.one * p + rim.two * q - beyond;
+    if (stops && past > EVEN * (fabs(rim.up) + fabs(rim.one) + fabs(rim.two))) {
+        double size = disc.radius / DISC, shift = SHIFT * size;  // no source voxel fits between the rim and the surface
+        disc.centre.up += shift * disc.ahead.up, disc.centre.one += shift * disc.ahead.one;
+        disc.centre.two += shift * disc.ahead.two, disc.end -= shift, disc.radius += WIDEN * size;
+    } else if (flat && outwards >= 0) {
         disc.end = NEVER;  // a flat face ends with its last voxel, unless overhung
     }
     return disc.end > -disc.radius;
@@ -405,75 +481,104 @@ __device__ __forceinline__ double disc_distance(const Disc& disc, Vector x) {
     return sqrt(e * e + off * off + past * past);
 }
 
-__device__ __forceinline__ double square_distance(const Face& face, Vector x) {
-    double e = x.up - 0.5 * face.up, off_1 = max(fabs(x.one) - 0.5 * face.h_one, 0.0);
-    double off_2 = max(fabs(x.two) - 0.5 * face.h_two, 0.0);
+__device__ __forceinline__ double square_distance(double up, double one, double two, Vector x) {
+    double e = x.up - 0.5 * up, off_1 = max(fabs(x.one) - 0.5 * one, 0.0), off_2 = max(fabs(x.two) - 0.5 * two, 0.0);
     return sqrt(e * e + off_1 * off_1 + off_2 * off_2);
 }
 
-__device__ __forceinline__ Face face_of(INDEX mine, INDEX z, INDEX y, INDEX x, int side, Steps h) {
-    int axis = side / 2;
-    return {mine, z, y, x, axis, side % 2 * 2 - 1, axis == 0 ? h.z : axis == 1 ? h.y : h.x, axis == 0 ? h.y : h.z,
-            axis == 2 ? h.y : h.x};
-}
-
 // Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time. A block has a
-// tile, a thread a contact face to find its disc, and then one voxel close to one of these discs after the other.
+// tile. Of so many contact faces at once a warp each sums up what lies around them; a thread each finds their disc; and a
+// warp each times the voxels close to it. Faces of one voxel share the sums of its rim.
 // times : their bits, which are in the order of the times.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, START_BLOCKS)
 start_lines(const unsigned char* source, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
             double h_z, double h_y, double h_x, int interfaces, const unsigned char* links, const INDEX* pieces,
-            const int* table, int n_offsets, int n_ways, int fit, double band, int* times) {
+            const int* table, int n_offsets, int fit, double band, int* times) {
+    __shared__ INDEX near[REGION * REGION * REGION];
     __shared__ unsigned short faces[7 * TILE];  // seven times the voxel in the tile, and the side; 6 is a source inside
     __shared__ int n_faces;
+    __shared__ Heights heights[FITTED];
+    __shared__ Rim rims[FITTED];
+    __shared__ Plane planes[FITTED];
     __shared__ Disc discs[FITTED];
     __shared__ bool useful[FITTED];
-    Pieces all = {pieces, {n_z, n_y, n_x}, interfaces};
-    Lines lines = lines_in(table, n_offsets, n_ways);
+    Grid grid = {n_z, n_y, n_x};
+    Lines lines = lines_in(table, n_offsets);
     Steps h = {h_z, h_y, h_x};
     INDEX z0, y0, x0;
-    tile_corner(blockIdx.x, all.grid, z0, y0, x0);
-    if (threadIdx.x == 0) n_faces = 0;
-    __syncthreads();  // the list is empty before one adds to it
+    tile_corner(blockIdx.x, grid, z0, y0, x0);
+    int starts = 0;
     for (int e = threadIdx.x; e < TILE; e += THREADS) {
         INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
-        if (z >= n_z || y >= n_y || x >= n_x) continue;
-        INDEX at = (z * n_y + y) * n_x + x;
-        if (!(links[at] & STARTS)) continue;
+        if (z < n_z && y < n_y && x < n_x) starts |= links[(z * n_y + y) * n_x + x] & STARTS;
+    }
+    if (threadIdx.x == 0) n_faces = 0;
+    if (!__syncthreads_or(starts)) return;  // the whole block; and the list is empty before one adds to it
+    load_pieces(pieces, grid, z0, y0, x0, AROUND, near);
+    __syncthreads();  // the region is there
+    for (int e = threadIdx.x; e < TILE; e += THREADS) {
+        INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
+        bool inside = z < n_z && y < n_y && x < n_x;
+        if (!inside || !(links[(z * n_y + y) * n_x + x] & STARTS)) continue;
+        unsigned sides = source[(z * n_y + y) * n_x + x] ? 64 : 0;
         for (int side = 0; side < 6; side++) {
-            Face face = face_of(pieces[at], z, y, x, side, h);
-            if (is_source(all, piece_from(all, face, 1, 0, 0), face.mine)) faces[atomicAdd(&n_faces, 1)] = e * 7 + side;
+            Face face = face_of(near, e, side);
+            sides |= (unsigned)is_source(near[face.at + face.up], face.mine, interfaces) << side;
         }
-        if (source[at]) faces[atomicAdd(&n_faces, 1)] = e * 7 + 6;
+        for (int to = atomicAdd(&n_faces, __popc(sides)); sides; sides &= sides - 1) faces[to++] = e * 7 + __ffs(sides) - 1;
     }
     __syncthreads();  // the list is complete
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int begin = 0; begin < n_faces; begin += FITTED) {
         int n = min(FITTED, n_faces - begin);
-        if ((int)threadIdx.x < n) {
-            int e = faces[begin + threadIdx.x] / 7, side = faces[begin + threadIdx.x] % 7;
-            INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
-            Face face = face_of(piece_at(all, z, y, x), z, y, x, side, h);
-            useful[threadIdx.x] = side == 6 || !fit || make_disc(all, face, discs[threadIdx.x]);
+        for (int f = warp; f < n && fit; f += THREADS / 32) {
+            int voxel = faces[begin + f] / 7, side = faces[begin + f] % 7;
+            if (side == 6) continue;
+            Face face = face_of(near, voxel, side);
+            sum_heights(near, face, &heights[f]);
+            if (f == 0 || faces[begin + f - 1] / 7 != voxel) sum_rim(near, face, interfaces, &rims[f]);
+        }
+        __syncthreads();  // the sums are there
+        if (threadIdx.x < FITTED) {
+            int f = min((int)threadIdx.x, n - 1), first = f, voxel = faces[begin + f] / 7, side = faces[begin + f] % 7;
+            bool fits = (int)threadIdx.x < n && fit && side < 6, flat = false;
+            while (first > 0 && faces[begin + first - 1] / 7 == voxel) first--;
+            Face face = face_of(near, voxel, side);
+            if (fits && first == f) planes[f] = fit_rim(rims[f]);
+            bool good = !fits || place_disc(face, heights[f], h, discs[f], flat);
+            __syncwarp();  // the planes are there: FITTED threads are one warp
+            if (fits && good) {
+                int outwards = face.sign * rims[first].normal[face.axis];
+                good = end_disc(near, face, planes[first], outwards, flat, h, interfaces, discs[f]);
+            }
+            if ((int)threadIdx.x < n) useful[f] = good;
         }
         __syncthreads();  // the discs are there
-        for (int k = threadIdx.x; k < n * n_offsets; k += THREADS) {
-            int f = k / n_offsets, o = k % n_offsets, e = faces[begin + f] / 7, side = faces[begin + f] % 7;
+        for (int f = warp; f < n; f += THREADS / 32) {
             if (!useful[f]) continue;
-            INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
-            const int* d = lines.offsets + 3 * o;
-            INDEX at = (z * n_y + y) * n_x + x, mine = pieces[at];
-            if (piece_at(all, z + d[0], y + d[1], x + d[2]) != mine) continue;
-            INDEX to = ((z + d[0]) * n_y + y + d[1]) * n_x + x + d[2];
-            double d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x, distance = sqrt(d_z * d_z + d_y * d_y + d_x * d_x);
-            if (side < 6) {
-                Face face = face_of(mine, z, y, x, side, h);
-                double out = side / 2 == 0 ? d_z : side / 2 == 1 ? d_y : d_x;
-                Vector place = {face.sign * out, side / 2 == 0 ? d_y : d_z, side / 2 == 2 ? d_y : d_x};
-                distance = fit ? disc_distance(discs[f], place) : square_distance(face, place);
+            int voxel = faces[begin + f] / 7, side = faces[begin + f] % 7;
+            Face face = face_of(near, voxel, side);
+            INDEX z = z0 + voxel / (SIDE * SIDE), y = y0 + voxel / SIDE % SIDE, x = x0 + voxel % SIDE;
+            INDEX at = (z * n_y + y) * n_x + x;
+            double h_up = along(h, face.axis), h_one = along(h, face.axis_one), h_two = along(h, face.axis_two);
+            Free free = free_about(near, face.at, REGION_Z, REGION, interfaces, speed, varies, grid, at);
+            for (int o = lane; o < n_offsets; o += 32) {
+                int d[3] = {lines.offsets[3 * o], lines.offsets[3 * o + 1], lines.offsets[3 * o + 2]};
+                if (near[face.at + (d[0] * REGION + d[1]) * REGION + d[2]] != face.mine) continue;
+                INDEX to = at + (d[0] * n_y + d[1]) * n_x + d[2];
+                if (varies && speed[to] != speed[at]) continue;
+                double far[3] = {d[0] * h_z, d[1] * h_y, d[2] * h_x}, distance;
+                if (side == 6) {
+                    distance = sqrt(far[0] * far[0] + far[1] * far[1] + far[2] * far[2]);
+                } else {
+                    double one = face.axis == 0 ? far[1] : far[0], two = face.axis == 2 ? far[1] : far[2];
+                    Vector place = {face.sign * (face.axis == 0 ? far[0] : face.axis == 1 ? far[1] : far[2]), one, two};
+                    distance = fit ? disc_distance(discs[f], place) : square_distance(h_up, h_one, h_two, place);
+                }
+                if (o > 0 && distance > band) continue;
+                int t = bits_of((float)(distance / speed_at(speed, varies, to)));
+                if (t < times[to] && in_sight(lines, o, free)) atomicMin(&times[to], t);
             }
-            if (o > 0 && distance > band) continue;
-            int t = bits_of((float)(distance / speed_at(speed, varies, to)));
-            if (t < times[to] && in_sight(all, lines, speed, varies, at, to, o)) atomicMin(&times[to], t);
         }
         __syncthreads();  // all have read what the next discs overwrite
     }
@@ -481,19 +586,24 @@ start_lines(const unsigned char* source, const float* speed, int varies, INDEX n
 
 // ---- the difference equation ----------------------------------------------------------------------------------------
 
+// In single precision to two units in the last place, without the cases that a full root calls a function for.
+__device__ __forceinline__ double square_root(double number) { return number > 0 ? sqrt(number) : 0; }
+__device__ __forceinline__ float square_root(float number) { return number > 0 ? number * rsqrtf(number) : 0; }
+
 // The t with a1 (t-b1)+^2 + a2 (t-b2)+^2 + a3 (t-b3)+^2 = rhs, (.)+ the positive part; inf if all b are inf.
-template <class Base>
-__device__ __forceinline__ double upwind_root(double a1, Base b1, double a2, Base b2, double a3, Base b3, double rhs) {
-    if (b2 < b1) { double a = a1; Base b = b1; a1 = a2, b1 = b2, a2 = a, b2 = b; }
-    if (b3 < b2) { double a = a2; Base b = b2; a2 = a3, b2 = b3, a3 = a, b3 = b; }
-    if (b2 < b1) { double a = a1; Base b = b1; a1 = a2, b1 = b2, a2 = a, b2 = b; }
-    double d2 = (double)b2 - (double)b1, d3 = (double)b3 - (double)b1, s = a1, m = 0.0, r = -rhs;
+template <class Number>
+__device__ __forceinline__ Number upwind_root(
+    Number a1, float b1, Number a2, float b2, Number a3, float b3, Number rhs) {
+    if (b2 < b1) { Number a = a1; float b = b1; a1 = a2, b1 = b2, a2 = a, b2 = b; }
+    if (b3 < b2) { Number a = a2; float b = b2; a2 = a3, b2 = b3, a3 = a, b3 = b; }
+    if (b2 < b1) { Number a = a1; float b = b1; a1 = a2, b1 = b2, a2 = a, b2 = b; }
+    Number d2 = (Number)b2 - (Number)b1, d3 = (Number)b3 - (Number)b1, s = a1, m = 0, r = -rhs;
     if (a1 * d2 * d2 < rhs) {
         s += a2, m = a2 * d2, r = a2 * d2 * d2 - rhs;
-        if (s * d3 * d3 - 2.0 * m * d3 + r < 0.0) s += a3, m += a3 * d3, r += a3 * d3 * d3;
+        if (s * d3 * d3 - 2 * m * d3 + r < 0) s += a3, m += a3 * d3, r += a3 * d3 * d3;
     }
-    double rest = m * m - s * r;
-    return (double)b1 + (m + sqrt(rest > 0.0 ? rest : 0.0)) / s;
+    Number rest = m * m - s * r;
+    return (Number)b1 + (m + square_root(rest)) / s;
 }
 
 // The earlier of two opposite neighbours, of those with the same label.
@@ -582,33 +692,111 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
 
 // ---- second order ---------------------------------------------------------------------------------------------------
 
+#define REACH 2
+#define WIDE (SIDE + 2 * REACH)
+#define CENTRE ((REACH * WIDE + REACH) * WIDE + REACH)  // where the tile begins in what is loaded
+#define GROUPS (TILE / 32)  // of 32 voxels that follow one another in a tile
+#define LINES 81            // voxels within 2.5 of the shortest steps, the voxel itself among them
+#define LINE_WORDS 3        // a bit for each of them
+
 // Times that order 1 does not beat stay; the others of the domain wait. left : (tiles,) how many wait in each.
+// look : whether those of them at a wall look along lines: LOOKS takes the place of STARTS in their links then, and
+// row (tiles,) is the first one's place in a list of all, n_rows long.
 extern "C" __global__ void __launch_bounds__(TILE)
 wait_for_second(float* times, const float* first, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
-                double keep, int* left, int round, int* counts, int* list, int* listed) {
+                double keep, int look, unsigned char* links, int* left, Long* row, unsigned long long* n_rows, int round,
+                int* counts, int* list, int* listed) {
     Grid grid = {n_z, n_y, n_x};
     INDEX z0, y0, x0;
     tile_corner(blockIdx.x, grid, z0, y0, x0);
     INDEX z = z0 + threadIdx.x / (SIDE * SIDE), y = y0 + threadIdx.x / SIDE % SIDE, x = x0 + threadIdx.x % SIDE;
-    bool waits = false;
+    bool waits = false, looks = false;
     if (z < n_z && y < n_y && x < n_x) {
         INDEX at = (z * n_y + y) * n_x + x;
         double start = times[at];
+        unsigned sides = links[at];
         waits = first[at] < NEVER && first[at] < start - keep / speed_at(speed, varies, at);
+        looks = waits && look && (sides & 63) != 63;
         if (waits) times[at] = WAITS;
+        if (sides) links[at] = (unsigned char)((sides & ~LOOKS) | (looks ? LOOKS : 0));
     }
-    int total = __syncthreads_count(waits);  // over the block
+    int total = __syncthreads_count(waits), total_looks = __syncthreads_count(looks);  // over the block
     if (threadIdx.x == 0) {
         left[blockIdx.x] = total;
         if (total) list_tile(blockIdx.x, {round - 1, counts, 0, list, listed});
+        if (total_looks) row[blockIdx.x] = (Long)atomicAdd(n_rows, (unsigned long long)total_looks);
+    }
+}
+
+__device__ __forceinline__ int place_in_tile(int voxel) {
+    return ((voxel / (SIDE * SIDE)) * WIDE + voxel / SIDE % SIDE) * WIDE + voxel % SIDE + CENTRE;
+}
+
+// The place of a voxel among those of its tile that look along lines, which are the bits of `looking`.
+__device__ __forceinline__ int rank_in_tile(const unsigned* looking, int voxel) {
+    int rank = __popc(looking[voxel / 32] & ((1u << voxel % 32) - 1));
+    for (int group = 0; group < voxel / 32; group++) rank += __popc(looking[group]);
+    return rank;
+}
+
+// For each voxel that looks along lines, along which: to those in sight that order 1 has found earlier, by more than the
+// line and a margin. A block has a tile, a warp a voxel. drawn : (n_rows, LINE_WORDS), a bit for each line.
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
+draw_lines(const float* first, const unsigned char* links, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
+           double h_z, double h_y, double h_x, int interfaces, const INDEX* pieces, const int* table, int n_offsets,
+           const Long* row, unsigned* drawn) {
+    __shared__ float arrival[WIDE * WIDE * WIDE];
+    __shared__ INDEX near[WIDE * WIDE * WIDE];
+    __shared__ unsigned looking[GROUPS];
+    Grid grid = {n_z, n_y, n_x};
+    Lines lines = lines_in(table, n_offsets);
+    INDEX z0, y0, x0;
+    tile_corner(blockIdx.x, grid, z0, y0, x0);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, some = 0;
+    for (int group = warp; group < GROUPS; group += THREADS / 32) {
+        int voxel = 32 * group + lane;
+        INDEX z = z0 + voxel / (SIDE * SIDE), y = y0 + voxel / SIDE % SIDE, x = x0 + voxel % SIDE;
+        bool inside = z < n_z && y < n_y && x < n_x;
+        unsigned looks = __ballot_sync(EVERY, inside && (links[(z * n_y + y) * n_x + x] & LOOKS));
+        if (lane == 0) looking[group] = looks;
+        some |= looks != 0;
+    }
+    if (!__syncthreads_or(some)) return;  // the whole block
+    load_tile(first, grid, z0, y0, x0, REACH, arrival);
+    load_pieces(pieces, grid, z0, y0, x0, REACH, near);
+    __syncthreads();  // the tile is loaded before it is read
+    double margin = EARLIER * min(h_z, min(h_y, h_x));
+    for (int group = warp; group < GROUPS; group += THREADS / 32) {
+        for (unsigned looks = looking[group]; looks; looks &= looks - 1) {
+            int voxel = 32 * group + __ffs(looks) - 1, at = place_in_tile(voxel);
+            INDEX z = z0 + voxel / (SIDE * SIDE), y = y0 + voxel / SIDE % SIDE, x = x0 + voxel % SIDE;
+            INDEX place = (z * n_y + y) * n_x + x;
+            double slowness = 1.0 / speed_at(speed, varies, place), latest = arrival[at] - margin * slowness;
+            Free free = free_about(near, at, WIDE * WIDE, WIDE, interfaces, speed, varies, grid, place);
+            for (int w = 0; w < LINE_WORDS; w++) {
+                int o = 32 * w + lane;
+                bool is = o > 0 && o < n_offsets;
+                if (is) {
+                    int d_z = lines.offsets[3 * o], d_y = lines.offsets[3 * o + 1], d_x = lines.offsets[3 * o + 2];
+                    int from = at + (d_z * WIDE + d_y) * WIDE + d_x;
+                    double z_way = d_z * h_z, y_way = d_y * h_y, x_way = d_x * h_x;
+                    double line = sqrt(z_way * z_way + y_way * y_way + x_way * x_way);
+                    is = near[from] == near[at] && arrival[from] + line * slowness < latest
+                        && !(varies && speed[place + (d_z * n_y + d_y) * n_x + d_x] != speed[place])
+                        && in_sight(lines, o, free);
+                }
+                unsigned word = __ballot_sync(EVERY, is);
+                if (lane == 0) drawn[(row[blockIdx.x] + rank_in_tile(looking, voxel)) * LINE_WORDS + w] = word;
+            }
+        }
     }
 }
 
 // Weight and base of the difference along one axis, base inf if no neighbour is upwind; false if it has to wait.
 // looks : bits 0 and 1: the voxels below and above are upwind; bits 6 and 7: those behind them, too. Of both that below
-// is taken unless that above is earlier by `tie`: rounding does not choose.
+// is taken unless that above is earlier by `tie`, and one behind counts only where it is: rounding does not choose.
 __device__ __forceinline__ bool second_difference(
-    const float* t, int at, int step, unsigned looks, double tie, double& weight, double& base) {
+    const float* t, int at, int step, unsigned looks, float tie, float& weight, float& base) {
     float below = looks & 1 ? t[at - step] : NEVER, above = looks & 2 ? t[at + step] : NEVER;
     if (below == WAITS || above == WAITS) return false;
     bool up = above < below - tie;
@@ -617,117 +805,93 @@ __device__ __forceinline__ bool second_difference(
     if (looks >> (up ? 7 : 6) & 1) {
         float far = t[up ? at + 2 * step : at - 2 * step];
         if (far == WAITS) return false;
-        if (far < near) weight *= 2.25, base += ((double)near - (double)far) / 3.0;
+        if (far < near - tie) weight *= 2.25f, base += (near - far) * (1.0f / 3.0f);
     }
     return true;
 }
 
-#define REACH 2
-#define WIDE (SIDE + 2 * REACH)
-#define ALONG 4096
-#define LINES 81  // voxels within 2.5 of the shortest steps, the voxel itself among them
-
 __device__ __forceinline__ unsigned tile_bit(int z, int y, int x) { return 1u << (9 * z + 3 * y + x + 13); }
 
-// Shorten the time of the voxel `at` of the tile, `there` in the volume, to that along a straight line from a voxel in
-// sight, of those that are shorter by a margin than what order 1 found; true if one of these waits. The lanes of a warp
-// share the lines.
-__device__ __forceinline__ bool along_lines(
-    const float* t, const float* arrival, const int* steps, const double* lengths, const Pieces& all, const Lines& lines,
-    const float* speed, int varies, double margin, int at, INDEX there, double& time) {
-    double slowness = 1.0 / speed_at(speed, varies, there), latest = arrival[at] - margin * slowness;
-    bool waiting = false;
-#pragma unroll 1
-    for (int o = 1 + threadIdx.x % 32; o < lines.n; o += 32) {
-        int from = at + steps[o];
-        double line = lengths[o] * slowness, straight = t[from] + line;
-        if (!(arrival[from] + line < latest)) continue;
-        waiting |= t[from] == WAITS;
-        if (t[from] == WAITS || !(straight < time)) continue;
-        const int* d = lines.offsets + 3 * o;
-        INDEX to = there + (d[0] * all.grid.n_y + d[1]) * all.grid.n_x + d[2];
-        if (all.pieces[to] == all.pieces[there] && in_sight(all, lines, speed, varies, there, to, o)) time = straight;
-    }
-    for (int by = 16; by > 0; by /= 2) {
-        double other = __shfl_xor_sync(EVERY, time, by);
-        time = other < time ? other : time;
-    }
-    return __any_sync(EVERY, waiting);
-}
-
-extern "C" __global__ void __launch_bounds__(TILE, 1)
+extern "C" __global__ void __launch_bounds__(TILE, 3)
 second(float* times, const float* first, const unsigned char* links, const float* speed, int varies,
-       INDEX n_z, INDEX n_y, INDEX n_x, double h_z, double h_y, double h_x, int interfaces, const INDEX* pieces,
-       const int* table, int n_offsets, int n_ways, double w_z, double w_y, double w_x, int* left,
+       INDEX n_z, INDEX n_y, INDEX n_x, float h_z, float h_y, float h_x, const int* table, int n_offsets,
+       const Long* row, const unsigned* drawn, float w_z, float w_y, float w_x, int* left,
        int round, int* counts, const int* list, int* next, int* listed) {
     __shared__ float t[WIDE * WIDE * WIDE], arrival[WIDE * WIDE * WIDE];
-    __shared__ int steps[LINES];
-    __shared__ double lengths[LINES];
+    __shared__ short steps[LINES];
+    __shared__ float lengths[LINES];
+    __shared__ unsigned looking[GROUPS];
     __shared__ unsigned woken;  // see tile_bit
     Grid grid = {n_z, n_y, n_x};
     Work work = {round, counts, list, next, listed};
     if (blockIdx.x == 0 && threadIdx.x == 0) counts[(round + 2) % 3] = 0;
     int n_jobs = counts[round % 3];
-    double margin = EARLIER * min(h_z, min(h_y, h_x));
-    for (int o = threadIdx.x; o < n_offsets && (int)blockIdx.x < n_jobs; o += TILE) {
+    if ((int)blockIdx.x >= n_jobs) return;  // the whole block
+    for (int o = threadIdx.x; o < n_offsets; o += TILE) {
         const int* d = table + 3 * o;
-        double d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x;
-        steps[o] = (d[0] * WIDE + d[1]) * WIDE + d[2], lengths[o] = sqrt(d_z * d_z + d_y * d_y + d_x * d_x);
+        float d_z = d[0] * h_z, d_y = d[1] * h_y, d_x = d[2] * h_x;
+        steps[o] = (short)((d[0] * WIDE + d[1]) * WIDE + d[2]), lengths[o] = sqrtf(d_z * d_z + d_y * d_y + d_x * d_x);
     }
-    int z = threadIdx.x / (SIDE * SIDE), y = threadIdx.x / SIDE % SIDE, x = threadIdx.x % SIDE;
-    int at = ((z + REACH) * WIDE + y + REACH) * WIDE + x + REACH;
+    int at = place_in_tile(threadIdx.x);
     for (int job = blockIdx.x; job < n_jobs; job += gridDim.x) {
         int tile = list[job];
         INDEX z0, y0, x0;
         tile_corner(tile, grid, z0, y0, x0);
         load_tile(times, grid, z0, y0, x0, REACH, t);
         load_tile(first, grid, z0, y0, x0, REACH, arrival);
+        INDEX z = z0 + threadIdx.x / (SIDE * SIDE), y = y0 + threadIdx.x / SIDE % SIDE, x = x0 + threadIdx.x % SIDE;
+        INDEX place = (z * n_y + y) * n_x + x;
+        bool inside = z < n_z && y < n_y && x < n_x;
+        unsigned sides = inside ? links[place] : 0, looks_along = __ballot_sync(EVERY, (sides & LOOKS) != 0);
+        if (threadIdx.x % 32 == 0) looking[threadIdx.x / 32] = looks_along;
         if (threadIdx.x == 0) woken = 0;
         __syncthreads();  // the tile is loaded before it is read
 
-        INDEX place = ((z0 + z) * n_y + y0 + y) * n_x + x0 + x;
-        bool waits = t[at] == WAITS, solved = false;
-        unsigned near = waits ? links[place] : 0;
-        double slowness = waits ? 1.0 / speed_at(speed, varies, place) : 0.0, tie = TIE * slowness;
-        unsigned looks = 0;  // see second_difference, two bits for each axis; ALONG: along lines, too
-        for (int side = 0; side < 6; side++) {
-            int axis = side / 2, way = side % 2 * 2 - 1, step = way * (axis == 0 ? WIDE * WIDE : axis == 1 ? WIDE : 1);
-            INDEX stride = way * (axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1);
-            double apart = EARLIER * slowness * (axis == 0 ? h_z : axis == 1 ? h_y : h_x);
-            if (!(near >> side & 1) || !(arrival[at + step] < arrival[at] - apart)) continue;
-            looks |= 1u << side;
-            bool reaches = links[place + stride] >> side & 1;
-            if (reaches && arrival[at + 2 * step] < arrival[at + step] - apart) looks |= 64u << side;
+        bool waits = inside && t[at] == WAITS, solved = false;
+        float slowness = waits && varies ? 1.0f / speed[place] : 1.0f, tie = (float)TIE * slowness;
+        unsigned looks = 0;  // see second_difference, two bits for each axis
+        unsigned lines[LINE_WORDS] = {0, 0, 0};  // that are still to be looked along
+        float along = NEVER;  // the earliest time along those that were
+        if (waits) {
+            for (int side = 0; side < 6; side++) {
+                int axis = side / 2, way = side % 2 * 2 - 1, step = way * (axis == 0 ? WIDE * WIDE : axis == 1 ? WIDE : 1);
+                INDEX stride = way * (axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1);
+                float apart = (float)EARLIER * slowness * (axis == 0 ? h_z : axis == 1 ? h_y : h_x);
+                if (!(sides >> side & 1) || !(arrival[at + step] < arrival[at] - apart)) continue;
+                looks |= 1u << side;
+                bool reaches = links[place + stride] >> side & 1;
+                if (reaches && arrival[at + 2 * step] < arrival[at + step] - apart) looks |= 64u << side;
+            }
+            if (sides & LOOKS) {
+                const unsigned* mine = drawn + (row[tile] + rank_in_tile(looking, threadIdx.x)) * LINE_WORDS;
+                for (int w = 0; w < LINE_WORDS; w++) lines[w] = mine[w];
+            }
         }
-        if (waits && (near & 63) != 63 && n_offsets > 1) looks |= ALONG;
 
         for (int moved = 1; moved;) {
-            double a_z = w_z, a_y = w_y, a_x = w_x, b_z, b_y, b_x;
+            float a_z = w_z, a_y = w_y, a_x = w_x, b_z = 0.0f, b_y = 0.0f, b_x = 0.0f;
             bool ready = waits && second_difference(t, at, WIDE * WIDE, looks, tie * h_z, a_z, b_z)
                 && second_difference(t, at, WIDE, looks >> 2, tie * h_y, a_y, b_y)
                 && second_difference(t, at, 1, looks >> 4, tie * h_x, a_x, b_x);
-            double time = arrival[at];  // where rounding hides who is earlier
-            if (ready && (looks & 63)) time = upwind_root(a_z, b_z, a_y, b_y, a_x, b_x, slowness * slowness);
-            unsigned along = __ballot_sync(EVERY, ready && (looks & ALONG));
-            for (; along; along &= along - 1) {  // one voxel of the warp after the other
-                Pieces all = {pieces, grid, interfaces};
-                Lines lines = lines_in(table, n_offsets, n_ways);
-                int lane = __ffs(along) - 1;
-                double shortest = __shfl_sync(EVERY, time, lane);
-                int its_at = __shfl_sync(EVERY, at, lane);
-                INDEX its_place = __shfl_sync(EVERY, place, lane);
-                bool one_waits = along_lines(t, arrival, steps, lengths, all, lines, speed, varies, margin, its_at,
-                                              its_place, shortest);
-                if ((int)threadIdx.x % 32 == lane) time = shortest, ready = !one_waits;
+            for (int w = 0; w < LINE_WORDS; w++) {
+                while (ready && lines[w]) {
+                    int o = 32 * w + __ffs(lines[w]) - 1;
+                    float begin = t[at + steps[o]];
+                    if (begin == WAITS) ready = false;
+                    else along = min(along, begin + lengths[o] * slowness), lines[w] &= lines[w] - 1;
+                }
             }
+            float time = arrival[at];  // where rounding hides who is earlier
+            if (ready && (looks & 63)) time = upwind_root(a_z, b_z, a_y, b_y, a_x, b_x, slowness * slowness);
             __syncthreads();  // all have read before one writes
             if (ready) {
-                t[at] = times[place] = (float)time;
+                t[at] = times[place] = min(time, along);
                 waits = false, solved = true;
             }
             moved = __syncthreads_or(ready);  // all is written before it is read; all leave the loop together
         }
         if (solved) {
+            int z = threadIdx.x / (SIDE * SIDE), y = threadIdx.x / SIDE % SIDE, x = threadIdx.x % SIDE;
             int s_z = (z >= SIDE - REACH) - (z < REACH), s_y = (y >= SIDE - REACH) - (y < REACH);
             int s_x = (x >= SIDE - REACH) - (x < REACH);
             unsigned wakes = tile_bit(s_z, 0, 0) | tile_bit(0, s_y, 0) | tile_bit(0, 0, s_x);

@@ -26,7 +26,7 @@ Face = tuple[Voxel, int, int]  # a voxel inside, the axis and the side of its co
 Polygon = list[Floats]
 
 STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
-STEEP, STIFF, DISC, SHIFT, WIDEN = 2.0, 4.0, 0.4, 0.2, 0.15
+STEEP, STIFF, DISC, SHIFT, WIDEN, EVEN = 2.0, 4.0, 0.4, 0.2, 0.15, 1e-6
 EARLIER, KEEP, TIE = 1e-3, 0.07, 1e-4
 
 
@@ -164,13 +164,14 @@ def fitted_disc(scene: Scene, face: Face) -> Disc | None:
     if slope <= 1e-9 * float(np.linalg.norm(across / scene.h)):
         return whole
     along /= slope
-    towards = one if abs(along[one]) >= abs(along[two]) else two
+    towards = one if abs(along[one]) >= abs(along[two]) - EVEN else two
     p, q = (int(math.copysign(1, along[d])) if d == towards else 0 for d in (one, two))
     height = surface_height(scene, face, p, q)
     end = (far - float(across @ (centre / scene.h))) / slope
     if height is not None:
         next_to_it = plus(plus(plus(v, unit(one), p), unit(two), q), unit(axis), side * (height + 1))
-        if next_to_it not in scene.outside and float(across @ np.subtract(next_to_it, v)) > far:
+        past = float(across @ np.subtract(next_to_it, v)) - far
+        if next_to_it not in scene.outside and past > EVEN * float(np.abs(across).sum()):
             return Disc(centre + SHIFT * size * along, normal, (DISC + WIDEN) * size, along, end - SHIFT * size)
     if flat and total[axis] * side >= 0:
         return whole
@@ -340,7 +341,7 @@ def second_order(
                 below, above = (times[plus(v, unit(axis), s)] for s in sides)
                 side = 1 if above < below - TIE * scene.h[axis] * slowness else -1
             near, far = plus(v, unit(axis), side), plus(v, unit(axis), 2 * side)
-            if before(far, near, margin) and times[far] < times[near]:
+            if before(far, near, margin) and times[far] < times[near] - TIE * scene.h[axis] * slowness:
                 terms.append((times[near] + (times[near] - times[far]) / 3, 2.25 * weight))
             else:
                 terms.append((times[near], weight))
