@@ -1,9 +1,10 @@
 """Everything that needs a real GPU, in one call: `python -m benchmarks.gpu`, within eight minutes.
 
-The contract suites on the device; every kernel at 256^3 and 512^3 in three regimes, beside the processors and beside a
-copy of the device's memory; cupyx, bkeccl and the published eikonal solvers; the pipeline's stages. Results go to
-`benchmarks/results/gpu_<device>.json` and `.md`. Each section is a process of its own with a limit of its own, and
-writes each figure when it has it: one that fails, hangs or breaks the device costs itself only.
+The contract suites on the device, in several processes where pytest-xdist is there, while the volumes are made; every
+kernel on electrodes of 256^3 and 512^3, and at 256^3 in two other regimes, beside the processors and beside a copy of
+the device's memory; what each launch of a call takes; cupyx, bkeccl and the published eikonal solvers; the pipeline's
+stages. Results go to `benchmarks/results/gpu_<device>.json` and `.md`. Each section is a process of its own with a
+limit of its own, and writes each figure when it has it: one that fails, hangs or breaks the device costs itself only.
 
 `--host` does the same without a GPU: the kernels built for the host, toy sizes. It shows that the script runs; its
 times mean nothing.
@@ -22,9 +23,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +37,10 @@ import numpy.typing as npt
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
 REGIMES = ("electrode", "noise", "constant")
-REPEATS = 7
+REPEATS = 5
+WORKERS = 8
+"""Processes of the contract suites."""
+
 Array = npt.NDArray[Any]
 
 
@@ -152,7 +160,8 @@ def contract(task: Task) -> None:
     """The contract suites of all kernels on the device."""
     which = ["-k", "host-forward", "tests/contract/test_masks.py"] if task.host else ["-k", "cuda", "tests/contract"]
     report = task.folder / "contract.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", *which]
+    several = ["-n", str(WORKERS), "--dist", "worksteal"] if find_spec("xdist") and not task.host else []
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", *several, *which]
     began = time.time()
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
@@ -170,7 +179,7 @@ def contract(task: Task) -> None:
 
 
 def kernel(name: str, task: Task) -> None:
-    """One kernel in three regimes at every size, on the processors and on the device."""
+    """One kernel on the processors and on the device: electrodes of every size, other regimes at the least."""
     from cbdetach.bench import cases, machine, measure
     from cbdetach.device import Gpu
 
@@ -179,27 +188,72 @@ def kernel(name: str, task: Task) -> None:
         "cuda": machine.copy_bandwidth_of(gpu, n_bytes),
         "cpu": machine.copy_bandwidth(machine.n_threads(), n_bytes),
     }
-    for size in task.sizes:
-        for regime in REGIMES:
-            if name == "paste_masks":
-                chosen: Any = [cases.paste_case((4 * size, 4 * size) if size < 512 else (2 * size, 2 * size))]
-            else:
-                labels, phases, grey = scene(regime, size, task.folder)
-                chosen = cases.every_case(labels, phases, grey, [name])
-            for case in chosen:
-                if task.late(f"{case.name}, {regime}, {size}", 2.0):
-                    return
-                if case.kernel not in ("trace_paths", "paste_masks"):  # their checks take no time
-                    case = dataclasses.replace(case, check=_nothing_wrong, block=None)
-                for row in measure(case, ["cpu", "cuda"], gpu, copy, 1 if task.host else REPEATS):
-                    task.keep(regime=regime, edge=size, copy_bytes_per_s=copy[row.device], **dataclasses.asdict(row))
-            if name == "paste_masks":
-                break
+    for regime, size in [(REGIMES[0], size) for size in task.sizes] + [
+        (regime, task.sizes[0]) for regime in REGIMES[1:]
+    ]:
+        if name == "paste_masks":
+            chosen: Any = [cases.paste_case((4 * size, 4 * size) if size < 512 else (2 * size, 2 * size))]
+        else:
+            labels, phases, grey = scene(regime, size, task.folder)
+            chosen = cases.every_case(labels, phases, grey, [name])
+        for case in chosen:
+            if task.late(f"{case.name}, {regime}, {size}", 2.0):
+                return
+            if case.kernel not in ("trace_paths", "paste_masks"):  # their checks take no time
+                case = dataclasses.replace(case, check=_nothing_wrong, block=None)
+            for row in measure(case, ["cpu", "cuda"], gpu, copy, 1 if task.host else REPEATS):
+                task.keep(regime=regime, edge=size, copy_bytes_per_s=copy[row.device], **dataclasses.asdict(row))
+        if name == "paste_masks" and size == task.sizes[-1]:
+            break
 
 
 def _nothing_wrong(_: Any) -> str:
     """The processor's answer is right: the device's is compared with it."""
     return ""
+
+
+def launches(task: Task) -> None:
+    """What every launch of a call takes on the device, by events around each, on electrodes of every size."""
+    from cbdetach.bench import cases
+    from cbdetach.device import Gpu
+
+    gpu = Gpu()
+    for size in task.sizes:
+        for case in cases.every_case(*scene(REGIMES[0], size, task.folder)):
+            if task.late(f"{case.name}, {size}", 2.0):
+                return
+            call = partial(case.function, *gpu.send(case.arguments), **gpu.send(case.options))
+            with gpu.stream():
+                call()
+            whole = gpu.seconds(call)
+            task.keep(case=case.name, edge=size, whole_s=whole, launches=_launches_of(gpu, call))
+
+
+def _launches_of(gpu: Any, call: Callable[[], Any]) -> dict[str, tuple[int, float]]:
+    """How often each kernel is launched in a call, and how long all its launches take, seconds."""
+    from voxkernels._compile import Cuda
+
+    events = gpu._cupy.cuda.Event
+    recorded: list[tuple[str, Any, Any]] = []
+    launch = Cuda.launch
+
+    with gpu.stream() as stream:
+
+        def between_events(self: Any, kernel: Any, *arguments: Any, **options: Any) -> None:
+            begin, end = events(), events()
+            begin.record(stream)
+            launch(self, kernel, *arguments, **options)
+            end.record(stream)
+            recorded.append((kernel.name, begin, end))
+
+        with mock.patch.object(Cuda, "launch", between_events):
+            call()
+        stream.synchronize()  # the times are known once they have passed
+    found: dict[str, tuple[int, float]] = {}
+    for name, begin, end in recorded:
+        n, seconds = found.get(name, (0, 0.0))
+        found[name] = n + 1, seconds + float(gpu._cupy.cuda.get_elapsed_time(begin, end)) / 1000
+    return found
 
 
 def peers_label(task: Task) -> None:
@@ -324,8 +378,9 @@ KERNELS = ("label", "travel_time", "contact_areas", "region_properties", "overla
 
 SECTIONS: dict[str, tuple[float, Callable[[Task], None]]] = {
     "about": (30, about),
-    "contract": (150, contract),
+    "contract": (150, contract),  # volumes are made meanwhile
     **{name: (60.0 if name == "travel_time" else 45.0, partial(kernel, name)) for name in KERNELS},
+    "launches": (40, launches),
     "peers_label": (40, peers_label),
     "published_eikonal": (30, published_eikonal),
     "pipeline": (90, pipeline),
@@ -350,12 +405,23 @@ def run_section(name: str, task: Task) -> None:
             task.keep(error=_said(error), trace=traceback.format_exc()[-1500:])
 
 
+def make_scenes(sizes: tuple[int, ...], folder: Path) -> None:
+    """The volumes that the sections read, each by a process of its own."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for size in sizes:
+            for regime in REGIMES if size == sizes[0] else REGIMES[:1]:
+                pool.submit(scene, regime, size, folder)
+
+
 def run_all(sizes: tuple[int, ...], host: bool, seconds: float, names: list[str]) -> dict[str, Any]:
     """Every section in a process of its own, within its time and the whole's."""
     end = time.time() + seconds
     sections: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as beside:
+        made = None if host else beside.submit(make_scenes, sizes, Path(scratch))
         for name in names:
+            if made is not None and name not in ("about", "contract"):
+                made.result()
             into = Path(scratch, f"{name}.json")
             began = time.time()
             limit = min(SECTIONS[name][0], end - began)

@@ -106,6 +106,15 @@ def _page(sections: dict[str, Any], sizes: Sequence[int], host: bool, seconds: f
         "times",
     )
     yield from _table(head, list(_pairs(sections)))
+    yield "## What a call is made of, on the device"
+    yield ""
+    yield "By events around every launch; the rest of the whole is what the host does, and waits for the device."
+    yield ""
+    rows = [
+        (f["case"], f["edge"], _ms(f["whole_s"]), ", ".join(f"{n} {k} {_ms(t)}" for k, (n, t) in f["launches"].items()))
+        for f in _found(sections, "launches") if "launches" in f
+    ]  # fmt: skip
+    yield from _table(("case", "edge", "whole, ms", "launches, ms"), rows)
     yield "## Connected components beside others, on the device"
     yield ""
     head = ("peer", "connectivity", "edge", "ms", "M/s", "same answer")
@@ -148,7 +157,7 @@ def _pairs(sections: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             warm, whole = there["median_s"], there["end_to_end_s"]
             yield (
                 case, regime, edge, _ms(here["median_s"]), _ms(warm), _short(there["per_s"] / 1e6),
-                f"{100 * there['share_of_copy']:.2g} %", _short(here["median_s"] / warm), _ms(whole),
+                _percent(there["share_of_copy"]), _short(here["median_s"] / warm), _ms(whole),
                 _short(here["median_s"] / whole),
             )  # fmt: skip
 
@@ -187,6 +196,10 @@ def _measured(figure: str, value: float | None) -> str:
     if figure == "per_s":
         return f"{_short(value / 1e9)} Gvox/s"
     return f"{100 * value:.3g} %" if figure == "share_of_copy" else f"{_ms(value)} ms"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2g} %"
 
 
 def _ms(seconds: float) -> str:

@@ -26,7 +26,7 @@ def task(tmp_path: Path) -> gpu.Task:
 
 @pytest.mark.skipif(COMPILER is None, reason="g++ is not here")
 def test_the_script_runs_without_a_gpu(tmp_path: Path) -> None:
-    sections = "about,contract,paste_masks,overlap_counts,peers_label,published_eikonal"
+    sections = "about,contract,paste_masks,overlap_counts,launches,peers_label,published_eikonal"
     command = [
         sys.executable,
         "-m",
@@ -50,6 +50,11 @@ def test_the_script_runs_without_a_gpu(tmp_path: Path) -> None:
         ("overlap_counts", device, regime) for device in ("cpu", "cuda") for regime in gpu.REGIMES
     }
     assert all(r["error"] == "" and r["median_s"] > 0 for r in rows)
+    of_call = {f["case"]: f["launches"] for f in found["sections"]["launches"]["found"]}
+    assert of_call["travel_time, order 2"]["second"][0] >= 8
+    assert of_call["travel_time, order 2"]["start_lines"][0] == 1
+    assert "second" not in of_call["travel_time, order 1"]
+    assert all(s > 0 for launches in of_call.values() for _, s in launches.values())
     peers = found["sections"]["peers_label"]["found"]
     assert "No module named 'cupyx'" in next(p for p in peers if p["peer"].startswith("cupyx"))["error"]
     assert len([p for p in peers if p["peer"] == "cbdetach" and p["median_s"] > 0]) == 6

@@ -135,6 +135,10 @@ class Gpu:
                     "again with --overwrite and thinner slabs (--slab) or --device cpu."
                 ) from None
 
+    def copy(self, source: Any, target: Any) -> None:
+        """Copy one array of the device to another of its shape and type, on the current stream."""
+        self._cupy.copyto(target, source)
+
     def seconds(self, function: Callable[[], Any]) -> float:
         """How long the device takes from the start to the end of what a function asks of it, by events."""
         with self.stream() as stream:

@@ -161,6 +161,7 @@ class _RawModule:
 
         host = HostDevice()
         kernel = host.kernel(self.source, name, self.traits)
+        launch.name = name  # type: ignore[attr-defined]
         return launch
 
 

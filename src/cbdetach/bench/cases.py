@@ -43,13 +43,13 @@ PATHS = 1000
 
 @dataclass(frozen=True)
 class Case:
-    """One call of a kernel. `check` : what is wrong with its answer, or ""; `block` : arguments for the reference."""
+    """One call of a kernel. `check` : what is wrong with its answer, or ""; `block` : the reference's arguments."""
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     check: Callable[[Any], str]
-    block: tuple[Any, ...] | None = None
+    block: Callable[[], tuple[Any, ...]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,8 +73,9 @@ class Case:
         if found or self.block is None:
             return found
         reference = importlib.import_module(f"{self.function.__module__}.reference")
-        expected = getattr(reference, self.kernel)(*self.block, **self.options)
-        return difference(self.function(*self.block, **self.options), expected, "beside the reference")
+        block = self.block()
+        expected = getattr(reference, self.kernel)(*block, **self.options)
+        return difference(self.function(*block, **self.options), expected, "beside the reference")
 
     def wrong_beside(self, answer: Any, expected: Any) -> str:
         """What is wrong with a GPU's answer, on the whole and beside the processor's; "" if nothing is."""
@@ -113,8 +114,11 @@ def every_case(labels: Array, phases: Array, grey: Array, kernels: Sequence[str]
     busiest = cache(partial(_busiest, solid > 0, sources))
 
     def volume(name: str, function: Any, arrays: tuple[Array, ...], check: Any, **options: Any) -> Case:
-        block = busiest(BLOCK.get(function.__name__, ANY_BLOCK))
-        return Case(name, function, arrays, check, tuple(array[block] for array in arrays), options)
+        def block() -> tuple[Array, ...]:
+            place = busiest(BLOCK.get(function.__name__, ANY_BLOCK))
+            return tuple(array[place] for array in arrays)
+
+        return Case(name, function, arrays, check, block, options)
 
     if "travel_time" in kernels:
         right = partial(_check_times, solid, sources)
@@ -310,7 +314,7 @@ def paste_case(shape: tuple[int, ...]) -> Case:
     arguments = (np.repeat(disc[None], MASKS, axis=0), boxes, scores, (int(shape[0]), int(shape[1])))
     few = slice(0, 5)
     block = (arguments[0][few], boxes[few] * (30 / shape[1]), scores[few], (30, 30))
-    return Case("paste_masks", vk.paste_masks, arguments, partial(_check_pasted, boxes, scores), block)
+    return Case("paste_masks", vk.paste_masks, arguments, partial(_check_pasted, boxes, scores), lambda: block)
 
 
 def _check_pasted(boxes: Array, scores: Array, image: Array) -> str:
