@@ -4,6 +4,10 @@ The component's cells (blocks of 4 x 4 x 4 voxels) are numbered tile by tile, TI
 over the tiles; where a tile touches what lies in the next one, the tiles are taken in eight turns, so that no two of
 one turn are neighbours: threads never meet, and the answer does not depend on how many there are. (The last bits of
 order 1 depend on the order of work, and so on TILE, and on LARGE in `cpu.py`.)
+
+Memory: for each voxel of the cells 4 bytes, for order 2 another 4 where straight lines start and 2 everywhere, and what
+the lines to voxels at walls take: 6 to 7 in all for a full block, 16 to 28 where every voxel lies at a wall (a domain
+of 70 % of the voxels, at random).
 """
 
 from __future__ import annotations
