@@ -33,7 +33,7 @@ NETWORK_BYTES = 0.7e9
 DISK_BYTES = 6.0
 """Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
 
-DEVICE_BYTES = {"detachment": 8.0, "diffusion": 26.0, "damage": 16.0}
+DEVICE_BYTES = {"detachment": 8.0, "diffusion": 30.0, "damage": 16.0}
 """Bytes on a GPU for each voxel of a stage's window: what its hungriest kernel is given, returns and works in."""
 
 DEVICE_BASE_BYTES = 0.5e9

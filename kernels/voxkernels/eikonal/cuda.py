@@ -4,9 +4,9 @@ The rounds of a march are launched in batches, each twice as large as the one be
 whether the last round had anything to do.
 
 Memory on the device: the result, 1 byte for each voxel and 16 for each tile of 8^3 voxels; for order 2 also 4 bytes for
-each voxel and 12 for each at a wall; for starts other than "centres" also 4 for each voxel, or 8 where indices need 64
-bits. Waits for the device: once for each batch, that is twice the logarithm (to base 2) of the number of rounds, or
-less; for order 2 also for how many voxels lie at walls.
+each voxel, 12 for each at a wall and 12 for each tile; for starts other than "centres" also 4 for each voxel, or 8
+where indices need 64 bits. Waits for the device: once for each batch, that is twice the logarithm (to base 2) of the
+number of rounds, or less; for order 2 also for how many voxels lie at walls.
 
 Paths are traced twice, first to count their points, all of which are equal to the CPU's, to the bit. Starts and counts,
 a few numbers for each path, are on the host, too. Memory: 24 bytes for each point, 40 for each start. Waits for the
@@ -72,7 +72,7 @@ def travel_time(
     n_tiles = int(np.prod([-(-n // SIDE) for n in times.shape]))
     straight = start != "centres"
     n_bytes = size * (1 + 4 * (order == 2) + np.dtype(index).itemsize * straight)
-    device.reserve(WHAT, n_bytes + 16 * n_tiles)
+    device.reserve(WHAT, n_bytes + (16 + 12 * (order == 2)) * n_tiles)
     links = device.empty(times.shape, np.uint8)
     first = device.empty(times.shape, np.float32) if order == 2 else times
     pieces = device.empty(times.shape if straight else 1, index)
