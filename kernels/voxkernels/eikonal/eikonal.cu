@@ -107,13 +107,15 @@ __device__ __forceinline__ int tile_beside(int tile, Grid grid, int z, int y, in
     return tile + (int)((z * tiles_y + y) * tiles_x + x);
 }
 
-// Copy a tile and `rim` voxels around it; NEVER outside the volume.
-__device__ __forceinline__ void load_tile(const float* times, Grid grid, INDEX z0, INDEX y0, INDEX x0, int rim, float* t) {
+// Copy what a volume holds in a tile and `rim` voxels around it; `nothing` outside the volume.
+template <class Number>
+__device__ __forceinline__ void load_tile(
+    const Number* volume, Number nothing, Grid grid, INDEX z0, INDEX y0, INDEX x0, int rim, Number* near) {
     int edge = SIDE + 2 * rim;
     for (int k = threadIdx.x; k < edge * edge * edge; k += blockDim.x) {
         INDEX z = z0 + k / edge / edge - rim, y = y0 + k / edge % edge - rim, x = x0 + k % edge - rim;
         bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
-        t[k] = inside ? times[(z * grid.n_y + y) * grid.n_x + x] : NEVER;
+        near[k] = inside ? volume[(z * grid.n_y + y) * grid.n_x + x] : nothing;
     }
 }
 
@@ -255,16 +257,6 @@ __device__ __forceinline__ Lines lines_in(const int* table, int n) {
 // Whether something is a source outside for the piece `mine`.
 __device__ __forceinline__ bool is_source(INDEX piece, INDEX mine, int interfaces) {
     return piece == SOURCE || (interfaces && piece >= 0 && piece != mine);
-}
-
-// Copy the pieces of a tile and of `rim` voxels around it; NOTHING outside the volume.
-__device__ __forceinline__ void load_pieces(const INDEX* pieces, Grid grid, INDEX z0, INDEX y0, INDEX x0, int rim, INDEX* near) {
-    int edge = SIDE + 2 * rim;
-    for (int k = threadIdx.x; k < edge * edge * edge; k += blockDim.x) {
-        INDEX z = z0 + k / edge / edge - rim, y = y0 + k / edge % edge - rim, x = x0 + k % edge - rim;
-        bool inside = z >= 0 && z < grid.n_z && y >= 0 && y < grid.n_y && x >= 0 && x < grid.n_x;
-        near[k] = inside ? pieces[(z * grid.n_y + y) * grid.n_x + x] : NOTHING;
-    }
 }
 
 // The voxels about one that a line from it may pass: of its piece and speed, or in a source.
@@ -514,7 +506,7 @@ start_lines(const unsigned char* source, const float* speed, int varies, INDEX n
     }
     if (threadIdx.x == 0) n_faces = 0;
     if (!__syncthreads_or(starts)) return;  // the whole block; and the list is empty before one adds to it
-    load_pieces(pieces, grid, z0, y0, x0, AROUND, near);
+    load_tile(pieces, (INDEX)NOTHING, grid, z0, y0, x0, AROUND, near);
     __syncthreads();  // the region is there
     for (int e = threadIdx.x; e < TILE; e += THREADS) {
         INDEX z = z0 + e / (SIDE * SIDE), y = y0 + e / SIDE % SIDE, x = x0 + e % SIDE;
@@ -629,7 +621,7 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
         int tile = list[job];
         INDEX z0, y0, x0;
         tile_corner(tile, grid, z0, y0, x0);
-        load_tile(times, grid, z0, y0, x0, 1, t);
+        load_tile(times, NEVER, grid, z0, y0, x0, 1, t);
         if (threadIdx.x == 0) woken = 0;
         INDEX row = ((z0 + z) * n_y + y0 + y) * n_x + x0;
         bool inside = z < n_z - z0 && y < n_y - y0;
@@ -762,8 +754,8 @@ draw_lines(const float* first, const unsigned char* links, const float* speed, i
         some |= looks != 0;
     }
     if (!__syncthreads_or(some)) return;  // the whole block
-    load_tile(first, grid, z0, y0, x0, REACH, arrival);
-    load_pieces(pieces, grid, z0, y0, x0, REACH, near);
+    load_tile(first, NEVER, grid, z0, y0, x0, REACH, arrival);
+    load_tile(pieces, (INDEX)NOTHING, grid, z0, y0, x0, REACH, near);
     __syncthreads();  // the tile is loaded before it is read
     double margin = EARLIER * min(h_z, min(h_y, h_x));
     for (int group = warp; group < GROUPS; group += THREADS / 32) {
@@ -837,8 +829,8 @@ second(float* times, const float* first, const unsigned char* links, const float
         int tile = list[job];
         INDEX z0, y0, x0;
         tile_corner(tile, grid, z0, y0, x0);
-        load_tile(times, grid, z0, y0, x0, REACH, t);
-        load_tile(first, grid, z0, y0, x0, REACH, arrival);
+        load_tile(times, NEVER, grid, z0, y0, x0, REACH, t);
+        load_tile(first, NEVER, grid, z0, y0, x0, REACH, arrival);
         INDEX z = z0 + threadIdx.x / (SIDE * SIDE), y = y0 + threadIdx.x / SIDE % SIDE, x = x0 + threadIdx.x % SIDE;
         INDEX place = (z * n_y + y) * n_x + x;
         bool inside = z < n_z && y < n_y && x < n_x;

@@ -21,7 +21,6 @@ INDEX_LIMIT = 2**31 - 1
 
 MOST_BLOCKS_Y = 65535
 
-
 BAD_BOX, BAD_SCORE = 1, 2
 TYPES: dict[Any, str] = {np.float32: "float", np.float64: "double"}
 

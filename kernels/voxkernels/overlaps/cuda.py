@@ -75,9 +75,7 @@ def count_overlaps(device: Cuda, images_a: Any, images_b: Any, what: str) -> lis
         device.launch(count, grid, THREADS, arguments)
         room = min(FIRST_ENTRIES, max(FEWEST_ENTRIES, n_images * pixels // 256))
         tables = (keys, np.int64(slots), np.int64(keys.size), *ranks, np.int32(named))
-        entries = _list_entries(
-            device, tables, room, state[2:], what
-        )  # the host has time for it while the pixels are counted
+        entries = _list_entries(device, tables, room, state[2:], what)  # the host has time for it: pixels are counted
         found, lengths = _arrays(device, room, n_images, what)
         trouble, n, _ = (int(number) for number in device.fetch(state))
         if trouble & NEGATIVE:
