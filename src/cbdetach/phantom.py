@@ -569,11 +569,16 @@ class Phantom:
 
     # Volumes
 
+    def _checked(self, z0: int, z1: int) -> PhantomSettings:
+        """The settings; InputError unless z0..z1-1 are slices of the volume."""
+        n = self.settings.shape[0]
+        if not 0 <= z0 < z1 <= n:
+            raise InputError(f"z0, z1: must satisfy 0 <= z0 < z1 <= {n}; got {z0}, {z1}.")
+        return self.settings
+
     def codes(self, z0: int, z1: int) -> tuple[Array, Array, Array]:
         """Labels, phases and damage of slices z0..z1-1 as in `slab`, without the cost of imaging them."""
-        s = self.settings
-        if not 0 <= z0 < z1 <= s.shape[0]:
-            raise InputError(f"z0, z1: must satisfy 0 <= z0 < z1 <= {s.shape[0]}; got {z0}, {z1}.")
+        s = self._checked(z0, z1)
         start, stop = (z0, 0, 0), (z1, *s.shape[1:])
         gap, owner, coat, _, damage = self._render(start, stop)
         crumbs = self._render_debris(start, stop)[0] if s.debris > 0 else None
@@ -581,9 +586,7 @@ class Phantom:
 
     def slab(self, z0: int, z1: int) -> Slab:
         """Slices z0..z1-1. Equal, byte for byte, to the same slices of the whole volume. InputError outside 0..Z."""
-        s = self.settings
-        if not 0 <= z0 < z1 <= s.shape[0]:
-            raise InputError(f"z0, z1: must satisfy 0 <= z0 < z1 <= {s.shape[0]}; got {z0}, {z1}.")
+        s = self._checked(z0, z1)
         first = z0 - self._halo
         gap, owner, coat, dark, damage = self._render((first, 0, 0), (z1 + self._halo, *s.shape[1:]))
         inner = slice(self._halo, self._halo + z1 - z0)

@@ -265,11 +265,7 @@ def segment_stage(job: Job) -> dict[str, Any]:
             volumes.append(np.moveaxis(labels, 0, axis))
             scores.append(segment.mean_scores(links.global_id, [f.scores for f in found]))
             counts.append(segment.summed(f.counts for f in found))
-        labels = segment.fuse_views(*volumes)
-        assert wanted.segmenter is not None
-        depth = segment.notch_depth_um(wanted.segmenter, job.voxel_size, wanted.close_um)
-        segment.finish(labels, detachment.is_active(job.codes(w0, w1)), spacing=job.voxel_size, depth_um=depth)
-        labels = labels[s0 - w0 : s1 - w0]
+        labels = _finished(job, segment.fuse_views(*volumes), (w0, w1))[s0 - w0 : s1 - w0]
         return {
             "labels": labels,
             "table/z0": np.array(s0),
@@ -393,7 +389,7 @@ def link_stage(job: Job) -> dict[str, Any]:
         else:
             local, s0 = _window_labels(job, index)
             local = local[z0 - s0 : z1 - s0]
-            labels = _finished(job, ids, index) if by_slice else ids[index][local]
+            labels = _linked_slices(job, ids, index) if by_slice else ids[index][local]
             score = job.folder.read_table("segment", index).get("score")
             if score is not None:
                 owner = np.concatenate([i[1:] for i in (ids[z0:z1] if by_slice else ids[index : index + 1])])
@@ -421,10 +417,17 @@ def link_stage(job: Job) -> dict[str, Any]:
     return {"particles": int(n), "links": report, "warnings": []}
 
 
-def _finished(job: Job, ids: list[Array], index: int) -> Array:
-    """Labels of one slab, linked from slices: hollows of the surface given back, contacts straightened."""
+def _finished(job: Job, labels: Array, window: tuple[int, int]) -> Array:
+    """Labels of a window that were found slice by slice: hollows of the surface given back, contacts straightened."""
     wanted = job.settings.segment
     assert wanted.segmenter is not None
+    depth = segment.notch_depth_um(wanted.segmenter, job.voxel_size, wanted.close_um)
+    segment.finish(labels, detachment.is_active(job.codes(*window)), spacing=job.voxel_size, depth_um=depth)
+    return labels
+
+
+def _linked_slices(job: Job, ids: list[Array], index: int) -> Array:
+    """Labels of one slab, linked from slices."""
     (z0, z1), (w0, w1) = job.slab(index), job.slab(index, segment.FINISH)
     images = []
     for other, (o0, o1) in enumerate(job.folder.slabs):
@@ -432,10 +435,7 @@ def _finished(job: Job, ids: list[Array], index: int) -> Array:
         if lo < hi:
             local, s0 = _window_labels(job, other)
             images += [ids[z][local[z - s0]] for z in range(lo, hi)]
-    labels = np.stack(images)
-    depth = segment.notch_depth_um(wanted.segmenter, job.voxel_size, wanted.close_um)
-    segment.finish(labels, detachment.is_active(job.codes(w0, w1)), spacing=job.voxel_size, depth_um=depth)
-    return labels[z0 - w0 : z1 - w0]
+    return _finished(job, np.stack(images), (w0, w1))[z0 - w0 : z1 - w0]
 
 
 def _links(job: Job) -> tuple[list[Array], dict[str, Any]]:
