@@ -88,6 +88,11 @@ def scene(regime: str, size: int, folder: Path) -> tuple[Array, Array, Array]:
     return labels, phases, grey
 
 
+def scenes_of(sizes: tuple[int, ...]) -> list[tuple[str, int]]:
+    """Regime and edge of the volumes that kernels are measured on: electrodes of every size, others of the first."""
+    return [(REGIMES[0], size) for size in sizes] + [(regime, sizes[0]) for regime in REGIMES[1:]]
+
+
 def _made(regime: str, size: int) -> tuple[Array, Array, Array]:
     from scipy.ndimage import gaussian_filter
 
@@ -188,10 +193,9 @@ def kernel(name: str, task: Task) -> None:
         "cuda": machine.copy_bandwidth_of(gpu, n_bytes),
         "cpu": machine.copy_bandwidth(machine.n_threads(), n_bytes),
     }
-    for regime, size in [(REGIMES[0], size) for size in task.sizes] + [
-        (regime, task.sizes[0]) for regime in REGIMES[1:]
-    ]:
-        if name == "paste_masks":
+    pasted = name == "paste_masks"  # on one image, whatever the volumes are
+    for regime, size in [(REGIMES[0], task.sizes[-1])] if pasted else scenes_of(task.sizes):
+        if pasted:
             chosen: Any = [cases.paste_case((4 * size, 4 * size) if size < 512 else (2 * size, 2 * size))]
         else:
             labels, phases, grey = scene(regime, size, task.folder)
@@ -203,8 +207,6 @@ def kernel(name: str, task: Task) -> None:
                 case = dataclasses.replace(case, check=_nothing_wrong, block=None)
             for row in measure(case, ["cpu", "cuda"], gpu, copy, 1 if task.host else REPEATS):
                 task.keep(regime=regime, edge=size, copy_bytes_per_s=copy[row.device], **dataclasses.asdict(row))
-        if name == "paste_masks" and size == task.sizes[-1]:
-            break
 
 
 def _nothing_wrong(_: Any) -> str:
@@ -408,9 +410,8 @@ def run_section(name: str, task: Task) -> None:
 def make_scenes(sizes: tuple[int, ...], folder: Path) -> None:
     """The volumes that the sections read, each by a process of its own."""
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for size in sizes:
-            for regime in REGIMES if size == sizes[0] else REGIMES[:1]:
-                pool.submit(scene, regime, size, folder)
+        for regime, size in scenes_of(sizes):
+            pool.submit(scene, regime, size, folder)
 
 
 def run_all(sizes: tuple[int, ...], host: bool, seconds: float, names: list[str]) -> dict[str, Any]:
