@@ -281,50 +281,74 @@ def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
     """
     from scipy.optimize import linear_sum_assignment
 
-    left, right = _numbers_from_0(a), _numbers_from_0(b)
-    free_left, free_right = (np.ones(side.max(initial=-1) + 1, np.bool_) for side in (left, right))
-    rows = np.arange(a.size)
-    chosen = []
-    for _ in range(ROUNDS if rows.size else 0):
-        sure = rows[_best_at(left[rows], gain[rows]) + _best_at(right[rows], gain[rows]) <= gain[rows]]
-        chosen.append(sure)
-        free_left[left[sure]] = free_right[right[sure]] = False
-        rows = rows[free_left[left[rows]] & free_right[right[rows]]]
-        if sure.size == 0 or rows.size == 0:
+    rows, left, right = np.arange(a.size), _numbers_from_0(a), _numbers_from_0(b)
+    chosen = [rows[:0]]
+    for _ in range(ROUNDS):
+        if rows.size == 0:
             break
+        sure = _sure(left, right, gain)
+        chosen.append(rows[sure])
+        stay = np.flatnonzero(_still_free(left, sure) & _still_free(right, sure))
+        rows, left, right, gain = rows[stay], left[stay], right[stay], gain[stay]
     if rows.size == 0:
-        return np.sort(np.concatenate(chosen)) if chosen else rows
-    nodes = np.stack([left[rows], right[rows] + left.max() + 1], axis=1)
-    component = _components(int(nodes.max()) + 1, nodes)[left[rows]]
-    order = np.argsort(component, kind="stable")
-    rows, component = rows[order], component[order]
-    begin = np.flatnonzero(np.diff(component, prepend=-1))
-    y, x = (_numbers_within(component, begin, side[rows]) for side in (left, right))
+        return np.sort(np.concatenate(chosen))
+    left, right = _numbers_without_gaps(left), _numbers_without_gaps(right)
+    n_left = int(left.max()) + 1
+    of_node = _components(n_left + int(right.max()) + 1, np.stack([left, right + n_left], axis=1))
+    y, height = _numbers_within(of_node[:n_left])
+    x, width = _numbers_within(of_node[n_left:])
     # the table of every component, one after the other
-    height, width = (np.maximum.reduceat(number, begin) + 1 for number in (y, x))
     stop = np.cumsum(height * width)
     start = stop - height * width
-    of_row = np.repeat(np.arange(begin.size), np.diff(begin, append=rows.size))
-    tables, worth = np.full(stop[-1], -1), np.zeros(stop[-1])
-    place = start[of_row] + y * width[of_row] + x
-    tables[place], worth[place] = rows, gain[rows]
-    solved = []
-    for i, j, w in zip(start.tolist(), stop.tolist(), width.tolist(), strict=True):
-        best_y, best_x = linear_sum_assignment(worth[i:j].reshape(-1, w), maximize=True)
-        solved.append(i + best_y * w + best_x)
-    solved_rows = tables[np.concatenate(solved)]
-    return np.sort(np.concatenate([*chosen, solved_rows[solved_rows >= 0]]))
+    pair, cost = np.full(stop[-1], -1), np.zeros(stop[-1])
+    of_pair = of_node[left]
+    place = start[of_pair] + y[left] * width[of_pair] + x[right]
+    pair[place], cost[place] = rows, -gain
+    solved = [
+        linear_sum_assignment(cost[i:j].reshape(h, w))
+        for i, j, h, w in zip(start.tolist(), stop.tolist(), height.tolist(), width.tolist(), strict=True)
+    ]
+    at_y, at_x = (np.concatenate(side) for side in zip(*solved, strict=True))
+    matches = np.minimum(height, width)
+    matched = pair[np.repeat(start, matches) + at_y * np.repeat(width, matches) + at_x]
+    return np.sort(np.concatenate([*chosen, matched[matched >= 0]]))
 
 
-def _numbers_within(component: Ints, begin: Ints, ids: Ints) -> Ints:
-    """The ids of each component (they begin at `begin`) as numbers from 0 in their order."""
-    key = component * (ids.max() + 1) + ids
-    order = np.argsort(key)
-    number = np.empty(ids.size, np.int64)
-    number[order] = np.cumsum(np.diff(key[order], prepend=-1) != 0)
-    first = np.minimum.reduceat(number, begin)
-    number -= np.repeat(first, np.diff(np.append(begin, ids.size)))
-    return number
+def _sure(left: Ints, right: Ints, gain: Floats) -> Ints:
+    """Pairs that are the only best of both their objects, and worth as much as the best others of both together."""
+    best_left, best_right = _best(left, gain), _best(right, gain)
+    best = np.flatnonzero((gain == best_left[left]) & (gain == best_right[right]))
+    others = gain.copy()
+    others[best] = 0.0
+    best_left, best_right = _best(left, others), _best(right, others)
+    left, right = left[best], right[best]
+    alone = (np.bincount(left)[left] == 1) & (np.bincount(right)[right] == 1)
+    sure: Ints = best[alone & (best_left[left] + best_right[right] <= gain[best])]
+    return sure
+
+
+def _best(node: Ints, gain: Floats) -> Floats:
+    """The largest gain of each object's pairs."""
+    best = np.zeros(node.max() + 1)
+    np.maximum.at(best, node, gain)
+    return best
+
+
+def _still_free(node: Ints, chosen: Ints) -> Mask:
+    """For each pair, whether its object is in none of the chosen ones."""
+    free = np.ones(node.max() + 1, np.bool_)
+    free[node[chosen]] = False
+    still: Mask = free[node]
+    return still
+
+
+def _numbers_within(component: Ints) -> tuple[Ints, Ints]:
+    """The number of each object among those of its component, from 0, and how many every component has."""
+    size = np.bincount(component)
+    order = np.argsort(component, kind="stable")
+    number = np.empty(component.size, np.int64)
+    number[order] = np.arange(component.size) - np.repeat(np.cumsum(size) - size, size)
+    return number, size
 
 
 def _numbers_from_0(ids: Ints) -> Ints:
@@ -334,14 +358,12 @@ def _numbers_from_0(ids: Ints) -> Ints:
     return numbers
 
 
-def _best_at(node: Ints, gain: Floats) -> Floats:
-    """For each pair, the largest gain of the others of its object; 0 without others, infinite unless it is the best."""
-    best, second = np.zeros(node.max() + 1), np.zeros(node.max() + 1)
-    np.maximum.at(best, node, gain)
-    is_best = gain == best[node]
-    np.maximum.at(second, node, np.where(is_best, 0.0, gain))
-    second[np.bincount(node, weights=is_best) != 1] = np.inf
-    return np.where(is_best, second[node], np.inf)
+def _numbers_without_gaps(ids: Ints) -> Ints:
+    """The same objects, numbered from 0 in the same order."""
+    there = np.zeros(ids.max() + 1, np.bool_)
+    there[ids] = True
+    numbers: Ints = (np.cumsum(there) - 1)[ids]
+    return numbers
 
 
 def _components(n: int, pairs: Ints) -> Ints:
