@@ -10,7 +10,7 @@ import voxkernels as vk
 from benchmarks import harness
 from benchmarks.cases import Array
 from benchmarks.harness import Arrays, Case, Peer
-from cbdetach.link import assign
+from cbdetach.assignment import assign
 
 N = 2000
 REJECTED = 1.0

@@ -20,7 +20,7 @@ FUNCTIONS = {
     "contacts": "contact_areas",
     "regions": "region_properties",
     "overlaps": "overlap_counts",
-    "assignment": "link.assign",
+    "assignment": "assignment.assign",
     "masks": "paste_masks",
     "eikonal": "travel_time",
 }

@@ -36,6 +36,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cbdetach.assignment import assign, components
 from cbdetach.basins import merge_basins
 
 Ints = npt.NDArray[np.int64]
@@ -47,8 +48,6 @@ SAME = 0.5
 NECK_REACH = 3
 """Levels over which sections are compared to find a neck: where two particles touch obliquely, no single section is
 narrow, but what sections on both sides of the contact share is."""
-ROUNDS = 2
-"""How often pairs that are surely in an optimum are chosen first: nine tenths of a table, then a third of the rest."""
 REACH = 12
 """Distance in slices over which sections are compared: on phantoms 12 finds 3 % more particles than 7."""
 
@@ -146,7 +145,7 @@ def link(
     before = near.hosts(near.b, near.inside_b >= min_containment)
     after = near.hosts(near.a, near.inside_a >= min_containment)
     detours = _detours(
-        _components(n, edges),
+        components(n, edges),
         level,
         np.bincount(near.b, weights=near.inside_b, minlength=n) >= min_containment,
         np.bincount(near.a, weights=near.inside_a, minlength=n) >= min_containment,
@@ -157,10 +156,10 @@ def link(
     if fragments == "contained":
         rows = np.concatenate([before[begins[near.b[before]]], after[ends[near.a[after]]]])
     elif fragments == "sandwiched":
-        rows = _sandwiched(_components(n, edges), level, near, before, after)
+        rows = _sandwiched(components(n, edges), level, near, before, after)
     else:
         rows = np.zeros(0, np.int64)
-    chain = _components(n, np.concatenate([edges, near.pairs(rows)]))
+    chain = components(n, np.concatenate([edges, near.pairs(rows)]))
     necks = np.zeros((0, 2), np.int64)
     if neck_depth is not None:
         tables = [near, *(_Shared.of(o, start, step) for step, o in enumerate([skips, *further][: NECK_REACH - 1], 2))]
@@ -261,122 +260,6 @@ class _Shared:
         """Rows of the one-to-one assignment with the largest sum of IoU, among the rows that reach a threshold."""
         rows = np.flatnonzero((self.iou >= min_iou) | (self.containment >= min_containment))
         return rows[assign(self.a[rows], self.b[rows], self.iou[rows])]
-
-
-def assign(a: Ints, b: Ints, gain: Floats) -> Ints:
-    """The one-to-one assignment with the largest sum of gains, from the pairs that are possible.
-
-    Parameters
-    ----------
-    a, b : (K,) the two objects of each pair, any numbers; no pair twice.
-    gain : (K,) what each pair is worth, not negative. Objects may stay alone.
-
-    Returns
-    -------
-    The chosen pairs, ascending, as indices below K.
-
-    A pair that is worth at least as much as the best other ones of its two objects together is in an optimum: it is
-    chosen, its objects leave, and so once more. What is left falls into connected components, each solved on its own,
-    so that ties are decided by the component alone. The result is the optimum of the whole table.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    rows, left, right = np.arange(a.size), _numbers_from_0(a), _numbers_from_0(b)
-    chosen = [rows[:0]]
-    for _ in range(ROUNDS):
-        if rows.size == 0:
-            break
-        sure = _sure(left, right, gain)
-        chosen.append(rows[sure])
-        stay = np.flatnonzero(_still_free(left, sure) & _still_free(right, sure))
-        rows, left, right, gain = rows[stay], left[stay], right[stay], gain[stay]
-    if rows.size == 0:
-        return np.sort(np.concatenate(chosen))
-    left, right = _numbers_without_gaps(left), _numbers_without_gaps(right)
-    n_left = int(left.max()) + 1
-    of_node = _components(n_left + int(right.max()) + 1, np.stack([left, right + n_left], axis=1))
-    y, height = _numbers_within(of_node[:n_left])
-    x, width = _numbers_within(of_node[n_left:])
-    # the table of every component, one after the other
-    stop = np.cumsum(height * width)
-    start = stop - height * width
-    pair, cost = np.full(stop[-1], -1), np.zeros(stop[-1])
-    of_pair = of_node[left]
-    place = start[of_pair] + y[left] * width[of_pair] + x[right]
-    pair[place], cost[place] = rows, -gain
-    solved = [
-        linear_sum_assignment(cost[i:j].reshape(h, w))
-        for i, j, h, w in zip(start.tolist(), stop.tolist(), height.tolist(), width.tolist(), strict=True)
-    ]
-    at_y, at_x = (np.concatenate(side) for side in zip(*solved, strict=True))
-    matches = np.minimum(height, width)
-    matched = pair[np.repeat(start, matches) + at_y * np.repeat(width, matches) + at_x]
-    return np.sort(np.concatenate([*chosen, matched[matched >= 0]]))
-
-
-def _sure(left: Ints, right: Ints, gain: Floats) -> Ints:
-    """Pairs that are the only best of both their objects, and worth as much as the best others of both together."""
-    best_left, best_right = _best(left, gain), _best(right, gain)
-    best = np.flatnonzero((gain == best_left[left]) & (gain == best_right[right]))
-    others = gain.copy()
-    others[best] = 0.0
-    best_left, best_right = _best(left, others), _best(right, others)
-    left, right = left[best], right[best]
-    alone = (np.bincount(left)[left] == 1) & (np.bincount(right)[right] == 1)
-    sure: Ints = best[alone & (best_left[left] + best_right[right] <= gain[best])]
-    return sure
-
-
-def _best(node: Ints, gain: Floats) -> Floats:
-    """The largest gain of each object's pairs."""
-    best = np.zeros(node.max() + 1)
-    np.maximum.at(best, node, gain)
-    return best
-
-
-def _still_free(node: Ints, chosen: Ints) -> Mask:
-    """For each pair, whether its object is in none of the chosen ones."""
-    free = np.ones(node.max() + 1, np.bool_)
-    free[node[chosen]] = False
-    still: Mask = free[node]
-    return still
-
-
-def _numbers_within(component: Ints) -> tuple[Ints, Ints]:
-    """The number of each object among those of its component, from 0, and how many every component has."""
-    size = np.bincount(component)
-    order = np.argsort(component, kind="stable")
-    number = np.empty(component.size, np.int64)
-    number[order] = np.arange(component.size) - np.repeat(np.cumsum(size) - size, size)
-    return number, size
-
-
-def _numbers_from_0(ids: Ints) -> Ints:
-    """The same objects with other numbers, of which the largest is not much larger than how many there are."""
-    near = ids.size > 0 and int(ids.max()) - int(ids.min()) < 8 * ids.size
-    numbers: Ints = ids - ids.min() if near else np.unique(ids, return_inverse=True)[1]
-    return numbers
-
-
-def _numbers_without_gaps(ids: Ints) -> Ints:
-    """The same objects, numbered from 0 in the same order."""
-    there = np.zeros(ids.max() + 1, np.bool_)
-    there[ids] = True
-    numbers: Ints = (np.cumsum(there) - 1)[ids]
-    return numbers
-
-
-def _components(n: int, pairs: Ints) -> Ints:
-    """Component of each of n nodes."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    first, second = pairs[np.argsort(pairs[:, 0])].T
-    ends = np.cumsum(np.bincount(first + 1, minlength=n + 1))
-    as_scipy_keeps_it = np.ones(len(pairs)), second.astype(np.int32), ends.astype(np.int32)
-    graph = csr_array(as_scipy_keeps_it, shape=(n, n))
-    component: Ints = np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
-    return component
 
 
 def _number(chain: Ints, size: Floats) -> Ints:

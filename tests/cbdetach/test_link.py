@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import voxkernels as vk
-from cbdetach.link import EVENT_KINDS, Links, assign, link, link_slices
+from cbdetach.assignment import assign
+from cbdetach.link import EVENT_KINDS, Links, link, link_slices
 
 Array = npt.NDArray[Any]
 
