@@ -17,7 +17,6 @@ from . import cpu, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Columns = tuple[Ints, ...]
 
 CHUNKS = 16
 """Into how many chunks the images of a call are cut together, at least; each has a table of its own."""
@@ -26,6 +25,8 @@ SAMPLE = 4096
 CELLS = 16
 """Up to how many cells for each pixel a table of all pairs of labels may have."""
 FIRST_SLOTS = 1 << 12
+SPARSE = 16
+"""From how many numbers for each pair that was counted labels are renumbered."""
 
 
 @dataclass(frozen=True)
@@ -200,15 +201,12 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool =
         labels_a, labels_b = np.flatnonzero(size_a[1:]) + 1, np.flatnonzero(size_b[1:]) + 1
         ids_a, ids_b, count = cpu.list_cells(cells, 1, n)
         return [OverlapCounts(ids_a, ids_b, count, labels_a, size_a[labels_a], labels_b, size_b[labels_b])]
-    image = np.repeat(np.arange(n_tables) // n_chunks, found)
-    a, b, count = np.concatenate([tables[task, :n] for task, n in enumerate(found)]).T
+    columns = cpu.list_pairs(tables, n_chunks, found)
     if cells.size:  # and some labels beyond them
         cpu.sum_cells(cells)
-        dense = cpu.list_cells(cells, 0, np.count_nonzero(cells[0]))
-        image, a, b, count = (
-            np.concatenate(columns) for columns in zip((image, a, b, count), (0 * dense[0], *dense), strict=True)
-        )
-    return _split(_add_equal((image, a, b), count), len(images_a))
+        a, b, count = cpu.list_cells(cells, 0, np.count_nonzero(cells[0]))
+        columns = np.concatenate([columns, [0 * a, a, b, count]], axis=1)
+    return _split(columns, len(images_a))
 
 
 def _cells(
@@ -223,52 +221,29 @@ def _cells(
     return np.zeros((n_tables, n_a, n_b), np.uint32)
 
 
-def _split(columns: Columns, n_images: int) -> list[OverlapCounts]:
-    """The result of each pair of images from the columns (image, a, b, count) of every pair of labels of all.
+def _split(columns: Ints, n_images: int) -> list[OverlapCounts]:
+    """The result of each pair of images from columns (4, K) image, a, b, count, in which a pair may occur again.
 
-    Ascending, each pair once, also those with background.
+    Those with background count for the sizes alone. Labels are renumbered where that makes tables of sizes smaller.
     """
-    image, a, b, count = columns
-    shared = np.flatnonzero((a > 0) & (b > 0))
-    if n_images == 1:
-        sizes = []
-        for ids in (a, b):
-            labels, size = _add_equal((ids,), count)
-            sizes += [labels[labels > 0], size[labels > 0]]
-        return [OverlapCounts(a[shared], b[shared], count[shared], *sizes)]
-    of_a, of_b = np.flatnonzero(a), np.flatnonzero(b)
-    parts = []
-    for of, *values in (
-        (image[shared], a[shared], b[shared], count[shared]),
-        _add_equal((image[of_a], a[of_a]), count[of_a]),
-        _add_equal((image[of_b], b[of_b]), count[of_b]),
+    names: list[Ints | None] = [None, None]
+    for row in (1, 2):
+        if n_images * (int(columns[row].max(initial=0)) + 1) > SPARSE * columns.shape[1]:
+            names[row - 1], numbers = np.unique(np.append(columns[row], 0), return_inverse=True)
+            columns[row] = numbers[:-1]
+    size_a, size_b = (np.zeros((n_images, int(columns[row].max(initial=0)) + 1), np.int64) for row in (1, 2))
+    pairs, packed = cpu.add_sizes(columns, size_a, size_b)
+    values, ends = [], []
+    for which, (found, end) in (
+        ((0, 1), cpu.add_equal(pairs, np.argsort(packed), n_images)),
+        ((0,), cpu.list_sizes(size_a)),
+        ((1,), cpu.list_sizes(size_b)),
     ):
-        ends = np.searchsorted(of, np.arange(n_images + 1)).tolist()
-        parts += [[value[start:stop] for start, stop in itertools.pairwise(ends)] for value in values]
+        values += [found[k] if names[side] is None else names[side][found[k]] for k, side in enumerate(which)]
+        values.append(found[-1])
+        ends += [end.tolist()] * (len(which) + 1)
+    parts = ([value[i:j] for i, j in itertools.pairwise(end)] for value, end in zip(values, ends, strict=True))
     return [OverlapCounts(*part) for part in zip(*parts, strict=True)]
-
-
-def _add_equal(keys: tuple[Ints, ...], count: Ints) -> tuple[Ints, ...]:
-    """The distinct rows of columns of numbers from 0, ascending, and the sum of the counts of each."""
-    if not count.size:
-        return *keys, count
-    widths = [int(key.max()) + 1 for key in keys]
-    if math.prod(widths) >= 2**63:
-        order = np.lexsort(keys[::-1])
-        change = np.any([np.diff(key[order], prepend=-1) != 0 for key in keys], axis=0)
-    else:
-        packed = keys[0]
-        for key, width in zip(keys[1:], widths[1:], strict=True):
-            packed = packed * width + key
-        if math.prod(widths) <= 4 * count.size:
-            sums = np.bincount(packed, weights=count)  # exact: images have fewer than 2**53 pixels
-            found = np.flatnonzero(sums)
-            named = (found,) if len(keys) == 1 else np.unravel_index(found, widths)
-            return *named, sums[found].astype(np.int64)
-        order = np.argsort(packed)
-        change = np.diff(packed[order], prepend=-1) != 0
-    starts = np.flatnonzero(change)
-    return *(key[order[starts]] for key in keys), np.add.reduceat(count[order], starts)
 
 
 def _warmup() -> None:

@@ -243,6 +243,73 @@ def move_to_front(table):
             n_pairs += 1
 
 
+@jit
+def list_pairs(tables, n_chunks, found):
+    """The first `found` (T,) rows of tables (T, S, 3) as columns (4, K): image, a, b, count.
+
+    The tables are of chunks, `n_chunks` of each image.
+    """
+    columns, k = np.empty((4, found.sum()), np.int64), np.uint64(0)
+    for task in range(found.size):
+        for row in range(found[task]):
+            columns[0, k], columns[1, k] = task // n_chunks, tables[task, row, 0]
+            columns[2, k], columns[3, k] = tables[task, row, 1], tables[task, row, 2]
+            k += np.uint64(1)
+    return columns
+
+
+@jit
+def add_sizes(columns, size_a, size_b):
+    """Add the counts of columns (4, K) image, a, b, count to the sizes (P, A) and (P, B) of all labels.
+
+    Returns the columns (4, N) without background, and a number for each that ascends with image, a and b.
+    """
+    n_a, n_b, n = size_a.shape[1], size_b.shape[1], np.uint64(0)
+    pairs, packed = np.empty(columns.shape, np.int64), np.empty(columns.shape[1], np.int64)
+    for k in range(columns.shape[1]):
+        image, a, b, count = columns[0, k], columns[1, k], columns[2, k], columns[3, k]
+        size_a[image, a] += count
+        size_b[image, b] += count
+        pairs[0, n], pairs[1, n], pairs[2, n], pairs[3, n] = image, a, b, count
+        packed[n] = (image * n_a + a) * n_b + b
+        n += np.uint64((a > 0) & (b > 0))
+    return pairs, packed[:n]
+
+
+@jit
+def add_equal(pairs, order, n_images):
+    """The distinct pairs of columns (4, K) image, a, b, count, put in `order` (N,): a, b, sum of the counts: (3, M).
+
+    And where the pairs of each image begin, with the end of the last (P + 1,).
+    """
+    found, begin = np.empty((3, order.size), np.int64), np.zeros(n_images + 1, np.int64)
+    n, image, a, b = -1, -1, 0, 0
+    for k in order:
+        if pairs[2, k] != b or pairs[1, k] != a or pairs[0, k] != image:
+            image, a, b = pairs[0, k], pairs[1, k], pairs[2, k]
+            n += 1
+            found[0, n], found[1, n], found[2, n] = a, b, 0
+            begin[image + 1] = n + 1
+        found[2, n] += pairs[3, k]
+    for image in range(n_images):
+        begin[image + 1] = max(begin[image], begin[image + 1])
+    return found[:, : n + 1], begin
+
+
+@jit
+def list_sizes(sizes):
+    """The labels above 0 of which sizes (P, A) are not 0, and these: (2, N); and where those of each image begin."""
+    begin, n = np.zeros(sizes.shape[0] + 1, np.int64), np.uint64(0)
+    for image in range(sizes.shape[0]):
+        begin[image + 1] = begin[image] + np.count_nonzero(sizes[image, 1:])
+    found = np.empty((2, begin[-1] + 1), np.int64)
+    for image in range(sizes.shape[0]):
+        for label in range(1, sizes.shape[1]):
+            found[0, n], found[1, n] = label, sizes[image, label]
+            n += np.uint64(sizes[image, label] > 0)
+    return found[:, :n], begin
+
+
 @jit(parallel=True)
 def count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up):
     """Count the pairs of labels of P pairs of images (P, N pixels), each in chunks: T = P * n_chunks tables.
