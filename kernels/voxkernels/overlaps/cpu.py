@@ -195,7 +195,7 @@ def add_runs(a, b, first, stop, table, cells, may_give_up):
                 cells[np.uint64(one), np.uint64(two)] += np.uint32(end + 1 - run)
             elif one | two < 0:
                 return -2
-            elif one | two != 0:
+            else:
                 n_pairs = add_run(one, two, end + 1 - run, table, n_pairs)
                 if n_pairs < 0:
                     return -1
