@@ -285,7 +285,9 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
             table[int(i), int(j)] += 1
     used = []
     monkeypatch.setattr(
-        overlaps.cpu, "sum_cells", lambda cells, real=overlaps.cpu.sum_cells: used.append(cells.shape) or real(cells)
+        overlaps.cpu_lists,
+        "sum_cells",
+        lambda cells, real=overlaps.cpu_lists.sum_cells: used.append(cells.shape) or real(cells),
     )
     found = overlaps.overlap_counts(a, b)
     assert as_table(found) == table
@@ -298,11 +300,17 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
         overlaps.overlap_counts(a, b)
 
 
-@pytest.mark.parametrize("noisy", [6, 3, 2])
-def test_stacks_with_noise_are_their_pairs_of_slices(noisy: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where most pairs of slices are noise they are counted pair by pair in dense tables; else with all others."""
+@pytest.mark.parametrize(
+    ("noisy", "room", "groups"), [(6, 2**27, [5]), (3, 700_000, [2, 2, 1]), (6, 0, []), (2, 2**27, [])]
+)
+def test_stacks_with_noise_are_their_pairs_of_slices(
+    noisy: int, room: int, groups: list[int], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Where most pairs of slices are noise they are counted in dense tables, as many at once as there is room for."""
     from voxkernels import overlaps
 
+    numba.set_num_threads(min(2, threads))
+    monkeypatch.setattr(overlaps, "ROOM", room)
     rng = np.random.default_rng(1)
     stack = np.repeat(np.repeat(rng.integers(0, 9, (6, 7, 12), np.int32), 16, axis=1), 10, axis=2)
     stack[:noisy] = rng.integers(0, 200, stack[:noisy].shape)
@@ -314,12 +322,13 @@ def test_stacks_with_noise_are_their_pairs_of_slices(noisy: int, monkeypatch: py
             for a, b in itertools.pairwise(stack)
         )
     ]
-    used = []
-    monkeypatch.setattr(
-        overlaps.cpu, "sum_cells", lambda cells, real=overlaps.cpu.sum_cells: used.append(cells.shape) or real(cells)
-    )
+    at_once, singly = [], []
+    for module, name, seen in ((overlaps.cpu, "count_images", at_once), (overlaps.cpu_lists, "sum_cells", singly)):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real, seen=seen: seen.append(len(a[0])) or real(*a))
     found = overlaps.overlap_counts_stack(stack)
-    assert len(used) == (5 if noisy > 2 else 0)
+    assert at_once == groups
+    assert len(singly) == (0 if noisy == 2 else 2 if groups else 5)  # a label beyond the tables lies in two pairs
     for z, (one, table) in enumerate(zip(found, expected, strict=True)):
         pairs = zip(one.ids_a.tolist(), one.ids_b.tolist(), strict=True)
         assert dict(zip(pairs, one.count.tolist(), strict=True)) == table

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .._arrays import as_labels, choice, describe, device_of, narrow_labels, same_shape, where
 from .._compile import Cuda
-from . import cpu, cuda
+from . import cpu, cpu_lists, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -25,6 +25,8 @@ SAMPLE = 4096
 CELLS = 16
 """Up to how many cells for each pixel a table of all pairs of labels may have."""
 FIRST_SLOTS = 1 << 12
+ROOM = 1 << 27
+"""Bytes for the pairs of all images that are counted at once in tables of all pairs."""
 SPARSE = 16
 """From how many numbers for each pair that was counted labels are renumbered."""
 
@@ -194,26 +196,64 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool =
         if len(images_a) == 1:
             cells = _cells(images_a, images_b, cells)
         elif 2 * np.count_nonzero(found == -3) > n_tables:
-            singly = [_count(images_a[z : z + 1], images_b[z : z + 1], short=True) for z in range(len(images_a))]
-            return None if None in singly else [one for parts in singly if parts for one in parts]
+            return _count_short(images_a, images_b)
     if cells.size and not found.any():
-        size_a, size_b, n = cpu.sum_cells(cells)
+        size_a, size_b, n = cpu_lists.sum_cells(cells)
         labels_a, labels_b = np.flatnonzero(size_a[1:]) + 1, np.flatnonzero(size_b[1:]) + 1
-        ids_a, ids_b, count = cpu.list_cells(cells, 1, n)
+        ids_a, ids_b, count = cpu_lists.list_cells(cells, 1, n)
         return [OverlapCounts(ids_a, ids_b, count, labels_a, size_a[labels_a], labels_b, size_b[labels_b])]
-    columns = cpu.list_pairs(tables, n_chunks, found)
+    columns = cpu_lists.list_pairs(tables, n_chunks, found)
     if cells.size:  # and some labels beyond them
-        cpu.sum_cells(cells)
-        a, b, count = cpu.list_cells(cells, 0, np.count_nonzero(cells[0]))
+        cpu_lists.sum_cells(cells)
+        a, b, count = cpu_lists.list_cells(cells, 0, np.count_nonzero(cells[0]))
         columns = np.concatenate([columns, [0 * a, a, b, count]], axis=1)
     return _split(columns, len(images_a))
+
+
+def _count_short(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any]) -> list[OverlapCounts] | None:
+    """As `_count`, of images whose runs are short: one table of all pairs for each thread, image after image."""
+    n_images, n_pixels = images_a.shape
+    parts: list[OverlapCounts | None] = [None] * n_images
+    n_a, n_b = _n_labels(images_a), _n_labels(images_b)
+    most = min(n_pixels, (n_a - 1) * (n_b - 1)) + 1
+    at_once, n_threads = ROOM // (24 * most), numba.get_num_threads()
+    if 0 < n_a * n_b <= CELLS * n_pixels and at_once >= n_threads:
+        cells, tables = np.zeros((n_threads, n_a, n_b), np.uint32), np.zeros((n_threads, 2, 3), np.int64)
+        for z in range(0, n_images, at_once):
+            group = images_a[z : z + at_once], images_b[z : z + at_once]
+            parts[z : z + at_once] = _list_images(*group, cells, tables, most)
+    for z, part in enumerate(parts):
+        if part is None:  # room for its pairs as they are found
+            alone = _count(images_a[z : z + 1], images_b[z : z + 1], short=True)
+            if alone is None:
+                return None
+            parts[z] = alone[0]
+    return [part for part in parts if part]
+
+
+def _list_images(
+    images_a: npt.NDArray[Any],
+    images_b: npt.NDArray[Any],
+    cells: npt.NDArray[np.uint32],
+    tables: Ints,
+    most: int,
+) -> list[OverlapCounts | None]:
+    """The result of each pair of images by tables of all pairs, (T, A, B) zeros; None where labels lie beyond them."""
+    pairs, n = np.empty((len(images_a), 3, most), np.int64), np.empty(len(images_a), np.int64)
+    size_a, size_b = (np.zeros((len(images_a), width), np.int64) for width in cells.shape[1:])
+    cpu.count_images(images_a, images_b, cells, tables, pairs, size_a, size_b, n)
+    (of_a, begin_a), (of_b, begin_b) = cpu_lists.list_sizes(size_a), cpu_lists.list_sizes(size_b)
+    return [
+        OverlapCounts(*pairs[k, :, : n[k]], *of_a[:, slice(*ends_a)], *of_b[:, slice(*ends_b)]) if n[k] >= 0 else None
+        for k, (ends_a, ends_b) in enumerate(zip(itertools.pairwise(begin_a), itertools.pairwise(begin_b), strict=True))
+    ]
 
 
 def _cells(
     image_a: npt.NDArray[Any], image_b: npt.NDArray[Any], none: npt.NDArray[np.uint32]
 ) -> npt.NDArray[np.uint32]:
     """Tables (T, A, B) of all pairs of the labels that a sample of one pair of images shows; `none` if too large."""
-    n_a, n_b = (int(image[0, :: max(1, image.size // SAMPLE)].max(initial=0)) + 1 for image in (image_a, image_b))
+    n_a, n_b = (_n_labels(image) for image in (image_a, image_b))
     if not 0 < n_a * n_b <= CELLS * image_a.size:
         return none
     # one for each thread, if that is not more than to be added up
@@ -221,31 +261,46 @@ def _cells(
     return np.zeros((n_tables, n_a, n_b), np.uint32)
 
 
+def _n_labels(images: npt.NDArray[Any]) -> int:
+    """One more than the largest label of a sample."""
+    return int(images.ravel()[:: max(1, images.size // SAMPLE)].max(initial=0)) + 1
+
+
 def _split(columns: Ints, n_images: int) -> list[OverlapCounts]:
     """The result of each pair of images from columns (4, K) image, a, b, count, in which a pair may occur again.
 
-    Those with background count for the sizes alone. Labels are renumbered where that makes tables of sizes smaller.
+    Those with background count for the sizes alone.
     """
-    names: list[Ints | None] = [None, None]
-    for row in (1, 2):
-        if n_images * (int(columns[row].max(initial=0)) + 1) > SPARSE * columns.shape[1]:
-            names[row - 1], numbers = np.unique(np.append(columns[row], 0), return_inverse=True)
-            columns[row] = numbers[:-1]
+    names_a, names_b = (_renumber(columns, row, n_images) for row in (1, 2))
     size_a, size_b = (np.zeros((n_images, int(columns[row].max(initial=0)) + 1), np.int64) for row in (1, 2))
-    pairs, packed = cpu.add_sizes(columns, size_a, size_b)
-    values, ends = [], []
-    for which, (found, end) in (
-        ((0, 1), cpu.add_equal(pairs, np.argsort(packed), n_images)),
-        ((0,), cpu.list_sizes(size_a)),
-        ((1,), cpu.list_sizes(size_b)),
-    ):
-        values += [found[k] if names[side] is None else names[side][found[k]] for k, side in enumerate(which)]
-        values.append(found[-1])
-        ends += [end.tolist()] * (len(which) + 1)
-    parts = ([value[i:j] for i, j in itertools.pairwise(end)] for value, end in zip(values, ends, strict=True))
+    pairs, packed = cpu_lists.add_sizes(columns, size_a, size_b)
+    (a, b, count), ends = cpu_lists.add_equal(pairs, np.argsort(packed), n_images)
+    (of_a, number_a), ends_a = cpu_lists.list_sizes(size_a)
+    (of_b, number_b), ends_b = cpu_lists.list_sizes(size_b)
+    if names_a is not None:
+        a, of_a = names_a[a], names_a[of_a]
+    if names_b is not None:
+        b, of_b = names_b[b], names_b[of_b]
+    values = ((ends, (a, b, count)), (ends_a, (of_a, number_a)), (ends_b, (of_b, number_b)))
+    parts = [
+        [value[i:j] for i, j in itertools.pairwise(where.tolist())] for where, listed in values for value in listed
+    ]
     return [OverlapCounts(*part) for part in zip(*parts, strict=True)]
+
+
+def _renumber(columns: Ints, row: int, n_images: int) -> Ints | None:
+    """Where that makes tables of sizes smaller, number the labels in a row of `columns` from 0; return their names."""
+    if n_images * (int(columns[row].max(initial=0)) + 1) <= SPARSE * columns.shape[1]:
+        return None
+    names: Ints
+    names, numbers = np.unique(np.append(columns[row], 0), return_inverse=True)
+    columns[row] = numbers[:-1]
+    return names
 
 
 def _warmup() -> None:
     labels = np.ones((2, 2), np.int32)
     overlap_counts(labels, labels)
+    noise = np.arange(3 * 200 * 200, dtype=np.int32).reshape(3, 200, 200) % 7
+    overlap_counts(noise[0], noise[1])
+    overlap_counts_stack(noise)

@@ -3,30 +3,34 @@
 Both images are read side by side, as runs over which neither label changes: a line follows the one before it. 64 pixels
 are compared with the next ones in vector instructions, which leave one word of 64 bits: each bit that is set is the end
 of a run, and a word of 0 is skipped. A run adds its length to the counter of its pair, found in a hash table (open
-addressing, linear probing); the run of two backgrounds is skipped. Work is a fraction of a comparison for each pixel
-and one hash for each run, and only pairs that occur take memory. Pairs with one background are counted too: with them,
-the sums over all partners of a label are its size.
+addressing, linear probing), two backgrounds among them. Work is a fraction of a comparison for each pixel and one hash
+for each run, and only pairs that occur take memory. Pairs with one background are counted too: with them, the sums over
+all partners of a label are its size.
 
 Where runs are so short that few pixels share a look-up, a table of all pairs (`cells`) takes its place, and a word in
 which most pixels are runs of their own is counted pixel by pixel: no hash, no sorting. Labels beyond the cells, which
 are as many as a sample of the pixels suggests, still go to the hash table.
 
 Many pairs of images can be counted in one call. Each is cut into chunks with a table each. Counts are integers, so the
-sum over the chunks is exact, and the same whatever the number of threads.
+sum over the chunks is exact, and the same for any number of threads. A stack of noise has tables of all pairs, too:
+one for each thread, emptied into the result after every image.
 
 Cost: one read of both images. Memory: 24 bytes for each slot, at least two slots for each pair of a chunk.
 Not checked here: equal shapes, a table size that is a power of two.
 
-Measured on a quiet machine (Zen 5), one core and two: 2.5 and 4.1 Gpix/s on two slices of an electrode at 2048^2 (1984
-pairs), 4.6 and 8.9 on constant images, 1.05 and 1.7 on 300 labels at random (90,000 pairs; 2.0 in a warm loop; a
-compiled loop into a dense table 0.7), 0.9 and 1.3 on a cathode; 1000 labels at random, a million pairs, two cores: 4.9
-ms at 2048^2 (the loop, which lists nothing, 8.7), 3.0 at 1024^2 (3.2). The floor is one read of both images, 0.2 ns a
-pixel on one core; of noise one access to the L2 or L3 a pixel, and each pair's 24 bytes of result, whose memory is new.
+Measured on a quiet machine (Zen 5), one core and two: 2.8 and 4.5 Gpix/s on two slices of an electrode at 2048^2 (1984
+pairs), 4.3 and 7 on constant images, 1.35 and 2.1 on 300 labels at random (90,000 pairs; a compiled loop into a dense
+table 0.8), 1.1 and 1.9 on a cathode (6840 pairs), 0.95 and 1.5 to 1.7 on a stack of grains; 1000 labels at random, a
+million pairs, two cores: 4.9 ms at 2048^2 (the loop, which lists nothing, 8.7), 3.0 at 1024^2 (3.2). The floor is one
+read of both images, 0.2 ns a pixel on one core, and 5 ns for each run; of noise one access to the L2 or L3 a pixel, and
+each pair's 24 bytes of result, whose memory is new.
 What paid, on noise, two cores: cells at the first sign of noise in place of a hash table that overflows, 7.5 -> 3.8 ms,
 and pixel by pixel, -> 2.5; the result from the cells at once, not from columns sorted and joined, 2.9 -> 2.0, and of
-1000 labels 22 -> 4.9; cells pair by pair for a stack of noise, 200 -> 18 ms at 128^3. Of that the loop takes 6, for
-dense tables alone: the rest is the search for what is not 0 in them. Did not pay: one byte instead of one bit for each
-pixel, written and read again (0.6 times the speed).
+1000 labels 22 -> 4.9; for a stack, cells image by image, -> 166 ms at 256^3, and a table for each thread, whose pairs
+go to one block of memory, -> 35 (the loop, which lists nothing: 92). In pages of 4 KiB that memory alone takes 90.
+What paid elsewhere, on a cathode: sizes summed in tables and one sort, not three, 1.1 -> 0.7 ms after counting; the
+runs of two backgrounds in the hash table, as a branch for them is not foreseen, 1.23 -> 1.02 ms of counting on grains.
+Did not pay: one byte instead of one bit for each pixel, written and read again (0.6 times the speed).
 """
 
 import numpy as np
@@ -204,33 +208,21 @@ def add_runs(a, b, first, stop, table, cells, may_give_up):
 
 
 @jit
-def sum_cells(cells):
-    """Add the tables `cells` (T, A, B) up into the first; return the sums of its rows and columns, and how many pairs.
+def empty_cells(cells, pairs, size_a, size_b):
+    """Write the cells (A, B) that are not 0, of labels above 0, to pairs (3, K) a, b, count; return how many.
 
-    A pair is a cell that is not 0, of two labels above 0.
+    Their sums are added to size_a (A,) and size_b (B,), and all cells set to 0.
     """
-    n_tables, n_a, n_b = cells.shape
-    sizes_a, sizes_b, n = np.zeros(n_a, np.int64), np.zeros(n_b, np.int64), 0
-    for one in range(n_a):
-        for task in range(1, n_tables):
-            for two in range(n_b):
-                cells[0, one, two] += cells[task, one, two]
-        for two in range(n_b):
-            sizes_a[one] += cells[0, one, two]
-            sizes_b[two] += cells[0, one, two]
-            n += (one > 0) & (two > 0) & (cells[0, one, two] > 0)
-    return sizes_a, sizes_b, n
-
-
-@jit
-def list_cells(cells, first, n):
-    """The n cells of the first table in `cells` (T, A, B) that are not 0, of labels from `first`: a, b, count."""
-    a, b, count, k = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64), np.empty(n + 1, np.int64), np.uint64(0)
-    for one in range(first, cells.shape[1]):
-        for two in range(first, cells.shape[2]):
-            a[k], b[k], count[k] = one, two, cells[0, one, two]
-            k += np.uint64(cells[0, one, two] > 0)
-    return a[:n], b[:n], count[:n]
+    n = np.uint64(0)
+    for one in range(cells.shape[0]):
+        for two in range(cells.shape[1]):
+            size_a[one] += cells[one, two]
+            size_b[two] += cells[one, two]
+        for two in range(1, cells.shape[1] if one > 0 else 1):
+            pairs[0, n], pairs[1, n], pairs[2, n] = one, two, cells[one, two]
+            n += np.uint64(cells[one, two] > 0)
+        cells[one] = 0
+    return n
 
 
 @jit
@@ -241,73 +233,6 @@ def move_to_front(table):
         if table[slot, 2] != 0:
             table[n_pairs] = table[slot]
             n_pairs += 1
-
-
-@jit
-def list_pairs(tables, n_chunks, found):
-    """The first `found` (T,) rows of tables (T, S, 3) as columns (4, K): image, a, b, count.
-
-    The tables are of chunks, `n_chunks` of each image.
-    """
-    columns, k = np.empty((4, found.sum()), np.int64), np.uint64(0)
-    for task in range(found.size):
-        for row in range(found[task]):
-            columns[0, k], columns[1, k] = task // n_chunks, tables[task, row, 0]
-            columns[2, k], columns[3, k] = tables[task, row, 1], tables[task, row, 2]
-            k += np.uint64(1)
-    return columns
-
-
-@jit
-def add_sizes(columns, size_a, size_b):
-    """Add the counts of columns (4, K) image, a, b, count to the sizes (P, A) and (P, B) of all labels.
-
-    Returns the columns (4, N) without background, and a number for each that ascends with image, a and b.
-    """
-    n_a, n_b, n = size_a.shape[1], size_b.shape[1], np.uint64(0)
-    pairs, packed = np.empty(columns.shape, np.int64), np.empty(columns.shape[1], np.int64)
-    for k in range(columns.shape[1]):
-        image, a, b, count = columns[0, k], columns[1, k], columns[2, k], columns[3, k]
-        size_a[image, a] += count
-        size_b[image, b] += count
-        pairs[0, n], pairs[1, n], pairs[2, n], pairs[3, n] = image, a, b, count
-        packed[n] = (image * n_a + a) * n_b + b
-        n += np.uint64((a > 0) & (b > 0))
-    return pairs, packed[:n]
-
-
-@jit
-def add_equal(pairs, order, n_images):
-    """The distinct pairs of columns (4, K) image, a, b, count, put in `order` (N,): a, b, sum of the counts: (3, M).
-
-    And where the pairs of each image begin, with the end of the last (P + 1,).
-    """
-    found, begin = np.empty((3, order.size), np.int64), np.zeros(n_images + 1, np.int64)
-    n, image, a, b = -1, -1, 0, 0
-    for k in order:
-        if pairs[2, k] != b or pairs[1, k] != a or pairs[0, k] != image:
-            image, a, b = pairs[0, k], pairs[1, k], pairs[2, k]
-            n += 1
-            found[0, n], found[1, n], found[2, n] = a, b, 0
-            begin[image + 1] = n + 1
-        found[2, n] += pairs[3, k]
-    for image in range(n_images):
-        begin[image + 1] = max(begin[image], begin[image + 1])
-    return found[:, : n + 1], begin
-
-
-@jit
-def list_sizes(sizes):
-    """The labels above 0 of which sizes (P, A) are not 0, and these: (2, N); and where those of each image begin."""
-    begin, n = np.zeros(sizes.shape[0] + 1, np.int64), np.uint64(0)
-    for image in range(sizes.shape[0]):
-        begin[image + 1] = begin[image] + np.count_nonzero(sizes[image, 1:])
-    found = np.empty((2, begin[-1] + 1), np.int64)
-    for image in range(sizes.shape[0]):
-        for label in range(1, sizes.shape[1]):
-            found[0, n], found[1, n] = label, sizes[image, label]
-            n += np.uint64(sizes[image, label] > 0)
-    return found[:, :n], begin
 
 
 @jit(parallel=True)
@@ -327,3 +252,23 @@ def count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up)
         found[task] = add_runs(images_a[image], images_b[image], first, stop, tables[task], cells[task], may_give_up)
         if found[task] > 0:
             move_to_front(tables[task])
+
+
+@jit(parallel=True)
+def count_images(images_a, images_b, cells, tables, pairs, size_a, size_b, n):
+    """Count the pairs of labels of P pairs of images (P, N pixels) in tables of all pairs, one for each of T tasks.
+
+    cells  : (T, A, B) uint32, zero on entry and after.
+    tables : (T, 2, 3) int64, scratch, zero on entry: for the first pair with a label beyond the cells.
+    pairs  : (P, 3, K) int64, a, b, count of every pair of an image, ascending, of labels above 0; room for one more.
+    size_a, size_b : (P, A), (P, B) int64, zero on entry: the pixels of every label.
+    n      : (P,) int64, how many pairs; -1 where there are labels beyond the cells.
+    """
+    n_images, n_tasks = images_a.shape[0], cells.shape[0]
+    for task in prange(n_tasks):
+        for image in range(n_images * task // n_tasks, n_images * (task + 1) // n_tasks):
+            beyond = add_runs(images_a[image], images_b[image], 0, images_a.shape[1], tables[task], cells[task], False)
+            n[image] = empty_cells(cells[task], pairs[image], size_a[image], size_b[image])
+            if beyond != 0:
+                n[image] = -1
+                size_a[image], size_b[image], tables[task] = 0, 0, 0
