@@ -24,6 +24,14 @@ LABEL_TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.u
 IMAGE_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float16, np.float32, np.float64)
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes as small as these are summed in parts, too."""
+    from voxkernels import regions
+
+    monkeypatch.setattr(regions, "CHUNK_VOXELS", 8)
+
+
 def random_labels(seed: int = 0, shape: tuple[int, int, int] = (7, 9, 11), n: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, n + 1, shape).astype(np.int32)
 
@@ -348,6 +356,29 @@ def test_chunks_and_hash_table_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert_same(regions.region_properties(labels, image), plain, rtol=1e-14)
     monkeypatch.setattr(regions, "CHUNK_BYTES", 0)
     assert_same(regions.region_properties(labels, image), plain, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("grey", [False, True])
+def test_labels_beyond_the_sample_are_summed_again(monkeypatch: pytest.MonkeyPatch, dtype: type, grey: bool) -> None:
+    """Noise, runs, and one label far above all others: the first rows are too few, those of the second time are not."""
+    from voxkernels import regions
+
+    labels = random_labels(4, (5, 6, 130), 300).astype(dtype)
+    labels[:, 2:4], labels[2, 5, 77] = 9, 1000
+    image = np.arange(labels.size, dtype=np.float32).reshape(labels.shape) if grey else None
+    plain = regions.region_properties(labels, image)
+    assert plain.labels[-1] == 1000
+    rows = []
+    real = regions.cpu.sum_runs
+    monkeypatch.setattr(regions.cpu, "sum_runs", lambda *a: rows.append(a[9].shape[1]) or real(*a))
+    monkeypatch.setattr(regions, "SAMPLE", 1)
+    assert_identical(regions.region_properties(labels, image), plain)
+    assert rows[0] < 1000
+    assert rows[1:] == [1001]
+    labels[3, 0, 100] = -5
+    with pytest.raises(ValueError, match=r"labels: must not hold negative values; got a minimum of -5"):
+        regions.region_properties(labels, image)
 
 
 # Messages

@@ -21,7 +21,7 @@ from .._arrays import (
     same_shape,
     where,
 )
-from . import cpu, cuda
+from . import cpu, cpu_results, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -30,7 +30,14 @@ CHUNKS = 16
 CHUNK_BYTES = 1 << 24
 """The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own."""
 
+CHUNK_VOXELS = 1 << 16
+"""Parts are not smaller than this."""
+SAMPLE = 4096
+MORE_ROWS = 64
+"""Labels have rows up to the largest of so many voxels, a quarter more and so many more; if not enough, once more."""
+
 ROW_BYTES = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY + cpu.N_SLICE)
+
 
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """The axes of each product in the last six columns of `RegionProperties.moments`."""
@@ -112,45 +119,55 @@ def region_properties(
             as_labels("labels", labels, device=device)
             raise AssertionError("a negative label was met, then none found")
         return RegionProperties(**found, spacing=size)
-    names, sums, bbox, grey = _sum_regions(grid, values)
-    count = sums[:, 0]
-    moments = _shift(sums[:, 1:], count, bbox[:, :3])
-    bbox = bbox + np.tile(corner, 2)
-    statistics = None
-    if grey is not None:
-        first, deviations, squares, low, high = grey.T
+    sums, box, grey, names = _sum_regions(grid, values)
+    n = cpu_results.merge_chunks(sums, box, grey)
+    rows, count, bbox, moments = (np.empty((n, *shape), np.int64) for shape in ((), (), (6,), (9,)))
+    centroid, inertia = np.empty((n, 3)), np.empty((n, 3, 3))
+    cpu_results.list_regions(sums[0], box[0], corner, np.array(size), rows, count, bbox, moments, centroid, inertia)
+    mean = std = low = high = None
+    if values is not None:
+        first, deviations, squares, low, high = grey[0, rows].T
         about_first = deviations / count
-        statistics = (first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0)), low, high)
-    return _derive(names, count, bbox, moments, statistics, size)
+        mean, std = first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0))
+    present = rows if names is None else names[rows]
+    return RegionProperties(present, count, bbox, centroid, inertia, mean, std, low, high, moments, size)
 
 
-def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, Ints, Ints, Floats | None]:
-    """Names, position sums, boxes and grey sums of the labels present, sorted by label."""
+def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, Ints, Floats, Ints | None]:
+    """Position sums, boxes and grey sums of each row in chunks (C, R, ...), and the rows' labels (R,), ascending.
+
+    Labels are their own rows (the last is None then) where they are dense: no more bytes of sums than of labels.
+    """
     n_z, n_y, n_x = grid.shape
-    n_lines = n_z * n_y
-    lines = grid.reshape(n_lines, n_x)
-    grey_image = np.empty((0, 0), np.uint8) if image is None else image.reshape(n_lines, n_x)
-    n_rows, keys, rows = _rows_of_labels(lines)
-    row_bytes = ROW_BYTES * n_rows
-    chunks = int(np.clip(max(grid.nbytes, CHUNK_BYTES) // max(row_bytes, 1), 1, CHUNKS))
+    lines = grid.reshape(n_z * n_y, n_x)
+    grey_image = np.empty((0, 0), np.uint8) if image is None else image.reshape(n_z * n_y, n_x)
+    most = max(grid.nbytes, CHUNK_BYTES)
     squares = np.zeros(n_x + 1, np.int64)
     np.cumsum(np.arange(n_x) ** 2, out=squares[1:])
-    touched = np.empty((chunks, n_rows), np.int64)
-    part, plane = _parts(chunks, n_rows), np.empty((chunks, n_rows, 2), np.int64)
-    sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
-    box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
-    grey = np.zeros((chunks, n_rows, cpu.N_GREY), np.float64)
-    cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, touched, part, plane, sums, box, grey)
-    cpu.merge_chunks(sums, box, grey)
-
-    if not keys.size:
-        sums[0, :1] = 0  # the background
-    present = np.flatnonzero(sums[0, :, 0])
-    names = present
+    top = int(grid.ravel()[:: grid.size // SAMPLE | 1].max(initial=0))
+    n_rows = min(top + top // 4 + MORE_ROWS, most // ROW_BYTES)
+    names = keys = rows = np.empty(0, np.int64)
+    while True:
+        if top >= most // ROW_BYTES:
+            names, keys, rows = _rows_of_labels(lines)
+            n_rows = names.size
+        chunks = max(1, min(most // max(ROW_BYTES * n_rows, 1), grid.size // CHUNK_VOXELS, CHUNKS))
+        touched, plane = np.empty((chunks, n_rows), np.int64), np.empty((chunks, n_rows, 2), np.int64)
+        sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
+        box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
+        grey = np.zeros((chunks, 0 if image is None else n_rows, cpu.N_GREY))
+        beyond, scratch = np.empty(chunks, np.int64), (touched, _parts(chunks, n_rows), plane)
+        cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, *scratch, sums, box, grey, beyond)
+        if beyond.min() < 0:
+            as_labels("labels", lines, 2)
+        top = int(beyond.max())
+        if top == 0:
+            break
+        n_rows = top + 1
     if keys.size:
-        names = np.empty(n_rows, np.int64)
-        names[rows[keys > 0]] = keys[keys > 0]
-    return names, sums[0, present], box[0, present], None if image is None else grey[0, present]
+        return sums, box, grey, names
+    sums[:, :1, 0] = 0  # the background
+    return sums, box, grey, None
 
 
 def _parts(chunks: int, n_rows: int) -> Ints:
@@ -213,7 +230,7 @@ def _merge(listed: list[RegionProperties]) -> RegionProperties:
     mean, squares = np.zeros(n), np.zeros(n)
     low, high = np.full(n, np.inf), np.full(n, -np.inf)
     for part, at in zip(listed, rows, strict=True):
-        moments[at] += _shift(part.moments, part.count, bbox[at, :3] - part.bbox[:, :3])
+        cpu_results.add_shifted(part.moments, part.count, bbox[at, :3] - part.bbox[:, :3], at, moments)
         if part.mean is not None and part.std is not None and part.min is not None and part.max is not None:
             share = part.count / (count[at] + part.count)
             delta = part.mean - mean[at]
@@ -222,8 +239,12 @@ def _merge(listed: list[RegionProperties]) -> RegionProperties:
             low[at] = np.fmin(low[at], part.min)
             high[at] = np.fmax(high[at], part.max)
         count[at] += part.count
-    grey = (mean, np.sqrt(squares / count), low, high) if with_grey else None
-    return _derive(labels, count, bbox, moments, grey, spacing)
+    centroid, inertia = np.empty((n, 3)), np.empty((n, 3, 3))
+    cpu_results.derive(count, bbox, moments, np.array(spacing), centroid, inertia)
+    if with_grey:
+        std = np.sqrt(squares / count)
+        return RegionProperties(labels, count, bbox, centroid, inertia, mean, std, low, high, moments, spacing)
+    return RegionProperties(labels, count, bbox, centroid, inertia, None, None, None, None, moments, spacing)
 
 
 def _as_origin(origin: Any) -> Ints:
@@ -233,61 +254,15 @@ def _as_origin(origin: Any) -> Ints:
     return corner.astype(np.int64)
 
 
-def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[int, Ints, Ints]:
-    """How many rows the sums need, and the hash table (keys, rows) that gives a label's row.
-
-    The table is empty where the labels are dense enough to be rows themselves: no more bytes of sums than of labels.
-    """
-    largest = np.zeros(CHUNKS, np.int64)
-    cpu.find_largest(lines.view(f"u{lines.dtype.itemsize}"), largest)  # as unsigned numbers the negative are largest
-    if largest.max() > np.iinfo(lines.dtype).max:
-        as_labels("labels", lines, 2)
-    n_rows = int(largest.max()) + 1
-    if n_rows * ROW_BYTES <= max(lines.nbytes, CHUNK_BYTES):
-        return n_rows, np.empty(0, np.int64), np.empty(0, np.int64)
+def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
+    """The labels that are there, ascending, and the hash table (keys, rows) that gives a label's row."""
     keys = np.zeros(1 << 12, np.int64)
-    while cpu.collect_labels(lines, keys) < 0:
+    while (found := cpu.collect_labels(lines, keys)) < 0:
+        if found == -2:
+            as_labels("labels", lines, 2)
         keys = np.zeros(4 * keys.size, np.int64)
     names = np.sort(keys[keys > 0])
-    return names.size, keys, np.searchsorted(names, keys)
-
-
-def _shift(moments: Ints, count: Ints, by: Ints) -> Ints:
-    """Position sums (N, 9) counted from an origin that lies `by` (N, 3) farther along each axis. Exact modulo 2^64."""
-    shifted = np.empty_like(moments)
-    shifted[:, :3] = moments[:, :3] - count[:, None] * by
-    for column, (a, b) in enumerate(PAIRS, start=3):
-        crossed = by[:, a] * moments[:, b] + by[:, b] * moments[:, a]
-        shifted[:, column] = moments[:, column] - crossed + count * by[:, a] * by[:, b]
-    return shifted
-
-
-def _derive(
-    labels: Ints, count: Ints, bbox: Ints, moments: Ints, grey: tuple[Floats, ...] | None, spacing: Spacing
-) -> RegionProperties:
-    """Centroid and inertia from the position sums of each label; `grey` is mean, std, min, max."""
-    size = np.array(spacing)
-    middle = (2 * moments[:, :3] + count[:, None]) // (2 * count[:, None])
-    about_middle = _shift(moments, count, middle) / count[:, None]
-    rest = about_middle[:, :3]
-    inertia = np.empty((labels.size, 3, 3))
-    for column, (a, b) in enumerate(PAIRS, start=3):
-        covariance = about_middle[:, column] - rest[:, a] * rest[:, b]
-        inertia[:, a, b] = inertia[:, b, a] = covariance * (size[a] * size[b])
-    mean, std, low, high = grey or (None,) * 4
-    return RegionProperties(
-        labels=labels.astype(np.int64),
-        count=count,
-        bbox=bbox,
-        centroid=(bbox[:, :3] + middle + rest) * size,
-        inertia=inertia,
-        mean=mean,
-        std=std,
-        min=low,
-        max=high,
-        moments=moments,
-        spacing=spacing,
-    )
+    return names, keys, np.searchsorted(names, keys)
 
 
 def _warmup() -> None:

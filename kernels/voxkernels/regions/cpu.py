@@ -17,31 +17,32 @@ drops out before it can do harm.
 
 The lines are cut into chunks whose number depends on the data alone, each with sums of its own, added in the order of
 the chunks: results do not depend on the number of threads. A label's row is the label itself or, where labels are
-sparse, found in a hash table (open addressing, linear probing).
+sparse, found in a hash table (open addressing, linear probing). How many rows there are is guessed from a sample of the
+voxels; the label of every run is compared with it, and where one is beyond, all is summed once more with enough.
 
-Cost: two reads of the volume, one of them for the largest label. Memory: 256 bytes for each label and chunk.
-Floor: the reads, 5 ms for 256^3 int32 on one core. Reached on a quiet machine (Zen 5), one core and two: 5.6 and 3.4 ms
-(balls; cc3d.statistics 65), 4.9 and 3.0 (one label), 21.5 and 12.2 (300 labels at random); with grey values 12 and 7,
-15 and 8, 73 and 40. Before voxels of noise were added as vectors it took 59 ms and 33; before runs were found by words,
-balls took 11.3 and 7.8. Calls for each run that are not inlined cost noise 60 ms more with grey values, signed rows 8.
-Not checked here: labels >= 0, every label has a row, the image has the shape of the labels.
+Cost: one read of the volume. Memory: 256 bytes for each label and chunk.
+Floor: the read, 2.5 ms for 256^3 int32 on one core, with nothing in it but one label. Reached on a quiet machine (Zen
+5), one core and two: 3.8 and 2.1 ms (balls; cc3d.statistics 65), 2.5 and 1.5 (one label), 23 and 12 (300 labels at
+random); with grey values 10.5 and 5.7, 15 and 8, 82 and 41. 64^3: 92 and 64 us, of which 21 are the call itself.
+What paid: no pass before this one for the largest label, and results derived in one compiled pass over the rows, not by
+NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; voxels of noise added as
+vectors, 59 and 33 -> 21 and 12; runs found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for each run that are not
+inlined cost noise 60 ms more with grey values, signed rows 8.
+Not checked here: the image has the shape of the labels; with a hash table, labels >= 0 and every label has a row.
 """
 
 import numpy as np
-from numba import core, extending, prange, types
+from numba import prange
 
 from .._compile import jit
-
-cgutils = core.cgutils
-ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
+from .cpu_grey import add_grey_run
+from .cpu_words import add_voxels, all_below, count_bits, lowest_bit, run_ends
 
 N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
 N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; -x0, x1
 N_SLICE = N_PART + 3  # and y0, y1; its place in the list
 N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
-
-ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 NOTHING = np.iinfo(np.int64).min  # below every -x0 and x1
 MANY = 20  # runs among 64 voxels from which these are added one by one
@@ -60,21 +61,12 @@ def find_slot(label, keys):
     return slot
 
 
-@jit(parallel=True)
-def find_largest(labels, largest):
-    """Write the largest label of each of C chunks of `labels` (L, X) to `largest` (C,)."""
-    n_lines, n_chunks = labels.shape[0], largest.size
-    for chunk in prange(n_chunks):
-        top = labels.dtype.type(0)
-        for line in range(n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks):
-            for x in range(labels.shape[1]):
-                top = max(top, labels[line, x])
-        largest[chunk] = top
-
-
 @jit
 def collect_labels(labels, keys):
-    """Put every label of `labels` (L, X) into the hash table `keys`; return how many, or -1 if it is half full."""
+    """Put every label of `labels` (L, X) into the hash table `keys`.
+
+    Return how many there are, or -1 if it is half full, -2 if a label is negative.
+    """
     found = 0
     for line in range(labels.shape[0]):
         last = labels.dtype.type(0)
@@ -84,6 +76,8 @@ def collect_labels(labels, keys):
             last = label
             if label == 0:
                 continue
+            if label < 0:
+                return -2
             slot = find_slot(label, keys)
             if keys[slot] == 0:
                 keys[slot] = label
@@ -91,104 +85,6 @@ def collect_labels(labels, keys):
                 if 2 * found > keys.size:
                     return -1
     return found
-
-
-@extending.intrinsic
-def run_ends(context, labels, start):
-    """Bit k of the result: whether labels start + k and start + k + 1 of a flat array differ, for k < 64. Unchecked."""
-
-    def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        lane = ir.IntType(kind.dtype.bitwidth)
-        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        second = builder.gep(first, [ir.Constant(arguments[1].type, 1)])
-        one, two = (
-            builder.load(builder.bitcast(pointer, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
-            for pointer in (first, second)
-        )
-        return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(64))
-
-    return types.uint64(labels, types.uint64), generate
-
-
-@extending.intrinsic
-def lowest_bit(context, bits):
-    """The number of the lowest bit that is set in a word that is not 0."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
-
-
-@extending.intrinsic
-def count_bits(context, bits):
-    """How many bits of a word are set."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
-
-
-@extending.intrinsic
-def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
-    """Add voxels (y, x) to (y, x + n - 1), whose labels are elements at to at + n - 1 of a flat array, one by one.
-
-    part, plane : flat, (N * 8,) on a border of 64 bytes and (N * 2,). Returns how many rows are touched then.
-
-    What one voxel adds, and how that changes from one to the next, are vectors of eight numbers; the row of a label is
-    one, too: the first six are sums, the last two maxima. The background has a row like all others.
-    """
-
-    def generate(context, builder, signature, arguments):
-        number = ir.IntType(64)
-        vector = ir.VectorType(number, N_PART)
-
-        def pointer(which):
-            kind = signature.args[which]
-            return context.make_array(kind)(context, builder, arguments[which]).data
-
-        def pack(*values):
-            packed = ir.Constant(vector, [0] * N_PART)
-            for k, value in enumerate(values):
-                value = ir.Constant(number, value) if isinstance(value, int) else value
-                packed = builder.insert_element(packed, value, ir.Constant(ir.IntType(32), k))
-            return packed
-
-        at, n, n_touched, x, y = (arguments[k] for k in (1, 2, 6, 7, 8))
-        one, zero = ir.Constant(number, 1), ir.Constant(number, 0)
-        after = builder.add(y, one)
-        odd = builder.add(builder.add(x, x), one)
-        squares = (builder.mul(y, y), builder.mul(y, x), builder.mul(x, x))
-        start = pack(1, y, x, *squares, builder.neg(x), builder.add(x, one))
-        step = pack(0, 0, 1, 0, y, odd, -1, 1)
-        value = cgutils.alloca_once_value(builder, start)
-        change = cgutils.alloca_once_value(builder, step)
-        count = cgutils.alloca_once_value(builder, n_touched)
-        label_of, part_of, plane_of, touched_of = (pointer(k) for k in (0, 3, 4, 5))
-        with cgutils.for_range(builder, n) as loop:
-            label = builder.load(builder.gep(label_of, [builder.add(at, loop.index)]))
-            row = label if label.type == number else builder.zext(label, number)
-            place = builder.gep(part_of, [builder.mul(row, ir.Constant(number, N_PART))])
-            place = builder.bitcast(place, vector.as_pointer())
-            old, now = builder.load(place, align=64), builder.load(value)
-            extent = builder.gep(plane_of, [builder.add(row, row)])
-            first = builder.icmp_signed("==", builder.extract_element(old, ir.Constant(ir.IntType(32), 0)), zero)
-            with builder.if_then(first, likely=False):
-                builder.store(row, builder.gep(touched_of, [builder.load(count)]))
-                builder.store(builder.add(builder.load(count), one), count)
-                builder.store(y, extent)
-            builder.store(after, builder.gep(extent, [one]))
-            larger = builder.select(builder.icmp_signed(">", old, now), old, now)
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), N_PART), [0, 1, 2, 3, 4, 5, 14, 15])
-            builder.store(builder.shuffle_vector(builder.add(old, now), larger, lanes), place, align=64)
-            builder.store(builder.add(now, builder.load(change)), value)
-            builder.store(builder.add(builder.load(change), pack(0, 0, 0, 0, 0, 2)), change)
-        return builder.load(count)
-
-    number = types.int64
-    return number(labels, number, number, part, plane, touched, number, number, number), generate
 
 
 @jit
@@ -242,72 +138,12 @@ def add_slice(sums, box, part, plane, touched, z):
         part[row, 6] = part[row, 7] = NOTHING
 
 
-@jit(inline=True)
-def add_grey_run(grey, row, image, line, start, stop):
-    """Add the grey values `image[line, start:stop]` to one row of `grey` (N, 5), which has had its first value."""
-    first, low, high = grey[row, 0], grey[row, 3], grey[row, 4]
-    total = 0.0
-    squares = 0.0
-    x, end = np.uint64(start), np.uint64(stop)  # unsigned: an index that may be negative costs more
-    if stop - start >= 8:  # four sums side by side: one alone would wait for every addition
-        total_1 = total_2 = total_3 = 0.0
-        squares_1 = squares_2 = squares_3 = 0.0
-        low_1 = low_2 = low_3 = low
-        high_1 = high_2 = high_3 = high
-        while x + FOUR <= end:
-            value, value_1 = np.float64(image[line, x]), np.float64(image[line, x + ONE])
-            value_2, value_3 = np.float64(image[line, x + TWO]), np.float64(image[line, x + THREE])
-            total += value - first
-            total_1 += value_1 - first
-            total_2 += value_2 - first
-            total_3 += value_3 - first
-            squares += (value - first) * (value - first)
-            squares_1 += (value_1 - first) * (value_1 - first)
-            squares_2 += (value_2 - first) * (value_2 - first)
-            squares_3 += (value_3 - first) * (value_3 - first)
-            low = value if value < low else low
-            low_1 = value_1 if value_1 < low_1 else low_1
-            low_2 = value_2 if value_2 < low_2 else low_2
-            low_3 = value_3 if value_3 < low_3 else low_3
-            high = value if value > high else high
-            high_1 = value_1 if value_1 > high_1 else high_1
-            high_2 = value_2 if value_2 > high_2 else high_2
-            high_3 = value_3 if value_3 > high_3 else high_3
-            x += FOUR
-        total = (total + total_1) + (total_2 + total_3)
-        squares = (squares + squares_1) + (squares_2 + squares_3)
-        low = min(min(low, low_1), min(low_2, low_3))
-        high = max(max(high, high_1), max(high_2, high_3))
-    while x < end:
-        value = np.float64(image[line, x])
-        total += value - first
-        squares += (value - first) * (value - first)
-        low = value if value < low else low
-        high = value if value > high else high
-        x += ONE
-    grey[row, 1] += total
-    grey[row, 2] += squares
-    if low < grey[row, 3]:
-        grey[row, 3] = low
-    if high > grey[row, 4]:
-        grey[row, 4] = high
-
-
-@jit
-def merge_grey(grey, other, count):
-    """Add the sums of `count` values, `other` (5,), to one label's `grey`."""
-    offset = other[0] - grey[0]
-    grey[1] += other[1] + count * offset
-    grey[2] += other[2] + 2.0 * offset * other[1] + count * offset * offset
-    grey[3] = min(grey[3], other[3])
-    grey[4] = max(grey[4], other[4])
-
-
 @jit(parallel=True)
-def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part, plane, sums, box, grey):
+def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part, plane, sums, box, grey, beyond):
     """Sum every label of `labels` (L, X) chunk by chunk.
 
     keys, rows : hash table of labels and their rows; empty if a label is its own row. Then row 0 may hold anything.
+    beyond     : (C,) int64: the largest label that has no row, or 0; -1 if a label is negative. Then the sums are void.
     image      : (L, X), or empty for no grey statistics.
     squares    : (X + 1,) int64, sum of the squares of all integers below each.
     touched, part, plane : (C, N), (C, N, 8), (C, N, 2) int64, scratch; part on a border of 64 bytes, on entry six zeros
@@ -316,7 +152,7 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
     """
     n_lines, n_x = labels.shape
     flat = labels.reshape(-1)
-    n_chunks = sums.shape[0]
+    n_chunks, n_rows = sums.shape[0], np.uint64(sums.shape[1])
     one_by_one = keys.size == 0 and image.size == 0
     for chunk in prange(n_chunks):
         # One view for each chunk: a view for each run would cost more than the sums (Numba counts its references).
@@ -324,7 +160,7 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
         chunk_touched, chunk_part, chunk_plane = touched[chunk], part[chunk], plane[chunk]
         flat_part, flat_plane = chunk_part.reshape(-1), chunk_plane.reshape(-1)
         first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
-        n_touched = 0
+        n_touched, largest = 0, 0
         z = first_line // lines_per_slice
         for line in range(first_line, end_line):
             if line >= (z + 1) * lines_per_slice:
@@ -340,7 +176,8 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
                     bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
                 else:
                     bits = last_run_ends(flat, at, n)
-                alone = one_by_one and count_bits(bits) >= MANY
+                alone = one_by_one and count_bits(bits) >= MANY and at + 64 <= flat.size
+                alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(n_rows))
                 if alone and start == first:
                     n_touched = add_voxels(
                         flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y)
@@ -355,6 +192,9 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
                     label = flat[np.uint64(line * n_x + start)]
                     if label != 0:
                         row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
+                        if row >= n_rows:
+                            largest = -1 if label < 0 or largest < 0 else max(largest, label)
+                            row = np.uint64(0)
                         if chunk_part[row, 0] == 0:
                             chunk_touched[n_touched] = row
                             n_touched += 1
@@ -367,23 +207,4 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
                             add_grey_run(chunk_grey, row, image, line, start, stop)
                     start = stop
         add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z)
-
-
-@jit
-def merge_chunks(sums, box, grey):
-    """Add all chunks to chunk 0, in their order."""
-    for row in range(sums.shape[1]):
-        for chunk in range(1, sums.shape[0]):
-            count = sums[chunk, row, 0]
-            if count == 0:
-                continue
-            if sums[0, row, 0] == 0:
-                box[0, row] = box[chunk, row]
-                grey[0, row] = grey[chunk, row]
-            else:
-                for k in range(3):
-                    box[0, row, k] = min(box[0, row, k], box[chunk, row, k])
-                    box[0, row, k + 3] = max(box[0, row, k + 3], box[chunk, row, k + 3])
-                merge_grey(grey[0, row], grey[chunk, row], count)
-            for k in range(N_SUMS):
-                sums[0, row, k] += sums[chunk, row, k]
+        beyond[chunk] = largest

@@ -1,0 +1,128 @@
+"""64 labels of a line in vector instructions: where they change, whether they have rows, and their sums one by one.
+
+The sums of noise go to rows of eight numbers, on a border of 64 bytes: count, sums of y, x, yy, yx, xx, largest -x and
+x + 1. What a voxel adds is a vector of eight numbers, which changes from voxel to voxel by another one.
+"""
+
+from numba import core, extending, types
+
+cgutils = core.cgutils
+ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
+
+N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; -x0, x1
+
+
+@extending.intrinsic
+def run_ends(context, labels, start):
+    """Bit k of the result: whether labels start + k and start + k + 1 of a flat array differ, for k < 64. Unchecked."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        lane = ir.IntType(kind.dtype.bitwidth)
+        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
+        second = builder.gep(first, [ir.Constant(arguments[1].type, 1)])
+        one, two = (
+            builder.load(builder.bitcast(pointer, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+            for pointer in (first, second)
+        )
+        return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(64))
+
+    return types.uint64(labels, types.uint64), generate
+
+
+@extending.intrinsic
+def all_below(context, labels, start, limit):
+    """Whether elements start to start + 63 of a flat array are below `limit`, and not negative. Unchecked."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        lane, number = ir.IntType(kind.dtype.bitwidth), ir.IntType(32)
+        vector = ir.VectorType(lane, 64)
+        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=lane.width // 8)
+        blank, every = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(number, 64), None)
+        limits = builder.shuffle_vector(builder.insert_element(blank, arguments[2], number(0)), blank, every)
+        beyond = builder.bitcast(builder.icmp_unsigned(">=", found, limits), ir.IntType(64))
+        return builder.icmp_unsigned("==", beyond, ir.IntType(64)(0))
+
+    return types.boolean(labels, types.uint64, labels.dtype), generate
+
+
+@extending.intrinsic
+def lowest_bit(context, bits):
+    """The number of the lowest bit that is set in a word that is not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@extending.intrinsic
+def count_bits(context, bits):
+    """How many bits of a word are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@extending.intrinsic
+def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
+    """Add voxels (y, x) to (y, x + n - 1), whose labels are elements at to at + n - 1 of a flat array, one by one.
+
+    part, plane : flat, (N * 8,) on a border of 64 bytes and (N * 2,). Returns how many rows are touched then.
+
+    What one voxel adds, and how that changes from one to the next, are vectors of eight numbers; the row of a label is
+    one, too: the first six are sums, the last two maxima. The background has a row like all others.
+    """
+
+    def generate(context, builder, signature, arguments):
+        number = ir.IntType(64)
+        vector = ir.VectorType(number, N_PART)
+
+        def pointer(which):
+            kind = signature.args[which]
+            return context.make_array(kind)(context, builder, arguments[which]).data
+
+        def pack(*values):
+            packed = ir.Constant(vector, [0] * N_PART)
+            for k, value in enumerate(values):
+                value = ir.Constant(number, value) if isinstance(value, int) else value
+                packed = builder.insert_element(packed, value, ir.Constant(ir.IntType(32), k))
+            return packed
+
+        at, n, n_touched, x, y = (arguments[k] for k in (1, 2, 6, 7, 8))
+        one, zero = ir.Constant(number, 1), ir.Constant(number, 0)
+        after = builder.add(y, one)
+        odd = builder.add(builder.add(x, x), one)
+        squares = (builder.mul(y, y), builder.mul(y, x), builder.mul(x, x))
+        start = pack(1, y, x, *squares, builder.neg(x), builder.add(x, one))
+        step = pack(0, 0, 1, 0, y, odd, -1, 1)
+        value = cgutils.alloca_once_value(builder, start)
+        change = cgutils.alloca_once_value(builder, step)
+        count = cgutils.alloca_once_value(builder, n_touched)
+        label_of, part_of, plane_of, touched_of = (pointer(k) for k in (0, 3, 4, 5))
+        with cgutils.for_range(builder, n) as loop:
+            label = builder.load(builder.gep(label_of, [builder.add(at, loop.index)]))
+            row = label if label.type == number else builder.zext(label, number)
+            place = builder.gep(part_of, [builder.mul(row, ir.Constant(number, N_PART))])
+            place = builder.bitcast(place, vector.as_pointer())
+            old, now = builder.load(place, align=64), builder.load(value)
+            extent = builder.gep(plane_of, [builder.add(row, row)])
+            first = builder.icmp_signed("==", builder.extract_element(old, ir.Constant(ir.IntType(32), 0)), zero)
+            with builder.if_then(first, likely=False):
+                builder.store(row, builder.gep(touched_of, [builder.load(count)]))
+                builder.store(builder.add(builder.load(count), one), count)
+                builder.store(y, extent)
+            builder.store(after, builder.gep(extent, [one]))
+            larger = builder.select(builder.icmp_signed(">", old, now), old, now)
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), N_PART), [0, 1, 2, 3, 4, 5, 14, 15])
+            builder.store(builder.shuffle_vector(builder.add(old, now), larger, lanes), place, align=64)
+            builder.store(builder.add(now, builder.load(change)), value)
+            builder.store(builder.add(builder.load(change), pack(0, 0, 0, 0, 0, 2)), change)
+        return builder.load(count)
+
+    number = types.int64
+    return number(labels, number, number, part, plane, touched, number, number, number), generate
