@@ -121,11 +121,11 @@ def _choose(distance: Array, rays: Array, sigma: float) -> Array:
 
 
 def _mode(values: Array) -> float:
-    """The middle of the shortest interval that holds 40 percent of the values."""
+    """The middle of the shortest interval that holds a quarter of the values: fewer than cross a film or none."""
     ordered = np.sort(values)
-    half = max(1, int(0.4 * ordered.size))
-    start = int(np.argmin(ordered[half:] - ordered[: ordered.size - half]))
-    return float(ordered[start] + ordered[start + half]) / 2 if ordered.size > 1 else float(ordered[0])
+    quarter = max(1, int(0.25 * ordered.size))
+    start = int(np.argmin(ordered[quarter:] - ordered[: ordered.size - quarter]))
+    return float(ordered[start] + ordered[start + quarter]) / 2 if ordered.size > 1 else float(ordered[0])
 
 
 def _erf_width(distance: Array, profile: Array) -> float:

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
 from cbdetach.given_phases import map_phases
-from cbdetach.phases import halo, resolve_moved, resolve_phases
+from cbdetach.phases import _highest, halo, resolve_moved, resolve_phases
 from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
@@ -185,6 +185,22 @@ class TestRim:
         grey = image(ball(48, 12, 6, 0.4), 3, 2.0)
         narrow, _ = resolve_phases(grey, thresholds(), spacing=UNIT, edge_width_um=0.5)
         assert detached(narrow) < 0.45
+
+    def test_a_little_more_blur_is_a_little_more_void(self) -> None:
+        """A film thinner than the blur is judged by the highest grey around it, however the voxels lie to the blur."""
+        grey = image(ball(48, 12, 1.6, 0.5), 3, 2.0, noise=0.04)
+        widths = (2.05, 2.1, 2.115, 2.15)
+        found = [detached(resolve_phases(grey, thresholds(), spacing=UNIT, edge_width_um=w)[0]) for w in widths]
+        assert np.ptp(found) < 0.03
+        assert found == sorted(found)
+
+    def test_highest_goes_evenly_with_the_reach(self) -> None:
+        x = np.random.default_rng(8).standard_normal((9, 10, 11)).astype(np.float32)
+        boxes = [ndimage.maximum_filter(x, (3, 1, 2 * n + 1), mode="nearest") for n in (0, 1, 2)]
+        for n, box in enumerate(boxes):
+            assert np.array_equal(_highest(x.copy(), (1.0, 0.0, float(n))), box)
+        assert np.allclose(_highest(x.copy(), (1.0, 0.0, 1.25)), 0.75 * boxes[1] + 0.25 * boxes[2], atol=1e-6)
+        assert np.allclose(_highest(x.copy(), (1.0, 0.0, 2 - 1e-7)), boxes[2], atol=1e-5)
 
     def test_slab_with_halo_is_the_whole(self) -> None:
         rng = np.random.default_rng(2)

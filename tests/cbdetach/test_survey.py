@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 from scipy.special import ndtr
 
+from cbdetach.edge_width import _mode
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.survey import BLOCK, Survey, SurveyAccumulator
@@ -110,6 +111,13 @@ def test_edge_width_scales_with_the_voxel() -> None:
 )
 def test_edge_width_bears_noise_films_and_fringes(change: dict[str, float]) -> None:
     assert survey(balls(2.5, **change)).edge_width_um == pytest.approx(2.5, rel=0.08)
+
+
+def test_most_frequent_steepness_where_films_cover_most() -> None:
+    """A third of the rays cross a bare surface, the others films of all kinds."""
+    rng = np.random.default_rng(4)
+    values = np.concatenate([rng.normal(0, 0.3, 3500), rng.normal(3, 1.5, 6500)])
+    assert _mode(values) == pytest.approx(0, abs=0.15)
 
 
 def test_edge_width_of_noise_is_one_voxel() -> None:
