@@ -19,6 +19,7 @@ from .._arrays import UNIT, device_of
 from .._compile import Cuda
 from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 from .arguments import Floats, Paths, Times, TravelTime, check_trace_paths, check_travel_time, too_long
+from .cpu_boxes import PAD
 from .lines import BAND, line_lanes, straight_lines
 
 Ints = npt.NDArray[np.int64]
@@ -87,7 +88,9 @@ def solve(
 ) -> None:
     """Travel times on the CPU."""
     boxes = split(task.labels, task.times, threads, workers)
-    largest_first = np.argsort(-boxes[:, 6], kind="stable")
+    sides = boxes[:, 1:6:2] - boxes[:, 0:6:2]
+    work = boxes[:, 6] + (sides + 2 * PAD).prod(axis=1) // 16  # in voxels marched; what else is done is for whole boxes
+    dearest_first = np.argsort(-work, kind="stable")
     shortest = min(task.steps)
     band = 0.0 if start == "centres" else BAND * shortest
     fastest = float(task.speed[task.labels != 0].max(initial=0.0) or 1.0) if task.speed.size else 1.0
@@ -97,14 +100,13 @@ def solve(
     arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
     grids = (np.array(task.times.shape), flat, flat.view(np.int32))
     lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
-    large = (boxes[:, 1:6:2] - boxes[:, 0:6:2]).prod(axis=1) > cpu.LARGE
+    large = sides.prod(axis=1) > cpu.LARGE
     for c in np.flatnonzero(large):
         low, shape = cpu.window_of(boxes[c])
         cpu_large.solve_large(lambda *one: list(threads.map(*one)), int(c) + 1, low, shape, lines, given)
-    small = largest_first[~large[largest_first]]
-    shares = queue_of(boxes[small, 6], workers)
-    work = functools.partial(cpu.solve, boxes, small, lines, given)
-    list(threads.map(work, shares[:-1], shares[1:]))
+    small = dearest_first[~large[dearest_first]]
+    shares = queue_of(work[small], workers)
+    list(threads.map(functools.partial(cpu.solve, boxes, small, lines, given), shares[:-1], shares[1:]))
 
 
 def split(labels: npt.NDArray[Any], times: Times, threads: ThreadPoolExecutor, workers: int) -> Ints:
@@ -124,11 +126,18 @@ def split(labels: npt.NDArray[Any], times: Times, threads: ThreadPoolExecutor, w
     return boxes
 
 
-def queue_of(sizes: Ints, workers: int) -> list[int]:
-    """Where to cut a list of components, the largest first, into shares that idle workers take one after the other."""
-    share = max(int(sizes.sum()) // (16 * workers), 1)
-    before = (np.cumsum(sizes) - sizes) // share
-    return [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), len(sizes)]
+def queue_of(work: Ints, workers: int) -> list[int]:
+    """Where to cut a list of components, the dearest first, into shares that idle workers take one after the other.
+
+    Shares become smaller towards the end, so that no worker waits long for the last.
+    """
+    done = np.append(0, np.cumsum(work))
+    cuts, least = [0], done[-1] // (64 * workers)
+    while cuts[-1] < len(work):
+        share = max((done[-1] - done[cuts[-1]]) // (4 * workers), least, 1)
+        end = int(np.searchsorted(done, done[cuts[-1]] + share))
+        cuts.append(min(end, len(work)))
+    return cuts
 
 
 def trace_paths(

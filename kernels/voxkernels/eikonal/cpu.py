@@ -82,7 +82,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     second = room if order == 2 else 1
     starts = np.empty(64 * second, np.float32)
     T[:64] = starts[:64] = np.inf
-    started, lined, feeding = np.zeros(second, np.uint8), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
+    started, led_to, feeding = np.zeros(second, np.uint8), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
     upwind, free, kept = np.zeros(12 * second, np.uint64), np.zeros(second, np.uint64), np.zeros(second, np.uint64)
     first_lines, here = np.zeros(second + 1, np.int64), np.zeros(3, np.int64)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
@@ -112,19 +112,19 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
                 starts[v] = T[v]
             for b in range(end):
                 started[b] = queued[b] == STARTED
-                lined[b], feeding[b] = 0, ZERO
+                led_to[b], feeding[b] = 0, ZERO
         settle(T, inside, cells, grid, steps, 1, end, queued, queue, medium)
         if order == 2:
             unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
             find_upwind(T, starts, started, inside, cells, grid, steps, 1, end, medium, upwind, free, kept)
             window = (box, mark, slow, shape, here)
             found = find_lines(
-                window, inside, free, cells, grid, steps, 1, end, h, scale, lines, lined, feeding, first_lines
+                window, inside, free, cells, grid, steps, 1, end, h, scale, lines, led_to, feeding, first_lines
             )
             begin_second(T, starts, inside, 1, end, medium[4], kept)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
-            ways = (first_lines, found[0], found[1], found[2], lined, feeding)
+            ways = (first_lines, found[0], found[1], found[2], led_to, feeding)
             settle_second(T, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)

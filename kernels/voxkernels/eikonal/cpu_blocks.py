@@ -183,9 +183,8 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
                 apart = e.mul(tie, h[axis])
                 up = e.less(high, e.sub(low, apart))
                 first = e.where(up, high, low)
-                reaches = e.b.select(up, high_far, low_far)
-                before = e.where(up, far[axis][1], far[axis][0])
-                second = e.both(reaches, e.less(before, e.sub(first, apart)))
+                before = e.where(up, e.where(high_far, far[axis][1], late), e.where(low_far, far[axis][0], late))
+                second = e.less(before, e.sub(first, apart))  # to choose times is quicker than to choose bits
                 beyond = e.add(first, e.mul(third, e.sub(first, before)))
                 heavy = e.mul(e.const(2.25), weight[axis])
                 terms.append((e.where(second, heavy, weight[axis]), e.where(second, beyond, first)))

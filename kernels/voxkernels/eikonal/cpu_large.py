@@ -68,7 +68,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     settled(march)
     if order == 2:
         upwind, free, kept = np.empty(12 * n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        lined, feeding = np.zeros(n, np.uint32), np.zeros(n, np.uint64)
+        led_to, feeding = np.zeros(n, np.uint32), np.zeros(n, np.uint64)
         upwind[:12] = 0
         found: dict[int, Any] = {}
 
@@ -78,12 +78,12 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
 
         def draw(t: int) -> None:
             window = (tiles[t], place, given, h, lines, scale)
-            found[t] = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], lined, feeding)
+            found[t] = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], led_to, feeding)
 
         def follow(t: int) -> None:
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
-            ways = (*found[t], lined, feeding)
+            ways = (*found[t], led_to, feeding)
             settle_second(T, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
         run(look, everything)
@@ -197,7 +197,7 @@ def unpack_cells(
 
 @jit
 def tile_lines(
-    window: Any, T: Any, inside: Any, free: Any, cells: Any, begin: int, end: int, lined: Any, feeding: Any
+    window: Any, T: Any, inside: Any, free: Any, cells: Any, begin: int, end: int, led_to: Any, feeding: Any
 ) -> Any:
     """The straight lines to the voxels at walls of one tile: first lines of its blocks, lanes, origins, lengths."""
     tile, place, given, h, lines, scale = window
@@ -212,7 +212,7 @@ def tile_lines(
     first = np.zeros(end - begin + 1, np.int64)
     here = (box, mark, slow, shape, corner)
     lane, origin, length = find_lines(
-        here, inside, free, cells, grid, steps, begin, end, h, scale, lines, lined, feeding, first
+        here, inside, free, cells, grid, steps, begin, end, h, scale, lines, led_to, feeding, first
     )
     return first, lane, origin, length
 

@@ -43,7 +43,7 @@ def find_lines(
     h: Any,
     scale: float,
     table: Any,
-    lined: Any,
+    led_to: Any,
     feeding: Any,
     first: Any,
 ) -> tuple[Any, Any, Any]:
@@ -52,7 +52,7 @@ def find_lines(
     window : a box of the component with its order-1 times, its marks, slownesses and shape, and the cell where it
     begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. first
     (end - begin + 1,) : set to each block's first line. Returns the voxels that they lead to, as lanes; those that they
-    come from; their lengths. lined : set to the blocks around from which lines come to a block, 27 bits, itself bit 13.
+    come from; their lengths. led_to : set to the blocks around to which lines from a block lead, 27 bits, itself not.
     feeding : set to the words of voxels where lines begin.
     """
     box, mark, pace, shape, corner = window
@@ -103,7 +103,7 @@ def find_lines(
                     origin[n] = 64 * block + voxel
                     feeding[block] |= ONE << np.uint64(voxel)
                     dz, dy, dx = wi // 4 - i // 4, wj // 4 - j // 4, wk // 4 - k // 4
-                    lined[b] |= np.uint32(1 << (13 + 9 * dz + 3 * dy + dx))
+                    led_to[block] |= np.uint32(1 << (13 - 9 * dz - 3 * dy - dx) & ~(1 << 13))
                     n += 1
     first[end - begin] = n
     return lane[:n].copy(), origin[:n].copy(), reach[:n].copy()

@@ -12,21 +12,21 @@ the same for any number of threads.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from .._compile import jit
-from .cpu_blocks import arrived, first_arrival, follow, overtakes, pack, relax, unpack, upwind_of
+from .cpu_blocks import arrived, first_arrival, follow, lowest_bit, overtakes, pack, relax, unpack, upwind_of
 
 EDGE = 4  # voxels along an edge of a block
-PASSES = 3  # over a block, before it goes to the end of the queue
-QUEUED, STARTED = 1, 2  # flags of a block in the queue: anew; for the first time
+PASSES, PASSES_SECOND = 3, 2  # over a block, before it goes to the end of the queue, by order
+QUEUED, STARTED = np.uint8(1), np.uint8(2)  # flags of a block in the queue: anew; for the first time
 TIMES = 256  # steps of time by which blocks are sorted
-FIRST, LAST, WAITING = 0, 1, 2  # of the line of blocks in the queue: its ends, its length
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
-ZERO, ALL = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
+ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 SIXTY_FOUR, TWELVE = np.uint64(64), np.uint64(12)
 LANE = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
@@ -39,10 +39,9 @@ FACES = np.array(
     [0xFFFFFFFF, 0xFFFFFFFF << 32, 0x00FF00FF00FF00FF, 0xFF00FF00FF00FF00, 0x3333333333333333, 0xCCCCCCCCCCCCCCCC],
     np.uint64,
 )
-CLOSE = np.array(  # the voxels at most two from the block before, this one and the next, along z, y, x
-    [FACES[0], 2**64 - 1, FACES[1], FACES[2], 2**64 - 1, FACES[3], FACES[4], 2**64 - 1, FACES[5]], np.uint64
-)
 NEAR, FAR = np.array([48, 12, 3], np.uint64), np.array([32, 8, 2], np.uint64)
+# The voxels at most two from each of the 27 blocks around one, itself among them: a row of x after the other
+CLOSE = np.array([z & y & x for z, y, x in product(*((FACES[n], ALL, FACES[n + 1]) for n in (0, 2, 4)))])
 
 
 @jit
@@ -108,23 +107,22 @@ def unpack_blocks(
 
 
 @jit
-def stand_in_line(queued: Any, begin: int, end: int, queue: Any) -> Any:
-    """Put the queued blocks from `begin` to `end` - 1 into a ring. Returns the ends of the line, its length."""
-    line = np.zeros(3, np.int64)
+def stand_in_line(queued: Any, begin: int, end: int, queue: Any) -> int:
+    """Put the queued blocks from `begin` to `end` - 1 into a ring. Returns the place behind the last."""
+    last = 0
     for b in range(begin, end):
-        if queued[b]:
-            join_line(b, queue, line)
-    return line
+        queue[last] = b
+        last += queued[b] != 0
+    return last
 
 
 @jit
-def stand_by_arrival(T: Any, free: Any, queued: Any, begin: int, end: int, queue: Any) -> Any:
+def stand_by_arrival(T: Any, free: Any, queued: Any, begin: int, end: int, queue: Any) -> int:
     """The same, the earliest first: blocks of one step of time as they come."""
     first = np.zeros(TIMES + 1, np.int64)
     for b in range(begin, end):
         if queued[b]:
             first[step_of_time(T, b, free[b]) + 1] += 1
-    line = np.zeros(3, np.int64)
     for n in range(TIMES):
         first[n + 1] += first[n]
     for b in range(begin, end):
@@ -132,9 +130,7 @@ def stand_by_arrival(T: Any, free: Any, queued: Any, begin: int, end: int, queue
             n = step_of_time(T, b, free[b])
             queue[first[n]] = b
             first[n] += 1
-    line[WAITING] = first[TIMES]
-    line[LAST] = line[WAITING] if line[WAITING] < queue.size else 0
-    return line
+    return int(first[TIMES])
 
 
 @jit
@@ -143,21 +139,20 @@ def step_of_time(T: Any, b: int, voxels: Any) -> int:
     return int(min(first_arrival(T, np.uint64(64 * b), voxels), np.float32(TIMES - 1)))
 
 
-@jit
-def join_line(b: int, queue: Any, line: Any) -> None:
-    """Put a block at the end of the line."""
-    queue[line[LAST]] = b
-    line[LAST] = line[LAST] + 1 if line[LAST] + 1 < queue.size else 0
-    line[WAITING] += 1
+@jit(inline=True)
+def behind(place: int, queue: Any) -> int:
+    """The next place of a ring, which has one more than there are blocks: a line whose ends meet is empty."""
+    return place + 1 if place + 1 < queue.size else 0
 
 
-@jit
-def next_in_line(queue: Any, line: Any) -> int:
-    """Take the first block out of the line."""
-    b = int(queue[line[FIRST]])
-    line[FIRST] = line[FIRST] + 1 if line[FIRST] + 1 < queue.size else 0
-    line[WAITING] -= 1
-    return b
+@jit(inline=True)
+def ask_for(b: int, wanted: bool, begin: int, end: int, queued: Any, queue: Any, last: int) -> int:
+    """Queue a block if it is wanted, unless it is, and put it into the line if it is of this tile: without a branch."""
+    flag = queued[b]
+    queued[b] = flag | np.uint8(wanted)
+    queue[last] = b
+    joins = wanted & (flag == 0) & (begin <= b) & (b < end)
+    return behind(last, queue) if joins else last
 
 
 @jit
@@ -170,10 +165,10 @@ def settle(
     """
     pace, paced, h, even, limit = medium
     at = np.zeros(7, np.uint64)
-    line = stand_in_line(queued, begin, end, queue)
-    while line[WAITING]:
-        b = next_in_line(queue, line)
-        changed = ALL if queued[b] == STARTED else ZERO
+    place, last = 0, stand_in_line(queued, begin, end, queue)
+    while place != last:
+        b, place = int(queue[place]), behind(place, queue)
+        changed = ALL if queued[b] & STARTED else ZERO
         queued[b] = 0
         look_around(b, cells, grid, steps, at)
         fell = ZERO
@@ -188,13 +183,9 @@ def settle(
             for direction in range(6):
                 word = changed & FACE[direction] & ahead[direction]
                 other = np.int64(at[1 + direction] // SIXTY_FOUR)
-                if moved(word, direction, NEAR) & inside[other] != ZERO and not queued[other]:
-                    queued[other] = QUEUED
-                    if begin <= other < end:
-                        join_line(other, queue, line)
-        if fell != ZERO and not queued[b]:
-            queued[b] = QUEUED
-            join_line(b, queue, line)
+                wanted = moved(word, direction, NEAR) & inside[other] != ZERO
+                last = ask_for(other, wanted, begin, end, queued, queue, last)
+        last = ask_for(b, fell != ZERO, begin, end, queued, queue, last)
 
 
 @jit
@@ -265,31 +256,31 @@ def settle_second(
     """Order 2: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
 
     lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; the
-    blocks around from which lines come to a block; the words of voxels where lines begin.
+    blocks around to which lines from a block lead; the words of voxels where lines begin.
     """
     pace, paced, h, _, _ = medium
-    first, lane, origin, length, lined, feeding = lines
+    first, lane, origin, length, led_to, feeding = lines
     at, cap = np.zeros(7, np.uint64), np.full(64, np.inf, np.float32)  # the times that the lines to a block allow
-    line = stand_by_arrival(T, free, queued, begin, end, queue)
-    while line[WAITING]:
-        b = next_in_line(queue, line)
+    around = np.zeros(27, np.int64)  # cells
+    for n in range(27):
+        around[n] = (n // 9 - 1) * steps[0] + (n // 3 % 3 - 1) * steps[1] + (n % 3 - 1) * steps[2]
+    place, last = 0, stand_by_arrival(T, free, queued, begin, end, queue)
+    while place != last:
+        b, place = int(queue[place]), behind(place, queue)
         queued[b] = 0
         look_around(b, cells, grid, steps, at)
-        changed, new, drawn = ZERO, ZERO, not lined[b]
-        for _ in range(PASSES):
+        first_line, last_line = first[b - begin], first[b - begin + 1]
+        changed, new, drawn = ZERO, ZERO, first_line == last_line
+        for _ in range(PASSES_SECOND):
             if not drawn:
-                for e in range(first[b - begin], first[b - begin + 1]):
-                    cap[lane[e]] = np.inf
-                for e in range(first[b - begin], first[b - begin + 1]):
-                    cap[lane[e]] = min(cap[lane[e]], T[np.int64(origin[e])] + length[e])
+                draw(T, first_line, last_line, lane, origin, length, cap)
             new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, h)
             changed |= new
             if new == ZERO:
                 break
-            drawn = not lined[b] or new & feeding[b] == ZERO
-        if lined[b]:
-            for e in range(first[b - begin], first[b - begin + 1]):
-                cap[lane[e]] = np.inf
+            drawn = first_line == last_line or new & feeding[b] == ZERO
+        for e in range(first_line, last_line):
+            cap[lane[e]] = np.inf
         if changed == ZERO:
             continue
         for direction in range(6):
@@ -297,22 +288,24 @@ def settle_second(
             side = 12 * other + 4 * (direction // 2) + 1 - direction % 2  # it looks back
             next_to = moved(changed & FACE[direction], direction, NEAR) & upwind[side]
             next_but_one = moved(changed & FACES[direction], direction, FAR) & upwind[side] & upwind[side + 2]
-            if (next_to | next_but_one) & free[other] != ZERO and not queued[other]:
-                queued[other] = QUEUED
-                if begin <= other < end:
-                    join_line(other, queue, line)
-        if changed & feeding[b] != ZERO:
-            for dz in range(-1, 2):
-                for dy in range(-1, 2):
-                    for dx in range(-1, 2):
-                        if changed & feeding[b] & CLOSE[dz + 1] & CLOSE[dy + 4] & CLOSE[dx + 7] == ZERO:
-                            continue
-                        other = np.int64(grid[cells[b] + dz * steps[0] + dy * steps[1] + dx * steps[2]])
-                        from_here = lined[other] >> np.uint32(13 - 9 * dz - 3 * dy - dx) & np.uint32(1)
-                        if from_here and other != b and not queued[other]:
-                            queued[other] = QUEUED
-                            if begin <= other < end:
-                                join_line(other, queue, line)
-        if new != ZERO and not queued[b]:
-            queued[b] = QUEUED
-            join_line(b, queue, line)
+            wanted = (next_to | next_but_one) & free[other] != ZERO
+            last = ask_for(other, wanted, begin, end, queued, queue, last)
+        begun = changed & feeding[b]
+        blocks = np.uint64(led_to[b]) if begun != ZERO else ZERO
+        while blocks != ZERO:
+            n = np.int64(lowest_bit(blocks))
+            blocks &= blocks - ONE
+            other = np.int64(grid[cells[b] + around[n]])
+            last = ask_for(other, begun & CLOSE[n] != ZERO, begin, end, queued, queue, last)
+        last = ask_for(b, new != ZERO, begin, end, queued, queue, last)
+
+
+@jit(inline=True)
+def draw(T: Any, first: int, last: int, lane: Any, origin: Any, length: Any, cap: Any) -> None:
+    """The earliest times by the lines to a block, those to one voxel one after the other."""
+    before, earliest = -1, np.float32(np.inf)
+    for e in range(first, last):
+        t = T[np.int64(origin[e])] + length[e]
+        earliest = t if t < earliest or lane[e] != before else earliest
+        before = lane[e]
+        cap[before] = earliest
