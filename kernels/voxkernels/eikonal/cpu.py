@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_boxes import fill_box, mark_box, write_times
+from .cpu_boxes import fill_box, has_source, mark_box, write_nothing, write_times
 from .cpu_lines import find_lines
 from .cpu_march import (
     EDGE,
@@ -88,14 +88,15 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     for n in range(first, last):
         c = chosen[n]
+        if not has_source(ids, source, volume, interfaces, c + 1, boxes[c]):
+            write_nothing(times, ids, volume, c + 1, boxes[c])
+            continue
         low, shape = window_of(boxes[c])
         size = shape[0] * shape[1] * shape[2]
         box, kind, mark = box_room[:size], kind_room[:size], mark_room[:size]
         slow = slow_room[: size if speed.size else 1]
         fill_box(ids, source, speed, volume, interfaces, c + 1, low, shape, box, slow)
-        if not mark_box(shape, box, kind, mark):
-            write_times(box, volume, low, shape, np.inf, times)
-            continue
+        mark_box(shape, box, kind, mark)
         start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE)
         sides = shape // EDGE
         steps = np.array([sides[1] * sides[2], sides[2], 1])

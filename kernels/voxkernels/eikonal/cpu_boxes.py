@@ -114,6 +114,39 @@ def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
 
 
 @jit
+def has_source(ids: Any, source: Any, volume: Any, interfaces: bool, me: int, box: Any) -> bool:
+    """Whether a voxel of a component is a source, or touches one outside."""
+    mine, sz, sy = np.int32(NUMBERED + me), volume[1] * volume[2], volume[2]
+    for z in range(box[0], box[1]):
+        for y in range(box[2], box[3]):
+            for x in range(box[4], box[5]):
+                v = z * sz + y * sy + x
+                if ids[v] != mine:
+                    continue
+                if source[v]:
+                    return True
+                for face in range(6):
+                    axis, way = face // 2, 2 * (face % 2) - 1
+                    at = (z if axis == 0 else y if axis == 1 else x) + way
+                    w = v + way * (sz if axis == 0 else sy if axis == 1 else 1)
+                    if 0 <= at < volume[axis] and first_time(ids[w], source[w] != 0, interfaces, mine) == -1.0:
+                        return True
+    return False
+
+
+@jit
+def write_nothing(times: Any, ids: Any, volume: Any, me: int, box: Any) -> None:
+    """Set the times of a component that no front reaches."""
+    mine = np.int32(NUMBERED + me)
+    for z in range(box[0], box[1]):
+        for y in range(box[2], box[3]):
+            row = (z * volume[1] + y) * volume[2]
+            for v in range(row + box[4], row + box[5]):
+                if ids[v] == mine:
+                    times[v] = np.inf
+
+
+@jit
 def write_times(T: Any, volume: Any, low: Any, shape: Any, max_time: float, times: Any) -> None:
     """Copy the times of one component to the flat volume: all but the rim, where the box lies in the volume."""
     left, right = max(PAD, -low[2]), min(shape[2] - PAD, volume[2] - low[2])

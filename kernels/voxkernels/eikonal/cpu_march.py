@@ -293,10 +293,10 @@ def settle_second(
         begun = changed & feeding[b]
         blocks = np.uint64(led_to[b]) if begun != ZERO else ZERO
         while blocks != ZERO:
-            n = np.int64(lowest_bit(blocks))
+            bit = int(lowest_bit(blocks))
             blocks &= blocks - ONE
-            other = np.int64(grid[cells[b] + around[n]])
-            last = ask_for(other, begun & CLOSE[n] != ZERO, begin, end, queued, queue, last)
+            other = np.int64(grid[cells[b] + around[bit]])
+            last = ask_for(other, begun & CLOSE[bit] != ZERO, begin, end, queued, queue, last)
         last = ask_for(b, new != ZERO, begin, end, queued, queue, last)
 
 
