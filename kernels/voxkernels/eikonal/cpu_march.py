@@ -12,7 +12,6 @@ the same for any number of threads.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,9 @@ FACES = np.array(
 )
 NEAR, FAR = np.array([48, 12, 3], np.uint64), np.array([32, 8, 2], np.uint64)
 # The voxels at most two from each of the 27 blocks around one, itself among them: a row of x after the other
-CLOSE = np.array([z & y & x for z, y, x in product(*((FACES[n], ALL, FACES[n + 1]) for n in (0, 2, 4)))])
+CLOSE = np.array(
+    [z & y & x for z in (FACES[0], ALL, FACES[1]) for y in (FACES[2], ALL, FACES[3]) for x in (FACES[4], ALL, FACES[5])]
+)
 
 
 @jit
