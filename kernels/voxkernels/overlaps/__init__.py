@@ -24,7 +24,9 @@ BATCH = 64
 SAMPLE = 4096
 CELLS = 16
 """Up to how many cells for each pixel a table of all pairs of labels may have."""
-FIRST_SLOTS = 1 << 12
+FIRST_SLOTS, FEWEST_SLOTS = 1 << 12, 1 << 8
+"""Slots for the pairs of a chunk at first: one for 16 pixels, but no more than the first number and no fewer than the
+second."""
 ROOM = 1 << 27
 """Bytes for the pairs of all images that are counted at once in tables of all pairs."""
 SPARSE = 16
@@ -178,7 +180,8 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool =
     cells, may_give_up = np.zeros((n_tables, 0, 0), np.uint32), images_a.shape[1] < 2**32
     if short:
         cells, may_give_up = _cells(images_a, images_b, cells), False
-    slots = FIRST_SLOTS
+    pixels = images_a.shape[1] * len(images_a) // n_tables
+    slots = min(FIRST_SLOTS, max(FEWEST_SLOTS, 1 << (pixels // 16).bit_length()))
     while True:
         n_tables = len(cells)
         n_chunks = n_tables // len(images_a)

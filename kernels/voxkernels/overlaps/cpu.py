@@ -164,10 +164,11 @@ def add_runs(a, b, first, stop, table, cells, may_give_up):
     runs are so short that cells would be better.
     """
     n_pairs, run, n_runs = 0, first, 0
-    if may_give_up and stop - first > ENOUGH:  # before the table is touched
-        for start in range(first, first + ENOUGH, 64):
+    if may_give_up:  # before the table is touched
+        look = min(ENOUGH, (stop - first) // 8 // 64 * 64)
+        for start in range(first, first + look, 64):
             n_runs += count_bits(run_ends(a, b, np.uint64(start)))
-        if SHORT * n_runs > ENOUGH:
+        if SHORT * n_runs > look:
             return -3
         n_runs = 0
     n_a, n_b = np.uint64(cells.shape[0]), np.uint64(cells.shape[1])
