@@ -20,13 +20,16 @@ splicing after Rem, see Patwary, Blair and Manne, SEA 2010. Memory: the result, 
 for each run (8 past 2**31 voxels). Not checked here: shapes, negative values.
 
 Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core (as much again where the system
-has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 20 and 10 ms (balls, 26
-neighbours; cc3d 24), 37 and 20 (three phases), 27 and 14 (one label everywhere, int32), 171 and 100 (300 labels at
-random). Half of it unites, a third writes; the bits take 2 ms of bool and 6.8 of int32, which is reading it. What it
-needs: no call of `unite_at` without a bit, since its arguments cost more than a word (network 60 ms instead of 35); one
+has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 18 and 10 ms (balls, 26
+neighbours; cc3d 24), 37 and 20 (three phases), 27 and 14 (one label everywhere, int32), 154 and 78 (300 labels at
+random); 64^3 of balls 0.24 and 0.17. A third to half of it unites, half writes; the bits take 2 ms of bool and 6.8 of
+int32, which is reading it. What it needs: rows united by the function that goes through them, since a call for each row
+with its tuples of arrays took as long as two words (uniting 64^3 0.21 ms instead of 0.10, 256^3 8.5 instead of 6.6);
+no call of `unite_at` without a bit, and with the four arrays that it reads alone (noise 93 -> 86 ms of uniting); one
 block of memory for all bits, in large pages (5 ms less than four arrays); no pass of its own for the sign (2 ms). A
 byte for each flag, packed eight at a time, took 7 and 18 ms for the bits. One list of runs for each row and a
-comparison of lists took 30 and 64 ms in all for balls and a network.
+comparison of lists took 30 and 64 ms in all for balls and a network. Inlined by Numba, a function for each row costs
+the count of references of every array that it is given.
 """
 
 from __future__ import annotations
@@ -75,9 +78,8 @@ def unite(parent, a, b):
 
 
 @jit
-def unite_at(bits, from_a, from_b, w, r, q, runs):
+def unite_at(bits, from_a, from_b, w, r, q, starts, first, before, parent):
     """Unite, for every bit, the runs of rows r and q at the bit's voxel (from ALL) or the one before (from ZERO)."""
-    _, starts, _, _, first, before, parent = runs
     while bits != ZERO:
         bit = bits & (~bits + ONE)
         bits ^= bit
@@ -112,7 +114,7 @@ def equal_bits(r, x, q, x_q, grid, scratch):
 
 
 @jit
-def unite_corners(one, two, w, r, q, runs, grid, scratch):
+def unite_corners(one, two, w, r, q, starts, first, before, parent, grid, scratch):
     """Unite where voxels `one` of row r equal the one before them in row q, and `two` of row q the one before in r."""
     _, _, _, binary = grid
     x = 64 * (w - 1)
@@ -121,88 +123,21 @@ def unite_corners(one, two, w, r, q, runs, grid, scratch):
     if two != ZERO and not binary:
         two &= equal_bits(r, x - 1, q, x, grid, scratch)
     if one != ZERO:
-        unite_at(one, ALL, ZERO, w, r, q, runs)
+        unite_at(one, ALL, ZERO, w, r, q, starts, first, before, parent)
     if two != ZERO:
-        unite_at(two, ZERO, ALL, w, r, q, runs)
-
-
-@jit
-def unite_row(r, p, u, d, e, f, connectivity, runs, grid, scratch):
-    """Unite the runs of row r with those of the rows around it.
-
-    p, u, d, e : the rows at y - 1; at z - 1; at both; at z - 1, y + 1. f : the row at y + 1, which is not united, but
-    tells what will be. A row that is not there is given as the last of `some`, which is empty.
-    """
-    some, starts, left, up, _, _, _ = runs
-    _, _, _, binary = grid
-    nothing = some.shape[0] - 1
-    has_p = ZERO if p == nothing else ALL
-    has_u = ZERO if u == nothing else ALL
-    has_d = ZERO if d == nothing else ALL
-    has_f = ZERO if f == nothing else ALL
-    for w in range(1, some.shape[1] - 1):
-        a, a_1 = some[r, w], behind(some, r, w)
-        if a | a_1 == ZERO:
-            continue
-        change = starts[r, w] | (a_1 & ~a)
-        b_p, b_p1 = some[p, w], behind(some, p, w)
-        b_u, b_u1 = some[u, w], behind(some, u, w)
-        change_p = starts[p, w] | (b_p1 & ~b_p)
-        change_u = starts[u, w] | (b_u1 & ~b_u)
-        same_p, same_u = left[r, w] & has_p, up[r, w] & has_u
-        up_p = up[p, w] & has_p & has_d
-
-        bits = same_p & (change | change_p)
-        if bits != ZERO:
-            unite_at(bits, ALL, ALL, w, r, p, runs)
-        bits = ends_unless(same_u, change | change_u, same_p & up_p)
-        if bits != ZERO:
-            unite_at(bits, ALL, ALL, w, r, u, runs)
-        if connectivity == 6:
-            continue
-
-        same_p1, same_u1 = behind(left, r, w) & has_p, behind(up, r, w) & has_u
-        both = change & change_p & ~(same_p | same_p1)
-        one, two = both & a & b_p1, both & a_1 & b_p
-        if one | two != ZERO:
-            unite_corners(one, two, w, r, p, runs, grid, scratch)
-        both = change & change_u & ~(same_u | same_u1)
-        one, two = both & a & b_u1, both & a_1 & b_u
-        if one | two != ZERO:
-            unite_corners(one, two, w, r, u, runs, grid, scratch)
-
-        for side in range(2):
-            # The row q at z - 1 that lies beyond the row v at y - 1 or y + 1.
-            q, v, has_v = (d, p, has_p) if side == 0 else (e, f, has_f)
-            if q == nothing:
-                continue
-            b, b_1 = some[q, w], behind(some, q, w)
-            change_q = starts[q, w] | (b_1 & ~b)
-            lower, upper = (r, u) if side == 0 else (f, e)  # whose `left` joins r and v, u and q
-            known = same_u | (left[lower, w] & has_v)
-            if a & b & ~known != ZERO:
-                same = a & b
-                if not binary:
-                    same &= equal_bits(r, 64 * (w - 1), q, 64 * (w - 1), grid, scratch)
-                bits = ends_unless(same, change | change_q, known)
-                if bits != ZERO:
-                    unite_at(bits, ALL, ALL, w, r, q, runs)
-            both = change & change_q
-            if connectivity == 18 or both == ZERO:
-                continue
-            known_1 = same_u1 | (behind(left, lower, w) & has_v)
-            beyond = (up[v, w] & has_v) | (left[upper, w] & has_u)
-            beyond_1 = (behind(up, v, w) & has_v) | (behind(left, upper, w) & has_u)
-            one, two = both & a & b_1 & ~(known | beyond_1), both & a_1 & b & ~(known_1 | beyond)
-            if one | two != ZERO:
-                unite_corners(one, two, w, r, q, runs, grid, scratch)
+        unite_at(two, ZERO, ALL, w, r, q, starts, first, before, parent)
 
 
 @jit
 def unite_part(start, stop, low, high, connectivity, runs, grid, scratch):
-    """Unite rows start..stop-1 with the rows low..high-1 before them."""
-    nothing = runs[0].shape[0] - 1
-    n_y = grid[1]
+    """Unite the runs of rows start..stop-1 with those of the rows around them, of which low..high-1 are there.
+
+    Around row r lie p at y - 1; u at z - 1; d at both; e at z - 1, y + 1; and f at y + 1, which is not united, but
+    tells what will be. A row that is not there is the last of `some`, which is empty.
+    """
+    some, starts, left, up, first, before, parent = runs
+    _, n_y, _, binary = grid
+    nothing = some.shape[0] - 1
     for r in range(start, stop):
         y = r % n_y
         p, u, d, e, f = r - 1, r - n_y, r - n_y - 1, r - n_y + 1, r + 1
@@ -211,7 +146,66 @@ def unite_part(start, stop, low, high, connectivity, runs, grid, scratch):
         d = nothing if y == 0 or d < low or d >= high else d
         e = nothing if y == n_y - 1 or e < low or e >= high else e
         f = nothing if y == n_y - 1 or f < low or f >= high else f
-        unite_row(r, p, u, d, e, f, connectivity, runs, grid, scratch)
+        has_p = ZERO if p == nothing else ALL
+        has_u = ZERO if u == nothing else ALL
+        has_d = ZERO if d == nothing else ALL
+        has_f = ZERO if f == nothing else ALL
+        for w in range(1, some.shape[1] - 1):
+            a, a_1 = some[r, w], behind(some, r, w)
+            if a | a_1 == ZERO:
+                continue
+            change = starts[r, w] | (a_1 & ~a)
+            b_p, b_p1 = some[p, w], behind(some, p, w)
+            b_u, b_u1 = some[u, w], behind(some, u, w)
+            change_p = starts[p, w] | (b_p1 & ~b_p)
+            change_u = starts[u, w] | (b_u1 & ~b_u)
+            same_p, same_u = left[r, w] & has_p, up[r, w] & has_u
+            up_p = up[p, w] & has_p & has_d
+
+            bits = same_p & (change | change_p)
+            if bits != ZERO:
+                unite_at(bits, ALL, ALL, w, r, p, starts, first, before, parent)
+            bits = ends_unless(same_u, change | change_u, same_p & up_p)
+            if bits != ZERO:
+                unite_at(bits, ALL, ALL, w, r, u, starts, first, before, parent)
+            if connectivity == 6:
+                continue
+
+            same_p1, same_u1 = behind(left, r, w) & has_p, behind(up, r, w) & has_u
+            both = change & change_p & ~(same_p | same_p1)
+            one, two = both & a & b_p1, both & a_1 & b_p
+            if one | two != ZERO:
+                unite_corners(one, two, w, r, p, starts, first, before, parent, grid, scratch)
+            both = change & change_u & ~(same_u | same_u1)
+            one, two = both & a & b_u1, both & a_1 & b_u
+            if one | two != ZERO:
+                unite_corners(one, two, w, r, u, starts, first, before, parent, grid, scratch)
+
+            for side in range(2):
+                # The row q at z - 1 that lies beyond the row v at y - 1 or y + 1.
+                q, v, has_v = (d, p, has_p) if side == 0 else (e, f, has_f)
+                if q == nothing:
+                    continue
+                b, b_1 = some[q, w], behind(some, q, w)
+                change_q = starts[q, w] | (b_1 & ~b)
+                lower, upper = (r, u) if side == 0 else (f, e)  # whose `left` joins r and v, u and q
+                known = same_u | (left[lower, w] & has_v)
+                if a & b & ~known != ZERO:
+                    same = a & b
+                    if not binary:
+                        same &= equal_bits(r, 64 * (w - 1), q, 64 * (w - 1), grid, scratch)
+                    bits = ends_unless(same, change | change_q, known)
+                    if bits != ZERO:
+                        unite_at(bits, ALL, ALL, w, r, q, starts, first, before, parent)
+                both = change & change_q
+                if connectivity == 18 or both == ZERO:
+                    continue
+                known_1 = same_u1 | (behind(left, lower, w) & has_v)
+                beyond = (up[v, w] & has_v) | (left[upper, w] & has_u)
+                beyond_1 = (behind(up, v, w) & has_v) | (behind(left, upper, w) & has_u)
+                one, two = both & a & b_1 & ~(known | beyond_1), both & a_1 & b & ~(known_1 | beyond)
+                if one | two != ZERO:
+                    unite_corners(one, two, w, r, q, starts, first, before, parent, grid, scratch)
 
 
 @jit(parallel=True)
