@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from benchmarks.harness import Arrays, Case
 LEAST, MOST = 3, 15
 """How often a call is timed."""
 ENOUGH_S = 3.0
-"""How long, in all, the runs of one case may take beyond the least number of repeats."""
+"""How long the runs of one case may take beyond the least number of repeats."""
 
 
 def load(folder: Path) -> Arrays:
@@ -48,6 +49,9 @@ def beginning(arrays: Arrays) -> Arrays:
 
 def time_pairs(case: Case, arrays: Arrays, edge: int, threads: list[int]) -> dict[str, Any]:
     """Ours and each peer's call one after the other, the first one another each time, on fresh arrays each time.
+
+    Once each has run as often as it must, only the fastest peer goes on beside ours: where calls ask the system for
+    much memory, a few runs tell more about the system than about the library.
 
     Returns the seconds of every run, by solver: `ours 1`, `ours 2` (with so many threads) and the peers.
     """
@@ -77,20 +81,25 @@ def time_pairs(case: Case, arrays: Arrays, edge: int, threads: list[int]) -> dic
 
     solvers = {f"ours {n}": ours(n) for n in threads} | {name: theirs(name) for name in peers}
     seconds: dict[str, list[float]] = {name: [] for name in solvers}
-    ours_only = [name for name in solvers if name.startswith("ours")]
-    slow: set[str] = set()
-    began = time.perf_counter()
+    done: set[str] = set()
+    spent = 0.0
     for repeat in range(MOST):
-        if repeat >= LEAST and time.perf_counter() - began > ENOUGH_S:
+        if repeat == LEAST:
+            typical = {name: statistics.median(runs) for name, runs in seconds.items()}
+            rivals = [name for name in peers if name not in done and not peers[name].baseline]
+            done |= peers.keys() - {min(rivals, key=lambda name: typical[name], default="")}
+            spent = sum(typical[name] for name in solvers if name not in done)
+        if spent > ENOUGH_S:
             break
         fresh = case.fresh(arrays, repeat)
         names = list(solvers)
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            if name in slow and name not in ours_only:
+            if name in done:
                 continue
             seconds[name].append(solvers[name](fresh))
-            if seconds[name][-1] > 2 * ENOUGH_S:
-                slow.add(name)  # once is enough
+            if name in peers and seconds[name][-1] > 2 * ENOUGH_S:
+                done.add(name)  # once is enough
+            spent += seconds[name][-1] if repeat >= LEAST else 0.0
     return {"seconds": seconds, "units": case.units(*arrays), "shape": list(arrays[0].shape)}
 
 
