@@ -87,6 +87,7 @@ MEASURED: dict[str, Callable[[int], Array]] = {
     "nmc, phases": lambda _: cases.measured("nmc_cathode_3phase.tif"),
     "grains": lambda _: cases.measured("grains_binary.tif") > 0,
 }
+GROWN = ("electrode 28 %, particles", 26)
 SHOWN = {
     ("electrode 28 %, particles", 6),
     ("electrode 28 %, particles", 18),
@@ -111,9 +112,8 @@ def case(name: str, make: Callable[[int], Array], connectivity: int, size: int |
         peers(connectivity, binary),
         size=size,
         shown=(name, connectivity) in SHOWN,
-        growth=(lambda edge: (cases.lattice(edge).labels > 0,))
-        if connectivity == 26 and name == "electrode 28 %, particles"
-        else None,
+        edges=(128, 256, 512) if (name, connectivity) == GROWN else (256,),
+        growth=(lambda edge: (cases.lattice(edge).labels > 0,)) if (name, connectivity) == GROWN else None,
     )
 
 

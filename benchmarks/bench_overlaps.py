@@ -114,7 +114,8 @@ def stack_case(name: str, make: Callable[[int], Array], size: int | None = None)
         vk.overlap_counts_stack,
         {"compiled loop": Peer("numba", whole_stack, same_tables)},
         size=size,
-        shown=name in ("electrode 28 %", "nmc", "grains"),
+        shown=name not in ("electrode 12 %", "constant"),
+        edges=(256, 512) if name == "electrode 28 %" else (256,),
         growth=(lambda edge: compact(cases.lattice(edge).labels)) if name == "electrode 28 %" else None,
     )
 

@@ -71,6 +71,7 @@ def both(name: str, make: Any, size: int | None = None) -> list[Case]:
             vk.region_properties,
             {"cc3d": CC3D},
             size=size,
+            edges=(256, 512) if grown else (256,),
             growth=(lambda edge: (cases.lattice(edge).labels,)) if grown else None,
         ),
         Case(

@@ -71,7 +71,7 @@ class Case:
     inputs : the arrays at one edge length in voxels, or of a measured volume, whatever the size.
     ours   : takes the arrays.
     size   : an edge for a case that exists at one only (measured volumes: 0).
-    shown  : whether README's table has it.
+    shown  : whether README's table has it, at the edges `edges` that were measured.
     units  : how many voxels (pixels, objects) the arrays count for.
     fresh  : (arrays, repeat) -> other arrays of the same work.
     growth : the same call on `cases.lattice`, for the cost of growth.
@@ -84,6 +84,7 @@ class Case:
     checks: Callable[[Arrays, Any], None] | None = None
     size: int | None = None
     shown: bool = True
+    edges: tuple[int, ...] = (256,)
     units: Callable[..., int] = lambda *arrays: int(arrays[0].size)
     fresh: Callable[[Arrays, int], Arrays] = mirrored
     growth: Callable[[int], Arrays] | None = None

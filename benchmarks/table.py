@@ -14,7 +14,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
 README = PROJECT / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-SHOWN_SIZE = 256
 FUNCTIONS = {
     "components": "label",
     "contacts": "contact_areas",
@@ -104,6 +103,13 @@ def plain(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def extent(shape: list[int]) -> str:
+    """The shape of a case's first array: 256³, 2048²."""
+    if len(set(shape)) == 1 and 1 < len(shape) < 4:
+        return f"{shape[0]}{'²³'[len(shape) - 2]}"
+    return " x ".join(str(n) for n in shape)
+
+
 def best_peer(row: dict[str, Any], case: harness.Case) -> str | None:
     """The fastest of the peers that answer the same question."""
     rivals = [name for name in row["times_the_peer"] if not case.peers[name].baseline]
@@ -117,7 +123,7 @@ def lines_of(results: dict[str, Any], operation: str) -> Iterator[str]:
     cold, warm = (f"{first[name]:.2g}" if name in first else "" for name in ("cold_s", "warm_s"))
     for row in results["rows"]:
         case = listed.get(row["case"])
-        if case is None or not case.shown or row["size"] not in (SHOWN_SIZE, 0):
+        if case is None or not case.shown or row["size"] not in (*case.edges, 0):
             continue
         speed = row["million_per_s"]
         peer = best_peer(row, case)
@@ -132,6 +138,7 @@ def lines_of(results: dict[str, Any], operation: str) -> Iterator[str]:
         cells = [
             FUNCTIONS[operation],
             row["case"],
+            extent(row["shape"]),
             plain(speed["ours 1"]),
             plain(speed["ours 2"]),
             *against,
@@ -161,11 +168,11 @@ def markdown(files: dict[str, dict[str, Any]]) -> str:
     dates = sorted({row["date"] for results in files.values() for row in results["rows"]})
     lines = [
         f"{machine['processor']} (family {machine['family']}), {machine['cores']} cores, {machine['memory_gb']} GB; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; edge {SHOWN_SIZE} voxels, or a measured volume.",
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
         "",
-        "| function | case | M/s, 1 thread | 2 threads | fastest peer | times the peer, 1 / 2 threads "
+        "| function | case | shape | M/s, 1 thread | 2 threads | fastest peer | times the peer, 1 / 2 threads "
         "| peak MB, ours / peer | cold s | warm s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for operation, results in files.items():
         lines += lines_of(results, operation)
