@@ -243,7 +243,8 @@ def _count(
         if used.min() == -2:
             return None
         capacity *= 4
-    rows = np.concatenate([table[:n] for table, n in zip(tables, used[:, 0], strict=True)])
+    parts = [table[:n] for table, n in zip(tables, used[:, 0], strict=True)]
+    rows = parts[0] if blocks == 1 else np.concatenate(parts)
     distinct, total = cpu.add_equal_rows(rows, _order(rows))
     n_phases = max(n_phases, int(used[:, 1].max()) + 1)
     distinct[distinct[:, 1] < -cpu.MOUTH, 1] += cpu.MOUTH - n_phases
@@ -278,24 +279,11 @@ def _assemble(
     """Turn counts under (label, target) into the result."""
     targets = keys[:, 1]
     labels, outer, pairs, shared = cpu.split_rows(keys, counts, np.sort(targets[targets > 0]), n_phases + 2)
-    # either side of a pair contributes half, but its voxel faces were counted once
-    halves = np.where(np.arange(factors.size) < 3, 1.0, 0.5)
-    pair_area = _areas(shared, factors * halves)
-    pair_faces = shared[:, :3].T.copy()
-    area = _areas(outer, factors)
-    border = _areas(outer[:, n_phases + 1], _face_areas(size))
-    faces = np.moveaxis(outer[:, :n_phases, :3], -1, 0).copy()
-    return ContactAreas(
-        labels, area[:, :n_phases].copy(), pairs, pair_area, border, area[:, n_phases].copy(), faces, pair_faces, size
-    )
-
-
-def _areas(counts: npt.NDArray[np.int64], factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The areas behind counts (..., M) of M factors or more, summed in their order."""
-    area = counts[..., 0] * factors[0]
-    for m in range(1, factors.size):
-        area += counts[..., m] * factors[m]
-    return np.asarray(area)
+    n, q, phases = labels.size, len(pairs), (labels.size, n_phases)
+    area, mouth, border, pair_area = np.empty(phases), np.empty(n), np.empty(n), np.empty(q)
+    faces, pair_faces = np.empty((3, *phases), np.int64), np.empty((3, q), np.int64)
+    cpu.sum_areas(outer, shared, factors, _face_areas(size), area, mouth, border, faces, pair_area, pair_faces)
+    return ContactAreas(labels, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
 
 
 def _face_areas(size: Spacing) -> npt.NDArray[np.float64]:

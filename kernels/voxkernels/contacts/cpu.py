@@ -50,7 +50,7 @@ import numba
 from .._compile import jit
 from .cpu_faces import MOUTH, count_faces
 from .cpu_rays import DIRECTIONS, count_rays
-from .cpu_table import COUNTS, add_equal_rows, count_border, move_to_front, split_rows
+from .cpu_table import COUNTS, add_equal_rows, count_border, move_to_front, split_rows, sum_areas
 from .cpu_weights import WEIGHT
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "add_equal_rows",
     "count_contacts",
     "split_rows",
+    "sum_areas",
 ]
 
 FACES, CROFTON, WEIGHTED = 0, 1, 2

@@ -97,6 +97,37 @@ def split_rows(keys, counts, others, n_targets):
 
 
 @jit
+def sum_areas(outer, shared, factors, face_areas, area, mouth, border, faces, pair_area, pair_faces):
+    """The areas behind counts of labels (N, P + 2, M) and pairs (Q, M), as `split_rows` gives them, and voxel faces.
+
+    factors    : (M,) the area that one count stands for. Except of voxel faces, pairs have the counts of both sides.
+    face_areas : (3,) the areas of voxel faces.
+    area, mouth, border, faces : (N, P), (N,), (N,), (3, N, P), written. pair_area, pair_faces : (Q,), (3, Q), written.
+    """
+    n_phases = area.shape[1]
+    for n in range(area.shape[0]):
+        for p in range(n_phases + 1):
+            total = outer[n, p, 0] * factors[0]
+            for m in range(1, factors.size):
+                total += outer[n, p, m] * factors[m]
+            if p == n_phases:
+                mouth[n] = total
+                continue
+            area[n, p] = total
+            for axis in range(3):
+                faces[axis, n, p] = outer[n, p, axis]
+        last = outer[n, n_phases + 1]
+        border[n] = last[0] * face_areas[0] + last[1] * face_areas[1] + last[2] * face_areas[2]
+    for q in range(pair_area.size):
+        total = shared[q, 0] * factors[0]
+        for m in range(1, factors.size):
+            total += shared[q, m] * (factors[m] * (1.0 if m < 3 else 0.5))
+        pair_area[q] = total
+        for axis in range(3):
+            pair_faces[axis, q] = shared[q, axis]
+
+
+@jit
 def count_line(flat, start, n, step, axis, target, table, used):
     """Count the ends of the array behind n voxels, a step apart; False if the table is too small."""
     slot, last = 0, np.int64(0)
