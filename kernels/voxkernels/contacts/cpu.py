@@ -48,7 +48,8 @@ from __future__ import annotations
 import numba
 
 from .._compile import jit
-from .cpu_faces import MOUTH, count_faces
+from .cpu_faces import count_faces
+from .cpu_marks import MOUTH
 from .cpu_rays import DIRECTIONS, count_rays
 from .cpu_table import COUNTS, add_equal_rows, count_border, move_to_front, split_rows, sum_areas
 from .cpu_weights import WEIGHT

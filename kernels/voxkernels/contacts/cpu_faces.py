@@ -12,6 +12,21 @@ for each face stands in one function or is an intrinsic.
 import numpy as np
 
 from .._compile import jit
+from .cpu_marks import (
+    ALL,
+    AT_ONCE,
+    MOUTH,
+    NONE,
+    ONE,
+    add_pairs,
+    count_rest,
+    flush,
+    highest,
+    mark_last_class,
+    mark_pairs,
+    mark_void,
+    zero_lines,
+)
 from .cpu_table import COUNTS, first_slot, slot_of
 from .cpu_weights import SIDE, SPAN, add_weights, list_last_masks, list_rows, sum_window
 from .cpu_words import (
@@ -30,147 +45,13 @@ from .cpu_words import (
     unequal_word,
 )
 
-MOUTH = 1 << 16  # in place of a phase value; the border is the next one
-AT_ONCE = 4  # phase values below this are counted a word at a time
 AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hardware does here
 LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
 PAIRS = 256  # words of faces between two labels that are listed before they are counted
 BATCH = 1024  # faces whose weights are computed together
 BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
 MASKS = 64  # words for the masks of one
-ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 LOW = np.uint64((1 << SIDE) - 1)
-
-
-@jit
-def zero_lines(n):
-    """n words of 0 that begin with a line of the cache: vectors across two cost 5 % of all time."""
-    words = np.zeros(n + 8, np.uint64)
-    first = -(words.ctypes.data // 8) % 8
-    return words[first : first + n]
-
-
-@jit
-def highest(classes, first, n, top):
-    """The highest of `top` and n classes."""
-    for k in range(first, first + n):
-        top = max(top, np.int64(classes[k]))
-    return top
-
-
-@jit
-def mark_void(flat, classes, begin, n_rows, n_x, span, top, first, voids):
-    """Write where the labels of the rows from voxel `begin` are 0 into voids[first:] (rows + 2, words + 2).
-
-    Returns the highest of `top` and the rows' classes; -1 if a label is negative.
-    """
-    negative = NONE
-    for y in range(n_rows):
-        for w in range(voids.shape[1] - 2):
-            at, n = begin + y * n_x + w * span, min(span, n_x - w * span)
-            kept = ALL >> np.uint64(64 - n)
-            if at + 64 <= flat.size:
-                void = equal_bits(flat, np.uint64(at), flat.dtype.type(0))
-                negative |= kept & negative_bits(flat, np.uint64(at))
-                if kept & above_bits(classes, np.uint64(at), classes.dtype.type(top)) != 0:
-                    top = highest(classes, at, n, top)
-            else:
-                void = equal_word(flat, at, flat.dtype.type(0))
-                for k in range(at, at + n):
-                    negative |= np.uint64(flat[k] < 0)
-                top = highest(classes, at, n, top)
-            voids[first + y, w + 1] = void & kept
-    return top if negative == 0 else -1
-
-
-@jit
-def mark_pairs(flat, begin, plane, n_x, span, pairs):
-    """Write where the rows from voxel `begin` and those a plane before have two labels into pairs (rows, words)."""
-    for y in range(pairs.shape[0]):
-        for x in range(n_x):
-            k = begin + y * n_x + x
-            one, two = flat[k - plane], flat[k]
-            pairs[y, x // span] |= np.uint64((one != two) & (one != 0) & (two != 0)) << np.uint64(x % span)
-
-
-@jit
-def mark_last_class(classes, at, steps, phase, of_class, place):
-    """Write where six neighbours of the voxels from `at` have a class into of_class[place:]: near the volume's ends."""
-    store_six(
-        of_class,
-        place,
-        equal_word(classes, at + steps[0], phase),
-        equal_word(classes, at + steps[1], phase),
-        equal_word(classes, at + steps[2], phase),
-        equal_word(classes, at + steps[3], phase),
-        equal_word(classes, at + steps[4], phase),
-        equal_word(classes, at + steps[5], phase),
-    )
-
-
-@jit
-def flush(sums, label, table, used):
-    """Move the sums of one label (AT_ONCE + 1, 8) to the table, those of its mouth last; False if it is too small."""
-    for row in range(AT_ONCE + 1):
-        for axis in range(3):
-            n = sums[row, 2 * axis] + sums[row, 2 * axis + 1]
-            if row == 0:  # has the other classes in it
-                for other in range(1, AT_ONCE):
-                    n -= sums[other, 2 * axis] + sums[other, 2 * axis + 1]
-            if n > 0:
-                slot = slot_of(table, used, label, np.int64(-1 - (row if row < AT_ONCE else MOUTH)))
-                if slot < 0:
-                    return False
-                table[slot, COUNTS + axis] += n
-    for row in range(AT_ONCE + 1):
-        for d in range(6):
-            sums[row, d] = 0
-    return True
-
-
-@jit
-def count_rest(flat, classes, at, steps, faces, table, used):
-    """Count the faces of a word towards classes from AT_ONCE on, one by one, and take them out; False as `flush`."""
-    for d in range(6):
-        bits = faces[d]
-        while bits != 0:
-            v = at + lowest_bit(bits)
-            bits &= bits - ONE
-            phase = np.int64(classes[v + steps[d]])
-            if phase >= AT_ONCE:
-                slot = slot_of(table, used, np.int64(flat[v]), -1 - phase)
-                if slot < 0:
-                    return False
-                table[slot, COUNTS + d // 2] += 1
-                faces[d] ^= ONE << np.uint64(v - at)
-    return True
-
-
-@jit
-def add_pairs(flat, steps, words, places, n, table, used):
-    """Count n words of faces between two labels; False if the table is too small.
-
-    words, places : (N + 2,), where there is a face; 8 times the word's first voxel, plus the direction. A face towards
-                    a higher voxel adds 1; one towards a lower voxel shows that the pair is there.
-    """
-    i, bits, following = NONE, words[0], words[1]
-    while i < n:
-        place = places[i]
-        k, d = np.uint64((place >> 3) + lowest_bit(bits)), np.uint64(place & 7)
-        bits &= bits - ONE
-        i += np.uint64(bits == 0)
-        bits = bits if bits != 0 else following
-        following = words[i + ONE]
-        one, two = np.int64(flat[k]), np.int64(flat[k + np.uint64(steps[d])])
-        low, high = min(one, two), max(one, two)
-        slot = first_slot(table, low, high)
-        if (table[slot, 0] != low) | (table[slot, 1] != high):
-            found = slot_of(table, used, low, high)
-            if found < 0:
-                return False
-            slot = np.uint64(found)
-        table[slot, COUNTS + (d >> ONE)] += np.int64(d & ONE)
-    return True
 
 
 @jit
