@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -284,10 +285,10 @@ def _split(columns: Ints, n_images: int) -> list[OverlapCounts]:
         a, of_a = names_a[a], names_a[of_a]
     if names_b is not None:
         b, of_b = names_b[b], names_b[of_b]
-    values = ((ends, (a, b, count)), (ends_a, (of_a, number_a)), (ends_b, (of_b, number_b)))
-    parts = [
-        [value[i:j] for i, j in itertools.pairwise(where.tolist())] for where, listed in values for value in listed
-    ]
+    parts: list[Iterable[Ints]] = []
+    for begin, values in ((ends, (a, b, count)), (ends_a, (of_a, number_a)), (ends_b, (of_b, number_b))):
+        slices = [slice(*pair) for pair in itertools.pairwise(begin.tolist())]
+        parts += [map(value.__getitem__, slices) for value in values]
     return [OverlapCounts(*part) for part in zip(*parts, strict=True)]
 
 
