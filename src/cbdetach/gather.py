@@ -590,6 +590,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         "edge_width_um": job.edge_width_um,
         "thresholds": None if job.thresholds is None else job.thresholds.to_dict(),
         "phases": job.result("phases")["voxels"],
+        "film_height": job.result("detachment")["film_height"],
         "segment": {k: v for k, v in job.result("segment").items() if k != "warnings"},
         "links": job.result("link")["links"],
         "connected": connected_record(job),

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
+from benchmarks import accuracy_damage
 from benchmarks.accuracy_bands import thin_share
 from benchmarks.accuracy_columns import grain, line, number
 
-from cbdetach import detachment
+import cbdetach
+from cbdetach import detachment, phases
 from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.demo import match
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.segment import segment_volume
+from cbdetach.survey import SurveyAccumulator
+from cbdetach.thresholds import find_thresholds
 
 
 @pytest.mark.parametrize(("thick", "expected"), [(1, 1 / 6), (2, 1 / 6), (6, 0.0)])
 def test_a_film_on_one_face_of_a_cube_is_a_sixth(thick: int, expected: float) -> None:
     labels = np.zeros((64, 64, 64), np.int32)
     labels[16:48, 16:48, 16:48] = 3
-    phases = np.where(labels > 0, ACTIVE, VOID).astype(np.uint8)
-    phases[48 : 48 + thick, 16:48, 16:48] = CBD
-    share = thin_share(labels, phases, spacing=(0.5, 0.5, 0.5), delta_um=2.0)
+    codes = np.where(labels > 0, ACTIVE, VOID).astype(np.uint8)
+    codes[48 : 48 + thick, 16:48, 16:48] = CBD
+    share = thin_share(labels, codes, spacing=(0.5, 0.5, 0.5), delta_um=2.0)
     assert np.isnan(share[:3]).all()
     assert share[3] == pytest.approx(expected, abs=0.04)  # at edges the normal looks past the film
 
@@ -46,12 +55,12 @@ def test_a_row_of_the_table() -> None:
 def test_surface_of_particles_that_are_split_is_as_stated() -> None:
     """True phases, the watershed's particles: known share of the surface, contact with particles, on the mean."""
     phantom = Phantom(shape=(100, 100, 100), seed=6)
-    labels, phases, _ = phantom.codes(0, 100)
-    found = segment_volume(phases == ACTIVE, spacing=(0.2, 0.2, 0.2))
+    labels, codes, _ = phantom.codes(0, 100)
+    found = segment_volume(codes == ACTIVE, spacing=(0.2, 0.2, 0.2))
     ids, own = match(found, labels)
     truth = phantom.truth.set_index("label").loc[own]
     whole = ~truth["touches_border"].to_numpy()
-    contacts = detachment.surface_classes(found, phases, spacing=(0.2, 0.2, 0.2))
+    contacts = detachment.surface_classes(found, codes, spacing=(0.2, 0.2, 0.2))
     columns = detachment.detachment_columns(contacts, ids)
     outer = truth[[f"area_{n}_um2" for n in ("void", "cbd", "particle", "other", "crack_mouth")]].sum(axis=1)
     known = ((truth["area_void_um2"] + truth["area_cbd_um2"]) / outer).to_numpy()
@@ -59,3 +68,63 @@ def test_surface_of_particles_that_are_split_is_as_stated() -> None:
     assert np.mean((columns["contact_known_fraction"] - known)[whole]) == pytest.approx(0, abs=0.03)
     assert np.mean((columns["surface_area_um2"] / outer.to_numpy())[whole]) == pytest.approx(1, abs=0.03)
     assert np.mean((columns["area_particle_um2"] - truth["area_particle_um2"].to_numpy())[whole]) < 1.0
+
+
+@pytest.mark.parametrize(("widths", "thin"), [(0.5, True), (1.0, False), (2.0, False), (3.0, False)])
+def test_films_too_thin_for_the_blur_are_told(widths: float, thin: bool) -> None:
+    """The sign that `run` warns by, from grey values alone; chosen on seeds 0 to 2, 5, 8 and 9, not on this one."""
+    blur = PhantomSettings().blur_fwhm_um
+    phantom = Phantom(shape=(72, 72, 72), seed=12, coating_thickness_um=widths * blur, samples=200)
+    grey, size = phantom.volume().grey, phantom.settings.voxel_size_um
+    accumulator = SurveyAccumulator(size)
+    accumulator.add(grey)
+    survey = accumulator.finish()
+    found = find_thresholds(survey.counts, survey.edges, strength=(survey.strength_grey, survey.strength))
+    blurred: dict[str, Any] = {"spacing": size, "edge_width_um": survey.edge_width_um}
+    codes, _ = phases.resolve_phases(grey, found, **blurred)
+    _, height = phases.resolve_moved(grey, found, [], **blurred)
+    labels = segment_volume(detachment.is_active(codes), spacing=size)
+    low = phases.low_height(phases.film_heights(labels, codes, height, (0, 72)))
+    assert low is not None
+    assert (low < phases.THIN) == thin
+
+
+def _damage_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """What the benchmark prints, its runs replaced: cracks of `width`, found 1 + `close_um` times as large."""
+
+    def measure(size: int, width: float, folder: Path, seed: int, close_um: float | None) -> pd.DataFrame:
+        found = 0.01 * width * (1 + (close_um or 0))
+        shares = {"crack": 0.01 * width, "counted": found, "corrected": found, "pore": 0.02, "pore_found": 0.02}
+        return pd.DataFrame([shares | {"volume_um3": size}] * (seed + 1))
+
+    monkeypatch.setattr(accuracy_damage, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["accuracy_damage", *arguments])
+    accuracy_damage.main()
+    return capsys.readouterr().out.splitlines()[2:]
+
+
+def test_widths_and_close_um_of_the_damage_benchmark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _damage_table(monkeypatch, capsys)
+    assert [float(row.split("|")[1]) for row in lines] == list(accuracy_damage.WIDTHS)
+    lines = _damage_table(monkeypatch, capsys, "64", "1", "2", "--widths", "0.7", "3")
+    assert [row.split("|")[1:4] for row in lines] == [[" 0.7 ", " 5 ", " 0.0070 "], [" 3 ", " 5 ", " 0.0300 "]]
+    (row,) = _damage_table(monkeypatch, capsys, "64", "--widths", "1", "--close-um", "0.5")
+    assert row.split("|")[4] == " 1.50 "
+
+
+@pytest.mark.parametrize("close_um", [None, 1.25])
+def test_close_um_of_the_damage_benchmark_reaches_the_run(
+    close_um: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Told(Exception):
+        pass
+
+    def run(*_: Any, config: dict[str, Any], **__: Any) -> None:
+        raise Told(config["segment"].get("close_um"))
+
+    monkeypatch.setattr(cbdetach, "run", run)
+    with pytest.raises(Told) as told:
+        accuracy_damage.measure(24, 1.0, tmp_path, close_um=close_um)
+    assert told.value.args == (close_um,)

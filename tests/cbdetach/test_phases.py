@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
 from cbdetach.given_phases import map_phases
-from cbdetach.phases import _highest, halo, resolve_moved, resolve_phases
+from cbdetach.phases import FEWEST, HEIGHTS, _highest, film_heights, halo, low_height, resolve_moved, resolve_phases
 from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
@@ -169,7 +169,8 @@ class TestRim:
         share = (now.cbd_active - LEVELS[1]) / (LEVELS[2] - LEVELS[1])
         out = replace(now, cbd_active=now.cbd_active - 0.15)
         dark = replace(now, void_cbd=now.void_cbd + 0.1)
-        same, grown, less = resolve_moved(grey, now, [now, out, dark], spacing=UNIT, edge_width_um=2.0)
+        ways, _ = resolve_moved(grey, now, [now, out, dark], spacing=UNIT, edge_width_um=2.0)
+        same, grown, less = ways
         phases, _ = resolve_phases(grey, now, spacing=UNIT, edge_width_um=2.0)
         assert np.array_equal(same, phases)
         # the surface moves by about the distance between the two values on a blurred step, whatever it faces
@@ -185,6 +186,32 @@ class TestRim:
         grey = image(ball(48, 12, 6, 0.4), 3, 2.0)
         narrow, _ = resolve_phases(grey, thresholds(), spacing=UNIT, edge_width_um=0.5)
         assert detached(narrow) < 0.45
+
+    @pytest.mark.parametrize(("coat", "least", "most"), [(6.0, 0.95, 1.2), (2.0, 0.5, 0.95), (1.5, 0.3, 0.6)])
+    def test_height_of_films(self, coat: float, least: float, most: float) -> None:
+        """Thick carbon/binder reaches its own grey value, thinner films less."""
+        scene = ball(48, 12, coat, 0.5)
+        grey = image(scene, 3, 2.0)
+        phases, _ = resolve_phases(grey, thresholds(), spacing=UNIT, edge_width_um=2.0)
+        _, height = resolve_moved(grey, thresholds(), [], spacing=UNIT, edge_width_um=2.0)
+        counts = film_heights((phases == ACTIVE).astype(np.int32), phases, height, (0, 48))
+        top, bottom = (
+            film_heights((phases == ACTIVE).astype(np.int32), phases, height, c) for c in ((0, 20), (20, 48))
+        )
+        assert np.array_equal(top + bottom, counts)
+        contact = ndimage.binary_dilation(phases == ACTIVE) & (phases == CBD)
+        assert counts.sum() == contact.sum()
+        low = low_height(counts)
+        assert low is not None
+        assert low == pytest.approx(np.quantile(height[contact], 0.25), abs=0.02)
+        assert least < low < most
+
+    def test_few_films_say_nothing(self) -> None:
+        counts = np.zeros(HEIGHTS.size - 1, np.int64)
+        counts[20] = FEWEST - 1
+        assert low_height(counts) is None
+        counts[20] += 1
+        assert HEIGHTS[20] < (low_height(counts) or 0.0) < HEIGHTS[21]
 
     def test_a_little_more_blur_is_a_little_more_void(self) -> None:
         """A film thinner than the blur is judged by the highest grey around it, however the voxels lie to the blur."""

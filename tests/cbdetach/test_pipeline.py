@@ -238,6 +238,29 @@ def test_slices_are_segmented_and_linked(small: Any, tmp_path: Path) -> None:
         assert run.record["links"]["particles"] >= 4
 
 
+@pytest.mark.parametrize(("close_um", "particles"), [(0.0, 2), (1.5, 1)])
+def test_close_um_bridges_a_crack(close_um: float, particles: int, tmp_path: Path) -> None:
+    z, y, x = np.indices((28, 28, 28)) - 13.5
+    phases = np.where((z**2 + y**2 + x**2 <= 10**2) & (np.abs(x) > 1), ACTIVE, VOID).astype(np.uint8)
+    values = {"void": VOID, "active": ACTIVE}
+    config = {"segment": {"close_um": close_um}, "report": {"gallery": 0}}
+    with cbdetach.run(out=tmp_path / "out", phases=phases, phase_values=values, voxel_size=0.5, config=config) as run:
+        assert len(run.table) == particles
+        assert run.record["settings"]["segment"]["close_um"] == close_um
+
+
+def test_films_too_thin_for_the_blur_are_warned_of(finished: Run, tmp_path: Path) -> None:
+    assert 0.9 < finished.record["film_height"] < 1.2
+    assert not [w for w in finished.record["warnings"] if "too thin" in w]
+    thin = Phantom(PhantomSettings(shape=(64, 64, 64), seed=3, coating_thickness_um=0.2), samples=200)
+    wanted = {"report": {"gallery": 0}}
+    with cbdetach.run(thin.volume().grey, tmp_path / "out", voxel_size=0.2, slab=32, config=wanted) as run:
+        assert run.record["film_height"] < 0.45
+        (said,) = [w for w in run.record["warnings"] if "too thin" in w]
+        assert said.startswith("The carbon/binder is too thin for this resolution: a quarter of what particles touch ")
+        assert "too thin for this resolution" in (run.path / "report.html").read_text("utf-8")
+
+
 def test_no_cbd_is_one_warning_and_empty_columns(small: Any, tmp_path: Path) -> None:
     phases, options = small
     bare = np.where(phases == CBD, 0, phases)
