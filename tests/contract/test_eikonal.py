@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numba
@@ -14,6 +16,7 @@ from scipy import ndimage
 from tests.contract.backends import backend_fixture
 
 import voxkernels as vk
+from voxkernels import eikonal
 from voxkernels.eikonal import cpu, cpu_large, reference
 
 ops = backend_fixture("eikonal")
@@ -575,6 +578,7 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
     alone = vk.travel_time(labels, sources, **options)
     monkeypatch.setattr(cpu, "LARGE", 500)
     monkeypatch.setattr(cpu_large, "TILE", 3)
+    monkeypatch.setattr(eikonal, "SMALL", 0)
     shared = [vk.travel_time(labels, sources, **options)]
     before = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -590,8 +594,35 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
     assert np.isfinite(to_all).all()
 
 
-def test_runs_longer_than_a_word_and_slabs_of_threads() -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_threads_share_calls(workers: int) -> None:
+    """Results come in the order of the calls, whoever makes them; an error of any of them arrives."""
+    with ThreadPoolExecutor(workers) as threads:
+        powers = eikonal.in_threads(threads, workers, pow, range(9), [2] * 9)
+        assert powers == [n * n for n in range(9)]
+        assert eikonal.in_threads(threads, workers, pow, [], []) == []
+        for wrong in (0, 8):
+            with pytest.raises(ZeroDivisionError):
+                eikonal.in_threads(threads, workers, divmod, [1] * 9, [n - wrong for n in range(9)])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("work", [[], [5], [0, 0, 0], [9, 1, 1, 1], [1] * 1000, [1000, *([1] * 300)]])
+def test_shares_of_components(work: list[int], workers: int) -> None:
+    """Every component is in one share; no share after the first component is above a quarter of a worker's rest."""
+    cuts = np.array(eikonal.queue_of(np.array(work, np.int64), workers))
+    assert cuts[0] == 0
+    assert cuts[-1] == len(work)
+    assert (np.diff(cuts) > 0).all()
+    total = np.append(0, np.cumsum(work))
+    for first, last in itertools.pairwise(cuts):
+        most = max((total[-1] - total[first]) // (4 * workers), total[-1] // (64 * workers), 1)
+        assert total[last - 1] - total[first] < most
+
+
+def test_runs_longer_than_a_word_and_slabs_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Components are found by runs of up to 64 voxels a word, in slabs: a snake through all rows is one of them."""
+    monkeypatch.setattr(eikonal, "SMALL", 0)
     domain = np.zeros((9, 5, 140), bool)
     domain[::2, ::2] = True
     for z in range(9):

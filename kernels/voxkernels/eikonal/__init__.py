@@ -6,8 +6,9 @@ Legend: Z,Y,X volume shape; N starts; n points of one path.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,8 @@ from .cpu_boxes import PAD
 from .lines import BAND, line_lanes, straight_lines
 
 Ints = npt.NDArray[np.int64]
+
+SMALL = 32**3  # voxels of a volume that is not worth a second thread
 
 
 def travel_time(
@@ -77,17 +80,36 @@ def travel_time(
         options = {"order": order, "start": start, "interfaces": interfaces, "max_time": checked.max_time}
         cuda.travel_time(device, *volumes, checked.steps, lines, band, times, **options)
         return times
-    workers = numba.get_num_threads()
+    workers = numba.get_num_threads() if times.size > SMALL else 1
     with ThreadPoolExecutor(workers) as threads:  # kernels release the GIL; prange would double their compilation
-        solve(checked, order, start, bool(interfaces), threads, workers)
+        solve(checked, order, start, bool(interfaces), functools.partial(in_threads, threads, workers), workers)
     return times
 
 
+def in_threads(
+    threads: ThreadPoolExecutor, workers: int, function: Callable[..., Any], *items: Iterable[Any]
+) -> list[Any]:
+    """Map a function over items as `map` does; this thread takes part, so that one worker needs no other."""
+    calls = list(zip(*items, strict=True))
+    results: list[Any] = [None] * len(calls)
+    turn = itertools.count()
+
+    def work() -> None:
+        while (n := next(turn)) < len(calls):
+            results[n] = function(*calls[n])
+
+    others = [threads.submit(work) for _ in range(min(workers, len(calls)) - 1)]
+    work()
+    for other in others:
+        other.result()
+    return results
+
+
 def solve(
-    task: TravelTime, order: int, start: str, interfaces: bool, threads: ThreadPoolExecutor, workers: int
+    task: TravelTime, order: int, start: str, interfaces: bool, run: Callable[..., list[Any]], workers: int
 ) -> None:
-    """Travel times on the CPU."""
-    boxes = split(task.labels, task.times, threads, workers)
+    """Travel times on the CPU. run : maps a function over items in threads."""
+    boxes = split(task.labels, task.times, run, workers)
     sides = boxes[:, 1:6:2] - boxes[:, 0:6:2]
     work = boxes[:, 6] + (sides + 2 * PAD).prod(axis=1) // 16  # in voxels marched; what else is done is for whole boxes
     dearest_first = np.argsort(-work, kind="stable")
@@ -103,18 +125,18 @@ def solve(
     large = sides.prod(axis=1) > cpu.LARGE
     for c in np.flatnonzero(large):
         low, shape = cpu.window_of(boxes[c])
-        cpu_large.solve_large(lambda *one: list(threads.map(*one)), int(c) + 1, low, shape, lines, given)
+        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given)
     small = dearest_first[~large[dearest_first]]
     shares = queue_of(work[small], workers)
-    list(threads.map(functools.partial(cpu.solve, boxes, small, lines, given), shares[:-1], shares[1:]))
+    run(functools.partial(cpu.solve, boxes, small, lines, given), shares[:-1], shares[1:])
 
 
-def split(labels: npt.NDArray[Any], times: Times, threads: ThreadPoolExecutor, workers: int) -> Ints:
+def split(labels: npt.NDArray[Any], times: Times, run: Callable[..., list[Any]], workers: int) -> Ints:
     """Number the components of the domain in `times`, and return their boxes: see `cpu_components`."""
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
     slabs = np.linspace(0, len(labels), min(4 * workers, len(labels)) + 1).astype(np.int64)
-    parts = list(threads.map(functools.partial(cpu_components.find_runs, flat, shape), slabs[:-1], slabs[1:]))
+    parts = run(functools.partial(cpu_components.find_runs, flat, shape), slabs[:-1], slabs[1:])
     begins = np.cumsum([0] + [len(left) for _, left, _, _ in parts])
     first = np.concatenate([part[0][:-1] + n for part, n in zip(parts, begins[:-1], strict=True)] + [begins[-1:]])
     left, right = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
@@ -122,7 +144,7 @@ def split(labels: npt.NDArray[Any], times: Times, threads: ThreadPoolExecutor, w
     boxes: Ints = cpu_components.number_components(flat, shape, slabs[1:-1], first, left, right, number)
     runs = (first, left, right, number)
     write = functools.partial(cpu_components.write_numbers, times.reshape(-1), times.reshape(-1).view(np.int32))
-    list(threads.map(functools.partial(write, shape, runs), slabs[:-1], slabs[1:]))
+    run(functools.partial(write, shape, runs), slabs[:-1], slabs[1:])
     return boxes
 
 

@@ -23,12 +23,15 @@ Cost: O(N). Memory beside input and output: for small components about 20 bytes 
 a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
 blocks where the front starts, and 9 bytes a straight line; in between, 16 bytes for each run of the domain along x.
 
-Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 37 ns
-(components 8, boxes 7, blocks 4, march 14); the start from the surface 21 more (200 a contact face, a quarter of it the
-rims, a third the search for what is in sight); order 2 another 31; scikit-fmm 950 and 1700. The march's floor, a pass
-over each block without waiting, is 0.6 ns; it takes 12 passes at 30 to 45 ns for 64 voxels. Did not pay: layers of a
-block one after the other instead of all at once (3 passes fewer, each 1.5 times as long), settling each block before
-the next (22 passes instead of 12), blocks sorted by arrival for order 2 (2 passes fewer, as dear as the sorting).
+Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 31 ns
+(components 7, boxes 9, blocks 3, march 12); the start from the surface 22 more (200 a contact face, a quarter of it the
+rims, a third the search for what is in sight); order 2 another 39 (lines 9, march 29); scikit-fmm 950 and 1700. The
+march's floor, a pass over each block without waiting, is 0.6 ns; it takes 12 to 15 passes at 20 to 60 ns for 64 voxels,
+and 5 visits of a block, each as dear as a pass, since what follows is decided there. Did not pay: layers of a block one
+after the other instead of all at once (3 passes fewer, each 1.5 times as long), settling each block before the next (22
+passes instead of 12), or at its first visit (order 2: 5 to 20 % slower), blocks sorted by arrival for order 2 (2 passes
+fewer, as dear as the sorting), two blocks at once (a pass half as dear alone, but processors look that far ahead
+themselves), walls as bits for lines (15 % slower: most lines are free), rows of boxes asked for before they are read.
 
 Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^30 components, fewer than
 2^32 voxels in the blocks of a component.

@@ -5,7 +5,7 @@ is queued when a voxel beside it has become earlier than it allows for; it gets 
 queue if it has not settled by then, so that what arrives early is worked off early (Jeong & Whitaker 2008). It ends
 when nothing changes any more.
 
-Blocks are numbered tile by tile (8 x 8 x 8 cells). A tile settles alone; what concerns a block of another tile is left
+Blocks are numbered tile by tile (16 x 16 x 16 cells). A tile settles alone; what concerns another tile's block is left
 there as its flag in `queued`. So tiles that do not touch can settle in different threads, and in what order they do is
 the same for any number of threads.
 """
