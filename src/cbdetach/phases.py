@@ -55,9 +55,6 @@ FLOOR, CEILING = 0.4, 1.4  # least and greatest grey at which a film ends, as a 
 SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is neither void nor CBD
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
 CHUNK = 1 << 19  # rim voxels looked up at a time
-HEIGHTS = np.linspace(0.0, 1.5, 61)  # in which the heights of films are counted,
-FEWEST = 100  # voxels that are needed to speak of them,
-THIN = 0.45  # and the lower quartile below which the CBD is too thin for the blur
 MARGIN = 1.25  # "beyond delta" is looked up at this many delta
 
 
@@ -121,29 +118,6 @@ def resolve_phases(
     found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
     phases = found.decide(thresholds)
     return phases, _unresolved(phases, found.active, found.blur, spacing)
-
-
-def film_heights(labels: Array, phases: NDArray[np.uint8], height: Float32, core: tuple[int, int]) -> NDArray[np.int64]:
-    """Histogram, between `HEIGHTS`, of the height of the CBD that particles touch, in slices of `core`.
-
-    A film of thickness t between two voids keeps erf(0.83 t / width) of its height in the blur: 0.44 at half a width.
-    """
-    from scipy.ndimage import binary_dilation
-
-    contact = (binary_dilation(labels > 0) & (labels == 0) & (phases == CBD))[core[0] : core[1]]
-    found = np.clip(height[core[0] : core[1]][contact], HEIGHTS[0], HEIGHTS[-1])
-    return np.histogram(found, bins=HEIGHTS)[0].astype(np.int64)
-
-
-def low_height(counts: NDArray[np.int64]) -> float | None:
-    """The lower quartile of such a histogram, interpolated; None if it holds too few voxels to say.
-
-    Not the median: where films have gone, half of what is left may be lumps, and cusps that films fill together.
-    """
-    if counts.sum() < FEWEST:
-        return None
-    below = np.append(0, np.cumsum(counts)) / counts.sum()
-    return float(np.interp(0.25, below, HEIGHTS))
 
 
 def resolve_moved(

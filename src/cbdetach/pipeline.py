@@ -35,6 +35,7 @@ from cbdetach import (
     device,
     diffusion,
     features,
+    films,
     gather,
     given_phases,
     link,
@@ -581,7 +582,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         if variants:
             ways, height = moved_phases(job, w0, w1)
             if height is not None:
-                arrays["table/film_heights"] = phases.film_heights(labels, codes, height, core)
+                arrays["table/film_heights"] = films.film_heights(labels, codes, height, core)
             for name, moved in zip(variants, ways, strict=True):
                 grown = detachment.moved_particles(
                     labels, codes, moved, reach_um=2 * job.edge_width_um, spacing=job.voxel_size
@@ -601,12 +602,12 @@ def detachment_stage(job: Job) -> dict[str, Any]:
 def _film_height(job: Job) -> tuple[float | None, list[str]]:
     """How much of its own grey value the carbon/binder reaches where particles touch it, and whether that is enough."""
     shares = [table["film_heights"] for table in job.tables("detachment") if "film_heights" in table]
-    height = phases.low_height(np.sum(shares, axis=0)) if shares else None
-    if height is None or height >= phases.THIN:
+    height = films.low_height(np.sum(shares, axis=0)) if shares else None
+    if height is None or height >= films.THIN:
         return height, []
     return height, [
         "The carbon/binder is too thin for this resolution: a quarter of what particles touch of it reaches "
-        f"{height:.2f} of its own grey value or less ({phases.THIN} is what a film of half the blur's width keeps). "
+        f"{height:.2f} of its own grey value or less ({films.THIN} is what a film of half the blur's width keeps). "
         "Thinner films read as void, so detachment is too high: by 0.3 to 0.4 on synthetic electrodes with such films."
     ]
 

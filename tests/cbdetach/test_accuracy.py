@@ -14,7 +14,7 @@ from benchmarks.accuracy_bands import thin_share
 from benchmarks.accuracy_columns import grain, line, number
 
 import cbdetach
-from cbdetach import detachment, phases
+from cbdetach import detachment, films, phases
 from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.demo import match
 from cbdetach.phantom import Phantom, PhantomSettings
@@ -84,9 +84,9 @@ def test_films_too_thin_for_the_blur_are_told(widths: float, thin: bool) -> None
     codes, _ = phases.resolve_phases(grey, found, **blurred)
     _, height = phases.resolve_moved(grey, found, [], **blurred)
     labels = segment_volume(detachment.is_active(codes), spacing=size)
-    low = phases.low_height(phases.film_heights(labels, codes, height, (0, 72)))
+    low = films.low_height(films.film_heights(labels, codes, height, (0, 72)))
     assert low is not None
-    assert (low < phases.THIN) == thin
+    assert (low < films.THIN) == thin
 
 
 def _damage_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

@@ -14,8 +14,9 @@ from scipy.special import ndtri
 
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
+from cbdetach.films import FEWEST, HEIGHTS, film_heights, low_height
 from cbdetach.given_phases import map_phases
-from cbdetach.phases import FEWEST, HEIGHTS, _highest, film_heights, halo, low_height, resolve_moved, resolve_phases
+from cbdetach.phases import _highest, halo, resolve_moved, resolve_phases
 from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
