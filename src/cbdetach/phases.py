@@ -50,7 +50,7 @@ STEEP, GENTLE = 8, 2  # powers of (1 - A) that weight it: far from the surface, 
 # How far the highest value around is looked for, in sigmas of the blur, on either side along each axis. A film ends at
 # SHARE of that height, in units of the relative void/CBD threshold. 1 is half-way, but carries CBD over its edge, most
 # of all into cusps and slits of void that are narrower than the blur. Chosen on the phantom (seeds 0, 1, 3, 5).
-PLATEAU, SHARE = 1.4, 1.2
+PLATEAU, SHARE = 1.3, 1.2
 FLOOR, CEILING = 0.4, 1.4  # least and greatest grey at which a film ends, as a part of the void/CBD threshold
 SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is neither void nor CBD
 TRUNCATE = 3.0  # where Gaussian windows end, in their sigmas
