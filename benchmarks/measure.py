@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import mmap
 import statistics
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.harness import Arrays, Case
+from cbdetach.estimate import available_memory
 
 LEAST, MOST = 3, 15
 """How often a call is timed."""
@@ -57,12 +59,8 @@ def touch_memory(voxels: int) -> None:
     A virtual machine gets a page from its host when it is first used, and gives it back after a while in which nobody
     does; that takes ten times as long as to use it again, and would be counted against whoever comes next.
     """
-    (free_kb,) = (
-        int(line.split()[1])
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    np.empty(min(BYTES * voxels, free_kb * 512), np.uint8)[:: mmap.PAGESIZE] = 1
+    free = available_memory() or math.inf
+    np.empty(int(min(BYTES * voxels, free / 2)), np.uint8)[:: mmap.PAGESIZE] = 1
 
 
 def time_pairs(case: Case, arrays: Arrays, edge: int, threads: list[int]) -> dict[str, Any]:

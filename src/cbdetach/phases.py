@@ -49,7 +49,8 @@ CLOSE = 0.65  # the same for the last look
 STEEP, GENTLE = 8, 2  # powers of (1 - A) that weight it: far from the surface, and close to it
 # How far the highest value around is looked for, in sigmas of the blur, on either side along each axis. A film ends at
 # SHARE of that height, in units of the relative void/CBD threshold. 1 is half-way, but carries CBD over its edge, most
-# of all into cusps and slits of void that are narrower than the blur. Chosen on the phantom (seeds 0, 1, 3, 5).
+# of all into cusps and slits of void that are narrower than the blur. Chosen on the
+# phantom (seeds 0, 1, 3, 5; with a reach of 1.4: it is 1.3 by a run of 72 voxels, tests/cbdetach/test_pipeline.py).
 PLATEAU, SHARE = 1.3, 1.2
 FLOOR, CEILING = 0.4, 1.4  # least and greatest grey at which a film ends, as a part of the void/CBD threshold
 SOFTNESS = 0.9  # half width, in thresholds, of the range of e in which E is neither void nor CBD

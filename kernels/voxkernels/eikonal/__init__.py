@@ -105,9 +105,7 @@ def in_threads(
     return results
 
 
-def solve(
-    task: TravelTime, order: int, start: str, interfaces: bool, run: Callable[..., list[Any]], workers: int
-) -> None:
+def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_large.Run, workers: int) -> None:
     """Travel times on the CPU. run : maps a function over items in threads."""
     boxes = split(task.labels, task.times, run, workers)
     sides = boxes[:, 1:6:2] - boxes[:, 0:6:2]
@@ -131,7 +129,7 @@ def solve(
     run(functools.partial(cpu.solve, boxes, small, lines, given), shares[:-1], shares[1:])
 
 
-def split(labels: npt.NDArray[Any], times: Times, run: Callable[..., list[Any]], workers: int) -> Ints:
+def split(labels: npt.NDArray[Any], times: Times, run: cpu_large.Run, workers: int) -> Ints:
     """Number the components of the domain in `times`, and return their boxes: see `cpu_components`."""
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)

@@ -12,7 +12,7 @@ of 70 % of the voxels, at random).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ TILE = 16  # cells along an edge of a tile
 BEYOND = 2  # how far beyond a tile straight lines to it may begin, in voxels
 RIM = 2  # cells around a tile: how far fits and straight lines reach from where straight lines may begin
 
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+Run = Callable[..., list[Any]]  # `in_threads`
 
 
 def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any) -> None:

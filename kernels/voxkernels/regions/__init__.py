@@ -21,7 +21,7 @@ from .._arrays import (
     same_shape,
     where,
 )
-from . import cpu, cpu_results, cuda
+from . import cpu, cpu_results, cpu_words, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -172,10 +172,10 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
 
 def _parts(chunks: int, n_rows: int) -> Ints:
     """(chunks, n_rows, 8) sums of a slice as the kernel wants them: empty, each row on a line of the cache."""
-    n = chunks * n_rows * cpu.N_PART
+    n = chunks * n_rows * cpu_words.N_PART
     memory = np.zeros(n + 8, np.int64)
     begin = -memory.ctypes.data // 8 % 8
-    part = memory[begin : begin + n].reshape(chunks, n_rows, cpu.N_PART)
+    part = memory[begin : begin + n].reshape(chunks, n_rows, cpu_words.N_PART)
     part[:, :, 6:] = cpu.NOTHING
     return part
 

@@ -36,11 +36,10 @@ from numba import prange
 
 from .._compile import jit
 from .cpu_grey import add_grey_run
-from .cpu_words import add_voxels, all_below, count_bits, lowest_bit, run_ends
+from .cpu_words import N_PART, add_voxels, all_below, count_bits, lowest_bit, run_ends
 
 N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
-N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; -x0, x1
 N_SLICE = N_PART + 3  # and y0, y1; its place in the list
 N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
