@@ -63,12 +63,13 @@ def test_ball_under_one_cap(covered: float) -> None:
 
 def test_cap_of_a_ball_has_the_angle_of_its_share() -> None:
     phantom = one_ball(2.4, covered_fraction=0.3)
-    axis = phantom._coats[0].axes[0]
-    assert cos(phantom._coats[0].limit) == pytest.approx(1 - 2 * 0.3, abs=0.002)
-    for angle, phase in ((0.0, CBD), (0.99 * phantom._coats[0].limit, CBD), (1.01 * phantom._coats[0].limit, VOID)):
+    coat = phantom.electrode.coats[0]
+    axis = coat.axes[0]
+    assert cos(coat.limit) == pytest.approx(1 - 2 * 0.3, abs=0.002)
+    for angle, phase in ((0.0, CBD), (0.99 * coat.limit, CBD), (1.01 * coat.limit, VOID)):
         side = np.cross(axis, [1.0, 0, 0])
         point = cos(angle) * axis + sqrt(1 - cos(angle) ** 2) * side / np.linalg.norm(side)
-        assert phantom.phase_at(phantom._centre[:1] + 2.5 * point)[0] == phase
+        assert phantom.phase_at(phantom.electrode.particles.centre[:1] + 2.5 * point)[0] == phase
 
 
 def test_no_coating_is_all_detached() -> None:
@@ -126,7 +127,7 @@ def test_rough_body_has_the_area_of_its_surface() -> None:
     phantom = one_ball(2.4, elongation=0.15, roughness=0.04, covered_fraction=0.0)
     polar, azimuth = np.meshgrid(np.linspace(0, pi, 801), np.linspace(0, 2 * pi, 1601), indexing="ij")
     u = np.stack([np.cos(polar), np.sin(polar) * np.sin(azimuth), np.sin(polar) * np.cos(azimuth)])
-    surface = phantom._shapes.at(0, u.reshape(3, -1)).reshape(polar.shape) * u
+    surface = phantom.electrode.particles.bodies.at(0, u.reshape(3, -1)).reshape(polar.shape) * u
     along, across = np.diff(surface, axis=1)[:, :, :-1], np.diff(surface, axis=2)[:, :-1]
     area = np.linalg.norm(np.cross(along, across, axis=0), axis=0).sum()
     row = phantom.truth.iloc[0]
@@ -445,7 +446,7 @@ def test_no_particle_in_the_separator() -> None:
 
 def test_two_kinds_of_particles() -> None:
     phantom = Phantom(shape=(60, 60, 60), diameter_median_um=4.0, diameter_sigma=0.0, small_share=0.4, small_size=0.5)
-    radius = phantom._shapes.radius
+    radius = phantom.electrode.particles.bodies.radius
     small = radius < 1.5
     assert 0 < small.sum() < len(radius)
     assert np.ptp(radius[small]) < 0.3
