@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,11 +29,11 @@ FIRST_SLOTS, FEWEST_SLOTS = 1 << 12, 1 << 8
 second."""
 ROOM = 1 << 27
 """Bytes for the pairs of all images that are counted at once in tables of all pairs."""
-SPARSE = 16
+SPARSE = 1 << 10
 """From how many numbers for each pair that was counted labels are renumbered."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen, it would take three times as long to make; a stack has one for each pair of slices
 class OverlapCounts:
     """Shared pixels of two label images. K overlapping pairs, A and B labels; background 0 is in none of them.
 
@@ -178,7 +177,7 @@ def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[n
 def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool = False) -> list[OverlapCounts] | None:
     """The result of each pair of images (P, N pixels); None where a label is negative. `short`: all runs are short."""
     n_tables = len(images_a) * -(-CHUNKS // len(images_a))
-    cells, may_give_up = np.zeros((n_tables, 0, 0), np.uint32), images_a.shape[1] < 2**32
+    cells, may_give_up = np.empty((n_tables, 0, 0), np.uint32), images_a.shape[1] < 2**32
     if short:
         cells, may_give_up = _cells(images_a, images_b, cells), False
     pixels = images_a.shape[1] * len(images_a) // n_tables
@@ -186,8 +185,8 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool =
     while True:
         n_tables = len(cells)
         n_chunks = n_tables // len(images_a)
-        tables, found = np.zeros((n_tables, slots, 3), np.int64), np.zeros(n_tables, np.int64)
-        cpu.count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up)
+        pairs, found = np.empty((n_tables, slots // 2, 3), np.int64), np.empty(n_tables, np.int64)
+        cpu.count_pairs(images_a, images_b, n_chunks, pairs, cells, found, may_give_up)
         lowest = found.min(initial=0)
         if lowest >= 0:
             break
@@ -206,12 +205,12 @@ def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool =
         labels_a, labels_b = np.flatnonzero(size_a[1:]) + 1, np.flatnonzero(size_b[1:]) + 1
         ids_a, ids_b, count = cpu_lists.list_cells(cells, 1, n)
         return [OverlapCounts(ids_a, ids_b, count, labels_a, size_a[labels_a], labels_b, size_b[labels_b])]
-    columns = cpu_lists.list_pairs(tables, n_chunks, found)
+    columns, begin, top = cpu_lists.list_pairs(pairs, n_chunks, found)
     if cells.size:  # and some labels beyond them
         cpu_lists.sum_cells(cells)
-        a, b, count = cpu_lists.list_cells(cells, 0, np.count_nonzero(cells[0]))
-        columns = np.concatenate([columns, [0 * a, a, b, count]], axis=1)
-    return _split(columns, len(images_a))
+        columns = np.concatenate([columns, cpu_lists.list_cells(cells, 0, np.count_nonzero(cells[0]))], axis=1)
+        begin[1], top = columns.shape[1], np.maximum(top, cells.shape[1:])
+    return _join(columns, begin, top)
 
 
 def _count_short(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any]) -> list[OverlapCounts] | None:
@@ -222,10 +221,10 @@ def _count_short(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any]) -> list
     most = min(n_pixels, (n_a - 1) * (n_b - 1)) + 1
     at_once, n_threads = ROOM // (24 * most), numba.get_num_threads()
     if 0 < n_a * n_b <= CELLS * n_pixels and at_once >= n_threads:
-        cells, tables = np.zeros((n_threads, n_a, n_b), np.uint32), np.zeros((n_threads, 2, 3), np.int64)
+        cells = np.empty((n_threads, n_a, n_b), np.uint32)
         for z in range(0, n_images, at_once):
             group = images_a[z : z + at_once], images_b[z : z + at_once]
-            parts[z : z + at_once] = _list_images(*group, cells, tables, most)
+            parts[z : z + at_once] = _list_images(*group, cells, most)
     for z, part in enumerate(parts):
         if part is None:  # room for its pairs as they are found
             alone = _count(images_a[z : z + 1], images_b[z : z + 1], short=True)
@@ -239,13 +238,12 @@ def _list_images(
     images_a: npt.NDArray[Any],
     images_b: npt.NDArray[Any],
     cells: npt.NDArray[np.uint32],
-    tables: Ints,
     most: int,
 ) -> list[OverlapCounts | None]:
-    """The result of each pair of images by tables of all pairs, (T, A, B) zeros; None where labels lie beyond them."""
+    """The result of each pair of images by tables of all pairs (T, A, B), scratch; None where labels are beyond."""
     pairs, n = np.empty((len(images_a), 3, most), np.int64), np.empty(len(images_a), np.int64)
-    size_a, size_b = (np.zeros((len(images_a), width), np.int64) for width in cells.shape[1:])
-    cpu.count_images(images_a, images_b, cells, tables, pairs, size_a, size_b, n)
+    size_a, size_b = (np.empty((len(images_a), width), np.int64) for width in cells.shape[1:])
+    cpu.count_images(images_a, images_b, cells, pairs, size_a, size_b, n)
     (of_a, begin_a), (of_b, begin_b) = cpu_lists.list_sizes(size_a), cpu_lists.list_sizes(size_b)
     return [
         OverlapCounts(*pairs[k, :, : n[k]], *of_a[:, slice(*ends_a)], *of_b[:, slice(*ends_b)]) if n[k] >= 0 else None
@@ -262,7 +260,7 @@ def _cells(
         return none
     # one for each thread, if that is not more than to be added up
     n_tables = max(1, min(numba.get_num_threads(), 2 * image_a.size // (n_a * n_b)))
-    return np.zeros((n_tables, n_a, n_b), np.uint32)
+    return np.empty((n_tables, n_a, n_b), np.uint32)
 
 
 def _n_labels(images: npt.NDArray[Any]) -> int:
@@ -270,35 +268,35 @@ def _n_labels(images: npt.NDArray[Any]) -> int:
     return int(images.ravel()[:: max(1, images.size // SAMPLE)].max(initial=0)) + 1
 
 
-def _split(columns: Ints, n_images: int) -> list[OverlapCounts]:
-    """The result of each pair of images from columns (4, K) image, a, b, count, in which a pair may occur again.
+def _join(columns: Ints, begin: Ints, top: Ints) -> list[OverlapCounts]:
+    """The result of each pair of images from columns (3, N) a, b, count, in which a pair may occur again.
 
-    Those with background count for the sizes alone.
+    begin : (P + 1,), where those of each image begin. top : (2,), the largest a and b, or more.
     """
-    names_a, names_b = (_renumber(columns, row, n_images) for row in (1, 2))
-    size_a, size_b = (np.zeros((n_images, int(columns[row].max(initial=0)) + 1), np.int64) for row in (1, 2))
-    pairs, packed = cpu_lists.add_sizes(columns, size_a, size_b)
-    (a, b, count), ends = cpu_lists.add_equal(pairs, np.argsort(packed), n_images)
-    (of_a, number_a), ends_a = cpu_lists.list_sizes(size_a)
-    (of_b, number_b), ends_b = cpu_lists.list_sizes(size_b)
-    if names_a is not None:
-        a, of_a = names_a[a], names_a[of_a]
+    n_images = begin.size - 1
+    names_a, names_b = (
+        _renumber(labels) if n_images * last > SPARSE * labels.size else None
+        for labels, last in zip(columns[:2], top, strict=True)
+    )
+    of_a, of_b, pairs = (np.empty((rows, columns.shape[1]), np.int64) for rows in (2, 2, 3))
+    n = np.empty((n_images, 3), np.int64)
+    cpu_lists.join_images(columns, begin, of_a, of_b, pairs, n)
+    (ids_a, ids_b, count), (labels_a, size_a), (labels_b, size_b) = pairs, of_a, of_b
+    if names_a is not None:  # "clip": what lies behind those of an image means nothing
+        ids_a, labels_a = names_a.take(ids_a, mode="clip"), names_a.take(labels_a, mode="clip")
     if names_b is not None:
-        b, of_b = names_b[b], names_b[of_b]
-    parts: list[Iterable[Ints]] = []
-    for begin, values in ((ends, (a, b, count)), (ends_a, (of_a, number_a)), (ends_b, (of_b, number_b))):
-        slices = [slice(*pair) for pair in itertools.pairwise(begin.tolist())]
-        parts += [map(value.__getitem__, slices) for value in values]
-    return [OverlapCounts(*part) for part in zip(*parts, strict=True)]
+        ids_b, labels_b = names_b.take(ids_b, mode="clip"), names_b.take(labels_b, mode="clip")
+    starts, ends = begin[:-1].tolist(), (begin[:-1, None] + n).T.tolist()
+    at_a, at_b, at = (list(map(slice, starts, stops)) for stops in ends)
+    cut = ((ids_a, at), (ids_b, at), (count, at), (labels_a, at_a), (size_a, at_a), (labels_b, at_b), (size_b, at_b))
+    return list(map(OverlapCounts, *(map(column.__getitem__, places) for column, places in cut)))
 
 
-def _renumber(columns: Ints, row: int, n_images: int) -> Ints | None:
-    """Where that makes tables of sizes smaller, number the labels in a row of `columns` from 0; return their names."""
-    if n_images * (int(columns[row].max(initial=0)) + 1) <= SPARSE * columns.shape[1]:
-        return None
+def _renumber(labels: Ints) -> Ints:
+    """Number the labels (N,) from 0, in place, the background too; return their names."""
     names: Ints
-    names, numbers = np.unique(np.append(columns[row], 0), return_inverse=True)
-    columns[row] = numbers[:-1]
+    names, numbers = np.unique(np.append(labels, 0), return_inverse=True)
+    labels[:] = numbers[:-1]
     return names
 
 

@@ -11,12 +11,12 @@ Where runs are so short that few pixels share a look-up, a table of all pairs (`
 which most pixels are runs of their own is counted pixel by pixel: no hash, no sorting. Labels beyond the cells, which
 are as many as a sample of the pixels suggests, still go to the hash table.
 
-Many pairs of images can be counted in one call. Each is cut into chunks with a table each. Counts are integers, so the
-sum over the chunks is exact, and the same for any number of threads. A stack of noise has tables of all pairs, too:
-one for each thread, emptied into the result after every image.
+Many pairs of images can be counted in one call. Each is cut into chunks, each counted in a table of the thread's and
+listed. Counts are integers, so the sum over the chunks is exact, and the same for any number of threads. A stack of
+noise has tables of all pairs, too: one for each thread, emptied into the result after every image.
 
-Cost: one read of both images. Memory: 24 bytes for each slot, at least two slots for each pair of a chunk.
-Not checked here: equal shapes, a table size that is a power of two.
+Cost: one read of both images. Memory: 24 bytes for each pair of a chunk; 24 for each slot, at least two slots for each
+pair, once for each thread. Not checked here: equal shapes, room for pairs that is a power of two.
 
 Measured on a quiet machine (Zen 5), one core and two: 2.8 and 4.5 Gpix/s on two slices of an electrode at 2048^2 (1984
 pairs), 4.3 and 7 on constant images, 1.35 and 2.1 on 300 labels at random (90,000 pairs; a compiled loop into a dense
@@ -30,15 +30,18 @@ and pixel by pixel, -> 2.5; the result from the cells at once, not from columns 
 go to one block of memory, -> 35 (the loop, which lists nothing: 92). In pages of 4 KiB that memory alone takes 90.
 What paid elsewhere, on a cathode: sizes summed in tables and one sort, not three, 1.1 -> 0.7 ms after counting; the
 runs of two backgrounds in the hash table, as a branch for them is not foreseen, 1.23 -> 1.02 ms of counting on grains.
-Did not pay: one byte instead of one bit for each pixel, written and read again (0.6 times the speed).
+Two slices of grains, two cores, 2.1 -> 1.06 ms, and where memory was new 4.7: a table of the thread's in place of one
+for each chunk, and lists joined by ranks. Memory of zeros that is read before it is written is mapped twice, and with
+two threads at work the second time stops both: 700 pages took 3 ms. So what threads share comes empty, and each clears
+what it uses. Did not pay: one byte instead of one bit for each pixel, written and read again (0.6 times the speed); an
+index of 4 bytes a slot into the list of pairs, in place of the table (runs of 7 ns become 12).
 """
 
 import numpy as np
-from numba import core, extending, prange, types
+from numba import prange
 
 from .._compile import jit
-
-ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
+from .cpu_words import all_below, count_bits, lowest_bit, prefetch, run_ends
 
 HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
 AHEAD = 1024  # how many pixels ahead memory is asked for: further than the hardware does here
@@ -47,40 +50,13 @@ MANY = 32  # runs among 64 pixels from which pixels are counted one by one
 HASH_FACTOR_B = -4658895280553007687  # another odd number with bits everywhere
 
 
-@extending.intrinsic
-def lowest_bit(context, bits):
-    """The number of the lowest bit that is set in a word that is not 0."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
-
-
-@extending.intrinsic
-def count_bits(context, bits):
-    """How many bits of a word are set."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
-
-
-@extending.intrinsic
-def prefetch(context, array, index):
-    """Ask for the memory of one element of a flat array, which need not exist."""
-
-    def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        pointer = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = core.cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0i8")
-        builder.call(function, [builder.bitcast(pointer, byte), *(ir.Constant(number, k) for k in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64), generate
+@jit
+def last_run_ends(a, b, start, stop):
+    """As `run_ends`, pixel by pixel, for at most 64 pixels at the end of a chunk: with `stop` a run ends."""
+    bits = np.uint64(1) << np.uint64(stop - 1 - start)
+    for x in range(start, stop - 1):
+        bits |= np.uint64((a[x] != a[x + 1]) | (b[x] != b[x + 1])) << np.uint64(x - start)
+    return bits
 
 
 @jit
@@ -92,54 +68,6 @@ def find_pair(a, b, table):
     while table[slot, 2] != 0 and (table[slot, 0] != a or table[slot, 1] != b):
         slot = (slot + 1) & mask
     return slot
-
-
-@extending.intrinsic
-def run_ends(context, a, b, start):
-    """Bit k of the result: whether a run of two flat arrays ends with pixel start + k, for k < 64. Unchecked."""
-
-    def generate(context, builder, signature, arguments):
-        def differs(kind, array, start):
-            lane = ir.IntType(kind.dtype.bitwidth)
-            vector = ir.VectorType(lane, 64).as_pointer()
-            first = builder.gep(context.make_array(kind)(context, builder, array).data, [start])
-            second = builder.gep(first, [ir.Constant(start.type, 1)])
-            own, following = (
-                builder.load(builder.bitcast(pointer, vector), align=lane.width // 8) for pointer in (first, second)
-            )
-            return builder.xor(own, following)
-
-        changed = builder.or_(*(differs(signature.args[k], arguments[k], arguments[2]) for k in range(2)))
-        return builder.bitcast(builder.icmp_signed("!=", changed, ir.Constant(changed.type, None)), ir.IntType(64))
-
-    return types.uint64(a, b, types.uint64), generate
-
-
-@extending.intrinsic
-def all_below(context, array, start, limit):
-    """Whether elements start to start + 63 of a flat array are below `limit`, and not negative. Unchecked."""
-
-    def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        lane, number = ir.IntType(kind.dtype.bitwidth), ir.IntType(32)
-        vector = ir.VectorType(lane, 64)
-        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=lane.width // 8)
-        blank, every = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(number, 64), None)
-        limits = builder.shuffle_vector(builder.insert_element(blank, arguments[2], number(0)), blank, every)
-        beyond = builder.bitcast(builder.icmp_unsigned(">=", found, limits), ir.IntType(64))
-        return builder.icmp_unsigned("==", beyond, ir.IntType(64)(0))
-
-    return types.boolean(array, types.uint64, array.dtype), generate
-
-
-@jit
-def last_run_ends(a, b, start, stop):
-    """As `run_ends`, pixel by pixel, for at most 64 pixels at the end of a chunk: with `stop` a run ends."""
-    bits = np.uint64(1) << np.uint64(stop - 1 - start)
-    for x in range(start, stop - 1):
-        bits |= np.uint64((a[x] != a[x + 1]) | (b[x] != b[x + 1])) << np.uint64(x - start)
-    return bits
 
 
 @jit
@@ -157,20 +85,22 @@ def add_run(a, b, n, table, n_pairs):
 
 
 @jit
-def add_runs(a, b, first, stop, table, cells, may_give_up):
-    """Add the runs of pixels first..stop-1 of two flat images to `cells` (A, B), and what is beyond those to `table`.
+def add_runs(a, b, first, stop, pairs, cells, may_give_up):
+    """Add the runs of pixels first..stop-1 of two flat images to `cells` (A, B), and list what is beyond in `pairs`.
 
-    Returns the number of pairs in the table, or -1 where it became half full, -2 where a label is negative, -3 where
-    runs are so short that cells would be better.
+    Returns the number of pairs (K, 3) that are listed, or -1 where there are more than K, a power of two, -2 where a
+    label is negative, -3 where runs are so short that cells would be better.
     """
     n_pairs, run, n_runs = 0, first, 0
-    if may_give_up:  # before the table is touched
+    if may_give_up:
         look = min(ENOUGH, (stop - first) // 8 // 64 * 64)
         for start in range(first, first + look, 64):
             n_runs += count_bits(run_ends(a, b, np.uint64(start)))
         if SHORT * n_runs > look:
             return -3
         n_runs = 0
+    table = np.empty((2 * len(pairs), 3), np.int64)
+    table[:] = 0
     n_a, n_b = np.uint64(cells.shape[0]), np.uint64(cells.shape[1])
     cells_a, cells_b = a.dtype.type(cells.shape[0]), b.dtype.type(cells.shape[1])
     for start in range(first, stop, 64):
@@ -205,6 +135,11 @@ def add_runs(a, b, first, stop, table, cells, may_give_up):
                 if n_pairs < 0:
                     return -1
             run = end + 1
+    n = 0
+    for slot in range(table.shape[0]):
+        if table[slot, 2] != 0:
+            pairs[n, 0], pairs[n, 1], pairs[n, 2] = table[slot, 0], table[slot, 1], table[slot, 2]
+            n += 1
     return n_pairs
 
 
@@ -226,50 +161,41 @@ def empty_cells(cells, pairs, size_a, size_b):
     return n
 
 
-@jit
-def move_to_front(table):
-    """Move the rows of a table that are in use to its beginning."""
-    n_pairs = 0
-    for slot in range(table.shape[0]):
-        if table[slot, 2] != 0:
-            table[n_pairs] = table[slot]
-            n_pairs += 1
-
-
 @jit(parallel=True)
-def count_pairs(images_a, images_b, n_chunks, tables, cells, found, may_give_up):
-    """Count the pairs of labels of P pairs of images (P, N pixels), each in chunks: T = P * n_chunks tables.
+def count_pairs(images_a, images_b, n_chunks, pairs, cells, found, may_give_up):
+    """Count the pairs of labels of P pairs of images (P, N pixels), each in chunks: T = P * n_chunks lists.
 
-    tables      : (T, S, 3) int64, zero on entry; rows a, b, count, those in use first, in no particular order.
-    cells       : (T, A, B) uint32, zero on entry: the pixels of every pair of labels below A and B, which then are not
-                  in the tables. A and B may be 0.
-    found       : (T,) int64, number of pairs of each chunk's table; -1 where it became half full, -2 where a label is
-                  negative, -3 where runs are short (if it `may_give_up`): counting stopped there.
+    pairs : (T, K, 3) int64, K a power of two; written: a, b, count of every pair of a chunk, as they were met.
+    cells : (T, A, B) uint32, written: the pixels of every pair of labels below A and B, which then are not in the
+            lists. A and B may be 0.
+    found : (T,) int64, number of pairs in each chunk's list; -1 where there are more, -2 where a label is negative, -3
+            where runs are short (if it `may_give_up`): counting stopped there.
     """
     n_pixels = images_a.shape[1]
     for task in prange(found.size):
         image, chunk = task // n_chunks, task % n_chunks
         first, stop = n_pixels * chunk // n_chunks, n_pixels * (chunk + 1) // n_chunks
-        found[task] = add_runs(images_a[image], images_b[image], first, stop, tables[task], cells[task], may_give_up)
-        if found[task] > 0:
-            move_to_front(tables[task])
+        cells[task] = 0  # by the thread that uses it
+        found[task] = add_runs(images_a[image], images_b[image], first, stop, pairs[task], cells[task], may_give_up)
 
 
 @jit(parallel=True)
-def count_images(images_a, images_b, cells, tables, pairs, size_a, size_b, n):
+def count_images(images_a, images_b, cells, pairs, size_a, size_b, n):
     """Count the pairs of labels of P pairs of images (P, N pixels) in tables of all pairs, one for each of T tasks.
 
-    cells  : (T, A, B) uint32, zero on entry and after.
-    tables : (T, 2, 3) int64, scratch, zero on entry: for the first pair with a label beyond the cells.
+    cells  : (T, A, B) uint32, scratch.
     pairs  : (P, 3, K) int64, a, b, count of every pair of an image, ascending, of labels above 0; room for one more.
-    size_a, size_b : (P, A), (P, B) int64, zero on entry: the pixels of every label.
+    size_a, size_b : (P, A), (P, B) int64, the pixels of every label.
     n      : (P,) int64, how many pairs; -1 where there are labels beyond the cells.
     """
     n_images, n_tasks = images_a.shape[0], cells.shape[0]
     for task in prange(n_tasks):
+        cells[task] = 0
+        beyond = np.empty((1, 3), np.int64)
         for image in range(n_images * task // n_tasks, n_images * (task + 1) // n_tasks):
-            beyond = add_runs(images_a[image], images_b[image], 0, images_a.shape[1], tables[task], cells[task], False)
+            size_a[image], size_b[image] = 0, 0
+            some = add_runs(images_a[image], images_b[image], 0, images_a.shape[1], beyond, cells[task], False)
             n[image] = empty_cells(cells[task], pairs[image], size_a[image], size_b[image])
-            if beyond != 0:
+            if some != 0:
                 n[image] = -1
-                size_a[image], size_b[image], tables[task] = 0, 0, 0
+                size_a[image], size_b[image] = 0, 0

@@ -1,71 +1,123 @@
-"""The tables of many chunks and images as lists: each pair of labels once, ascending, and the size of every label.
+"""The lists of many chunks and images joined: each pair of labels once, ascending, and the size of every label.
 
-What the chunks of an image have counted is set out in columns. In one pass over these, counts go to the sizes of both
-labels, in tables with a row for each image; the pairs without background are numbered so that they ascend. NumPy sorts
-the numbers, and in that order equal pairs are added up. Counts are integers: any order gives the same sums.
+What the chunks of an image have listed is set out in columns. Every label of an image is a bit of its number; how many
+bits are set before it is its rank. By ranks counts go to the sizes of both labels, and the pairs are sorted, by the
+second label and then by the first (a counting sort); equal pairs then follow one another and are added up. Counts are
+integers: any order gives the same sums. Images are joined in parallel.
 
-Cost: a few passes over the pairs of all chunks, one of them random, and one sort. Memory: 72 bytes for each pair.
-Measured beside the sort of 40,000 pairs, those with background among them, as NumPy's functions would do it: 64 slices
-of grains took 2.0 ms after counting, 0.9 now; two slices of a cathode 1.1, now 0.7.
-Not checked here: labels and images from 0; tables of sizes that hold them; numbers of pairs below 2^63.
+Cost: a few passes over the pairs of all chunks. Memory: 100 bytes for each pair, 3 bits for each number up to the
+largest label of an image.
+Measured, 10,500 pairs of two slices of grains: 0.10 ms; tables of sizes, a row for each image, and NumPy's sort took
+0.35, half of it for pages that the system had to map.
+Not checked here: labels and images from 0.
 """
 
 import numpy as np
+from numba import prange
 
 from .._compile import jit
+from .cpu_words import count_bits, lowest_bit
+
+ZERO, ONE = np.uint64(0), np.uint64(1)
 
 
 @jit
-def list_pairs(tables, n_chunks, found):
-    """The first `found` (T,) rows of tables (T, S, 3) as columns (4, K): image, a, b, count.
+def list_pairs(pairs, n_chunks, found):
+    """The first `found` (T,) rows of lists (T, K, 3) as columns (3, N): a, b, count.
 
-    The tables are of chunks, `n_chunks` of each image.
+    The lists are of chunks, `n_chunks` of each image. Also where the columns of each image begin, with the end of the
+    last (P + 1,), and the largest a and b (2,).
     """
-    columns, k = np.empty((4, found.sum()), np.int64), np.uint64(0)
+    columns, begin, k = np.empty((3, found.sum()), np.int64), np.zeros(found.size // n_chunks + 1, np.int64), ZERO
+    top = np.zeros(2, np.int64)
     for task in range(found.size):
         for row in range(found[task]):
-            columns[0, k], columns[1, k] = task // n_chunks, tables[task, row, 0]
-            columns[2, k], columns[3, k] = tables[task, row, 1], tables[task, row, 2]
-            k += np.uint64(1)
-    return columns
+            a, b = pairs[task, row, 0], pairs[task, row, 1]
+            columns[0, k], columns[1, k], columns[2, k] = a, b, pairs[task, row, 2]
+            top[0], top[1] = max(top[0], a), max(top[1], b)
+            k += ONE
+        begin[task // n_chunks + 1] = k
+    return columns, begin, top
 
 
 @jit
-def add_sizes(columns, size_a, size_b):
-    """Add the counts of columns (4, K) image, a, b, count to the sizes (P, A) and (P, B) of all labels.
+def rank_labels(labels, counts, listed, sizes):
+    """Put in place of N labels their ranks: 0 for the background, be it there or not, and 1 for the lowest label.
 
-    Returns the columns (4, N) without background, and a number for each that ascends with image, a and b.
+    listed, sizes : (N,), written: each label above 0, ascending, and the sum of its counts.
+    Returns how many these are, and how many of N have lower ranks than each.
     """
-    n_a, n_b, n = size_a.shape[1], size_b.shape[1], np.uint64(0)
-    pairs, packed = np.empty(columns.shape, np.int64), np.empty(columns.shape[1], np.int64)
-    for k in range(columns.shape[1]):
-        image, a, b, count = columns[0, k], columns[1, k], columns[2, k], columns[3, k]
-        size_a[image, a] += count
-        size_b[image, b] += count
-        pairs[0, n], pairs[1, n], pairs[2, n], pairs[3, n] = image, a, b, count
-        packed[n] = (image * n_a + a) * n_b + b
-        n += np.uint64((a > 0) & (b > 0))
-    return pairs, packed[:n]
-
-
-@jit
-def add_equal(pairs, order, n_images):
-    """The distinct pairs of columns (4, K) image, a, b, count, put in `order` (N,): a, b, sum of the counts: (3, M).
-
-    And where the pairs of each image begin, with the end of the last (P + 1,).
-    """
-    found, begin = np.empty((3, order.size), np.int64), np.zeros(n_images + 1, np.int64)
-    n, image, a, b = -1, -1, 0, 0
-    for k in order:
-        if pairs[2, k] != b or pairs[1, k] != a or pairs[0, k] != image:
-            image, a, b = pairs[0, k], pairs[1, k], pairs[2, k]
+    n_words = (labels.max() >> 6) + 1
+    bits, before = np.zeros(n_words, np.uint64), np.empty(n_words, np.int64)
+    bits[0] = ONE
+    for label in labels:
+        bits[np.uint64(label >> 6)] |= ONE << np.uint64(label & 63)
+    n = 0
+    for w in range(n_words):
+        before[w] = n
+        word = bits[w]
+        while word != ZERO:
+            if n > 0:
+                listed[n - 1], sizes[n - 1] = 64 * w + np.int64(lowest_bit(word)), 0
+            word &= word - ONE
             n += 1
-            found[0, n], found[1, n], found[2, n] = a, b, 0
-            begin[image + 1] = n + 1
-        found[2, n] += pairs[3, k]
-    for image in range(n_images):
-        begin[image + 1] = max(begin[image], begin[image + 1])
-    return found[:, : n + 1], begin
+    lower = np.zeros(n + 1, np.int64)
+    for k in range(labels.size):
+        w, bit = np.uint64(labels[k] >> 6), ONE << np.uint64(labels[k] & 63)
+        rank = labels[k] = before[w] + count_bits(bits[w] & (bit - ONE))
+        lower[rank + 1] += 1
+        if rank > 0:
+            sizes[rank - 1] += counts[k]
+    for rank in range(n):
+        lower[rank + 1] += lower[rank]
+    return n - 1, lower
+
+
+@jit
+def sort_by(ranks, lower, order, sorted_):
+    """Put the columns `order` (N,) in the order of their `ranks`, equal ones as they were; `lower` is used up."""
+    for k in order:
+        rank = ranks[k]
+        sorted_[lower[rank]] = k
+        lower[rank] += 1
+
+
+@jit
+def join_image(columns, first, stop, of_a, of_b, found, n):
+    """Join the columns first..stop-1 of columns (3, N) a, b, count: those of one image. See `join_images`."""
+    a, b, count = columns[0][first:stop], columns[1][first:stop], columns[2][first:stop]
+    labels_a, labels_b = of_a[0][first:stop], of_b[0][first:stop]
+    ids_a, ids_b, sums = found[0][first:stop], found[1][first:stop], found[2][first:stop]
+    n[0] = n[1] = n[2] = 0
+    if stop == first:
+        return
+    n[0], lower_a = rank_labels(a, count, labels_a, of_a[1][first:stop])
+    n[1], lower_b = rank_labels(b, count, labels_b, of_b[1][first:stop])
+    order, by_b = np.arange(stop - first), np.empty(stop - first, np.int64)
+    sort_by(b, lower_b, order, by_b)
+    sort_by(a, lower_a, by_b, order)
+    k, last_a, last_b = -1, 0, 0
+    for column in order:
+        one, two = a[column], b[column]
+        if (one == 0) | (two == 0):
+            continue
+        if (one != last_a) | (two != last_b):
+            k, last_a, last_b = k + 1, one, two
+            ids_a[k], ids_b[k], sums[k] = labels_a[one - 1], labels_b[two - 1], 0
+        sums[k] += count[column]
+    n[2] = k + 1
+
+
+@jit(parallel=True)
+def join_images(columns, begin, of_a, of_b, found, n):
+    """Join the columns (3, N) a, b, count of each of P images: begin[p]..begin[p + 1] - 1. Overwritten by ranks.
+
+    of_a, of_b : (2, N), written, at the same places: the labels of each image, ascending, and their sizes.
+    found      : (3, N), written: the distinct pairs without background, ascending, and their counts.
+    n          : (P, 3), written: how many of each.
+    """
+    for image in prange(n.shape[0]):
+        join_image(columns, begin[image], begin[image + 1], of_a, of_b, found, n[image])
 
 
 @jit
