@@ -63,7 +63,7 @@ def describe(value: Any) -> str:
 def as_spacing(spacing: Any) -> Spacing:
     """Check a voxel size (dz, dy, dx): three positive, finite numbers."""
     try:
-        values = tuple(float(s) for s in spacing)
+        values = () if isinstance(spacing, str) else tuple(float(s) for s in spacing)
     except (TypeError, ValueError):
         values = ()
     if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
@@ -84,6 +84,8 @@ def as_array(name: str, value: Any, ndim: int, axes: str = "", *, device: Cuda |
         module = type(value).__module__.split(".")[0]
         hint = "Copy it to the host first." if module in {"cupy", "torch"} else "Convert it with numpy.asarray."
         raise TypeError(f"{name}: must be a NumPy array; got {describe(value)} of type {type(value).__name__}. {hint}")
+    if np.any(getattr(value, "mask", False)):
+        raise TypeError(f"{name}: must have no masked elements; got some. Give them a value, for example .filled(0).")
     if value.ndim != ndim:
         wanted = axes or {1: "(N,)", 2: "(Y, X)", 3: "(Z, Y, X)"}.get(ndim, f"{ndim}-dimensional")
         one_slice = wanted == "(Z, Y, X)" and value.ndim == 2
@@ -177,8 +179,10 @@ def same_shape(name: str, array: npt.NDArray[Any], other_name: str, other: npt.N
 
 
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """Check an option that takes one of a few values."""
-    if value not in allowed or isinstance(value, bool) != any(isinstance(a, bool) for a in allowed):
-        listed = ", ".join(repr(a) for a in allowed)
-        raise ValueError(f"{name}: must be one of {listed}; got {describe(value)}.")
-    return value
+    """Check an option that takes one of a few values; return the one that it equals (6 for `numpy.int64(6)`)."""
+    if not np.ndim(value) and isinstance(value, bool) == any(isinstance(a, bool) for a in allowed):
+        for one in allowed:
+            if value == one:
+                return one
+    listed = ", ".join(repr(a) for a in allowed)
+    raise ValueError(f"{name}: must be one of {listed}; got {describe(value)}.")

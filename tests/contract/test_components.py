@@ -289,6 +289,9 @@ def test_slab_messages(ops: ModuleType) -> None:
         ops.label_slabs([one], connectivity=8)
     with pytest.raises(ValueError, match=r"volume: must be \(Z, Y, X\)"):
         ops.label_slabs([one[0]])
+    with pytest.raises(ValueError, match=r"slabs: must be several arrays \(Z_k, Y, X\); got .* of shape \(1, 2, 2\)"):
+        ops.label_slabs(one)
+    assert ops.label_slabs(np.ones((3, 1, 2, 2), bool))[1] == 1  # slabs of one size
 
 
 def test_slabs_that_change_are_refused() -> None:

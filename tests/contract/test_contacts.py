@@ -557,7 +557,7 @@ def test_merge_pads_phases(ops: ModuleType) -> None:
     labels = np.zeros((3, 3, 3), np.int32)
     labels[1, 1, 1] = 1
     parts = [ops.contact_areas(labels, np.full(labels.shape, p)) for p in (0, 3)]
-    c = ops.merge_contacts(parts)
+    c = ops.merge_contacts(part for part in parts)
     assert c.area.tolist() == [[6, 0, 0, 6]]
     assert c.faces.sum() == 12
 
@@ -657,7 +657,7 @@ def test_messages(ops: ModuleType, arguments: tuple, options: dict, error: type[
 
 
 def test_merge_messages(ops: ModuleType) -> None:
-    with pytest.raises(ValueError, match="parts: must hold at least one result"):
+    with pytest.raises(ValueError, match="parts: must hold at least one result of contact_areas; got none"):
         ops.merge_contacts([])
     parts = [ops.contact_areas(ONE, ONE, spacing=(1, 1, s)) for s in (1, 2)]
     with pytest.raises(ValueError, match="parts: must all have one spacing"):

@@ -651,6 +651,7 @@ GOOD = np.ones((2, 3, 4), bool)
         ({"domain": GOOD[0]}, ValueError, r"domain: must be \(Z, Y, X\)"),
         ({"domain": GOOD.astype(float)}, TypeError, r"domain: must be of an integer type"),
         ({"domain": -GOOD.astype(np.int8)}, ValueError, r"domain: must not hold negative values"),
+        ({"domain": np.full((2, 3, 4), 2**63, np.uint64)}, ValueError, r"domain: must be below 2\*\*63; got 9223"),
         ({"sources": GOOD.astype(np.uint8) * 2}, TypeError, r"sources: must be bool"),
         ({"sources": GOOD[:1]}, ValueError, r"sources: must have the shape of domain"),
         ({"spacing": (1, 1)}, ValueError, r"spacing: must be three positive"),
@@ -785,7 +786,7 @@ def test_path_options(ops: ModuleType) -> None:
     (path,) = ops.trace_paths(T, [(5.2, 4.9, 5.0)])
     np.testing.assert_array_equal(path[0], (5.2, 4.9, 5.0))
     if ops is not reference:  # the reference has no step
-        fine, coarse = (len(ops.trace_paths(T, [(0, 1, 2)], step=s)[0]) for s in (0.1, 1.0))
+        fine, coarse = (len(ops.trace_paths(T, [(0, 1, 2)], step=s)[0]) for s in (np.float32(0.1), 1))
         assert fine > 5 * coarse
     start = np.array([(0, 1, 2)])
     with pytest.raises(
@@ -805,8 +806,10 @@ def test_path_options(ops: ModuleType) -> None:
         ({"starts": [(0, 0, 3)]}, ValueError, r"starts: must be reached by the front"),
         ({"spacing": (1, 1, -1)}, ValueError, r"spacing: must be three positive"),
         ({"domain": np.ones((1, 1, 5), int)}, ValueError, r"domain: must have the shape of T"),
+        ({"domain": np.full((1, 1, 4), 2**63, np.uint64)}, ValueError, r"domain: must be below 2\*\*63"),
         ({"step": 0}, ValueError, r"step: must be above 0 and at most 1; got 0"),
         ({"step": "long"}, ValueError, r"step: must be above 0"),
+        ({"step": True}, ValueError, r"step: must be above 0"),
         ({"max_steps": 0}, ValueError, r"max_steps: must be a positive whole number; got 0"),
         ({"max_steps": 2.5}, ValueError, r"max_steps: must be a positive whole number; got 2.5"),
     ],

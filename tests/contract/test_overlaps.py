@@ -353,7 +353,7 @@ def test_messages(ops: ModuleType) -> None:
         ops.overlap_counts(a[0], a[0])
     with pytest.raises(ValueError, match=r"b: must have the shape of a, \(2, 3\); got an array of shape \(3, 2\)"):
         ops.overlap_counts(a, a.T)
-    with pytest.raises(ValueError, match=r"labels: must be below 2\*\*63"):
+    with pytest.raises(ValueError, match=r"b: must be below 2\*\*63"):
         ops.overlap_counts(a, np.full((2, 3), 2**63, np.uint64))
     with pytest.raises(ValueError, match=r"labels: must not hold negative values; got a minimum of -1"):
         ops.overlap_counts_stack(-np.ones((2, 3, 4), np.int16))

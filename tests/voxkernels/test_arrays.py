@@ -64,6 +64,12 @@ def test_labels_come_in_two_types(values: np.ndarray, dtype: type) -> None:
     np.testing.assert_array_equal(narrow, values)
 
 
+def test_what_is_masked_is_not_overlooked() -> None:
+    np.testing.assert_array_equal(_arrays.as_array("labels", np.ma.masked_array(VOLUME), 3), VOLUME)
+    with pytest.raises(TypeError, match=r"labels: must have no masked elements; got some\. Give them a value"):
+        _arrays.as_array("labels", np.ma.masked_array(VOLUME, VOLUME > 20), 3)
+
+
 def test_label_messages() -> None:
     with pytest.raises(ValueError, match=r"labels: must be below 2\*\*63; got 9223372036854775808\. Renumber"):
         _arrays.narrow_labels(np.uint64([2**63]))
@@ -98,7 +104,7 @@ def test_array_messages() -> None:
         _arrays.same_shape("phases", VOLUME[0], "labels", VOLUME)
 
 
-@pytest.mark.parametrize("spacing", [(1, 2), 1.0, (1, -1, 1), (1, 0, 1), (1, np.nan, 1), (1, np.inf, 1), "abc", None])
+@pytest.mark.parametrize("spacing", [(1, 2), 1.0, (1, -1, 1), (1, 0, 1), (1, np.nan, 1), (1, np.inf, 1), "abc", "123", None])
 def test_bad_spacing(spacing: Any) -> None:
     with pytest.raises(ValueError, match=r"spacing: must be three positive, finite numbers \(dz, dy, dx\); got "):
         _arrays.as_spacing(spacing)
@@ -110,7 +116,8 @@ def test_good_spacing() -> None:
 
 def test_choice() -> None:
     assert _arrays.choice("order", 2, (1, 2)) == 2
-    for wrong in (3, "2", True):
+    assert type(_arrays.choice("order", np.float64(2), (1, 2))) is int  # kernels are compiled for one type
+    for wrong in (3, "2", True, np.array([1, 2]), [2]):
         with pytest.raises(ValueError, match=r"order: must be one of 1, 2; got "):
             _arrays.choice("order", wrong, (1, 2))
 

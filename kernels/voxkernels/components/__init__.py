@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import as_labels, choice, device_of, narrow_labels
+from .._arrays import as_labels, choice, describe, device_of, narrow_labels
 from .._compile import Cuda
 from . import cpu, cpu_runs, cuda
 
@@ -45,7 +45,7 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     binary = getattr(volume, "dtype", None) == np.bool_
     given = volume
     volume = as_labels("volume", volume, look=device is not None, device=device)
-    choice("connectivity", connectivity, (6, 18, 26))
+    connectivity = choice("connectivity", connectivity, (6, 18, 26))
     dtype = np.int32 if volume.size <= INT32_LIMIT else np.int64
     if volume.size == 0:
         return (np.zeros if device is None else device.zeros)(volume.shape, dtype), 0
@@ -110,7 +110,11 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
     The first pass labels every slab and unites components across the layers where slabs meet; the second labels every
     slab again and renames. Memory: a slab, its labels, one more layer, and 16 bytes for each component of each slab.
     """
-    choice("connectivity", connectivity, (6, 18, 26))
+    connectivity = choice("connectivity", connectivity, (6, 18, 26))
+    if getattr(slabs, "ndim", 4) < 4:
+        raise ValueError(
+            f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}. Give a list; one array is for label."
+        )
     if isinstance(slabs, Iterator):
         raise TypeError(
             f"slabs: must be readable twice; got a {type(slabs).__name__}, which ends after one pass. Give a list, or "
@@ -151,7 +155,7 @@ def _on_host(layer: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
 def _layer(layer: npt.NDArray[Any], device: Cuda | None) -> npt.NDArray[Any]:
     """A copy of one layer, of a type in which layers can be compared, on the host."""
     layer = _on_host(layer, device)
-    return layer.copy() if layer.dtype == np.bool_ else narrow_labels(as_labels("slabs", layer)).copy()
+    return layer.copy() if layer.dtype == np.bool_ else narrow_labels(as_labels("slabs", layer), "slabs").copy()
 
 
 def _renamed(

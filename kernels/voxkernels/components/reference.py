@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import as_labels, choice, narrow_labels
+from .._arrays import as_labels, choice, describe, narrow_labels
 
 
 def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDArray[Any], int]:
     """Number the connected components of a volume; see `voxkernels.label`."""
     volume = narrow_labels(as_labels("volume", volume), "volume")
-    choice("connectivity", connectivity, (6, 18, 26))
+    connectivity = choice("connectivity", connectivity, (6, 18, 26))
     axes = {6: 1, 18: 2, 26: 3}[connectivity]
     steps = [step for step in product((-1, 0, 1), repeat=3) if 1 <= sum(map(abs, step)) <= axes]
     labels = np.zeros(volume.shape, np.int32)
@@ -40,7 +40,9 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
 
 def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) -> tuple[Iterator[npt.NDArray[Any]], int]:
     """Number the components of a volume that comes in slabs: joins the slabs; see `voxkernels.label_slabs`."""
-    choice("connectivity", connectivity, (6, 18, 26))
+    connectivity = choice("connectivity", connectivity, (6, 18, 26))
+    if getattr(slabs, "ndim", 4) < 4:
+        raise ValueError(f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}.")
     if isinstance(slabs, Iterator):
         raise TypeError(f"slabs: must be readable twice; got a {type(slabs).__name__}.")
     listed = [narrow_labels(as_labels("volume", slab), "volume") for slab in slabs]

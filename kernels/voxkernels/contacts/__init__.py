@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import index
 from typing import Any
@@ -127,18 +127,19 @@ def _moved(areas: ContactAreas, move: Callable[[Any], Any]) -> ContactAreas:
     return ContactAreas(**{name: value if name == "spacing" else move(value) for name, value in kept.items()})
 
 
-def merge_contacts(parts: Sequence[ContactAreas]) -> ContactAreas:
+def merge_contacts(parts: Iterable[ContactAreas]) -> ContactAreas:
     """Sum the results of slabs with disjoint cores. CuPy arrays are summed on the host.
 
     The slabs may hold different labels and phases; they must have one spacing. Areas agree with those of the whole
-    volume up to the rounding of sums. Raises ValueError for an empty list or unequal spacings.
+    volume up to the rounding of sums. Raises ValueError for no parts or unequal spacings.
     """
-    if not parts:
-        raise ValueError("parts: must hold at least one result; got an empty list.")
-    device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(parts)})
+    listed = list(parts)
+    if not listed:
+        raise ValueError("parts: must hold at least one result of contact_areas; got none.")
+    device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(listed)})
     if device is not None:
-        return _moved(_merge([_moved(part, device.fetch) for part in parts]), device.send)
-    return _merge(parts)
+        return _moved(_merge([_moved(part, device.fetch) for part in listed]), device.send)
+    return _merge(listed)
 
 
 def _merge(parts: Sequence[ContactAreas]) -> ContactAreas:

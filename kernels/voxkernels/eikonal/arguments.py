@@ -55,7 +55,7 @@ def check_travel_time(
     """Check the arguments of `travel_time`, whose arrays are NumPy's or those of `device`."""
     labels = as_labels("domain", domain, device=device)
     if labels.dtype != np.uint8:
-        labels = narrow_labels(labels)
+        labels = narrow_labels(labels, "domain")
     source = as_mask("sources", sources, device=device)
     same_shape("sources", source, "domain", labels)
     dz, dy, dx = as_spacing(spacing)
@@ -95,10 +95,10 @@ def check_trace_paths(
     h = as_spacing(spacing)
     labels: npt.NDArray[Any] = np.empty((0, 0, 0), np.int32)
     if domain is not None:
-        labels = narrow_labels(as_labels("domain", domain, device=device))
+        labels = narrow_labels(as_labels("domain", domain, device=device), "domain")
         same_shape("domain", labels, "T", times)
     points = as_starts(starts, times, device)
-    if not (isinstance(step, (int, float)) and 0 < step <= 1):
+    if isinstance(step, bool) or not (isinstance(step, (int, float, np.floating)) and 0 < step <= 1):
         raise ValueError(
             f"step: must be above 0 and at most 1; got {describe(step)}. Its unit is the smallest spacing."
         )

@@ -171,7 +171,8 @@ def overlap_cost(
 
 
 def _as_label_image(name: str, value: Any, device: Cuda | None) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
-    return narrow_labels(as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False, device=device))
+    image = as_labels(name, value, 2 if getattr(value, "ndim", 3) == 2 else 3, look=False, device=device)
+    return narrow_labels(image, name)
 
 
 def _count(images_a: npt.NDArray[Any], images_b: npt.NDArray[Any], short: bool = False) -> list[OverlapCounts] | None:

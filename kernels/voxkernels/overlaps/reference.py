@@ -17,9 +17,9 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     grid_a = as_labels("a", a, 2 if getattr(a, "ndim", 3) == 2 else 3)
     grid_b = as_labels("b", b, 2 if getattr(b, "ndim", 3) == 2 else 3)
     same_shape("b", grid_b, "a", grid_a)
-    for grid in (grid_a, grid_b):
+    for name, grid in (("a", grid_a), ("b", grid_b)):
         if grid.size and int(grid.max()) >= 2**63:
-            raise ValueError(f"labels: must be below 2**63; got {int(grid.max())}. Renumber them from 1.")
+            raise ValueError(f"{name}: must be below 2**63; got {int(grid.max())}. Renumber them from 1.")
     pixels = list(zip(grid_a.ravel().tolist(), grid_b.ravel().tolist(), strict=True))
     shared = sorted(Counter(pair for pair in pixels if pair[0] and pair[1]).items())
     sizes_a = sorted(Counter(label for label, _ in pixels if label).items())
