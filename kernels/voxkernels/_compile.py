@@ -8,7 +8,8 @@
 - lazy: importing compiles nothing. The first call with a type compiles, `voxkernels.warmup()` compiles everything;
 - compiled code is kept on disk unless `VOXKERNELS_CACHE=0`, beside the sources or where Numba finds a place
   (`NUMBA_CACHE_DIR`). Several processes may compile at once, see `_SafeCache`;
-- a kernel with `parallel=True` may be called from several threads at once, see `ParallelKernel`.
+- a kernel with `parallel=True` may be called from several threads at once, see `ParallelKernel`;
+- nothing runs uncompiled (NUMBA_DISABLE_JIT): kernels are made of machine words and intrinsics.
 
 `Cuda` is a GPU as the `cuda.py` files see it: arrays, kernels compiled from the `.cu` file beside them, launches. CuPy
 implements it and is imported only by who asks for a device or has made a CuPy array; `import voxkernels` never does.
@@ -44,6 +45,8 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
     """
 
     def decorate(kernel: Callable[..., Any]) -> Any:
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            return _uncompiled(kernel)
         dispatcher: Any = numba.njit(
             nogil=True,
             parallel=parallel,
@@ -59,10 +62,21 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
     return decorate if function is None else decorate(function)
 
 
+def _uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(kernel)
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(
+            "NUMBA_DISABLE_JIT: must not be set where kernels run; got 1. Step through the operation's reference.py."
+        )
+
+    return refuse
+
+
 class ParallelKernel:
     """A kernel that runs in Numba's threads. Callers in different threads take turns where those threads demand it.
 
     Of Numba's threading layers, `workqueue` ends the process when two threads call at once; `tbb` and `omp` do not.
+    `omp` ends a process that was forked after its threads started: such a call is refused.
     `dispatcher` is the function as Numba compiled it.
     """
 
@@ -71,7 +85,13 @@ class ParallelKernel:
         functools.update_wrapper(self, dispatcher)
 
     def __call__(self, *args: Any) -> Any:
-        with _one_caller if _threading_layer() == "workqueue" else contextlib.nullcontext():
+        layer, process = _threading_layer()
+        if layer == "omp" and process != os.getpid():
+            raise RuntimeError(
+                "process: must be spawned, not forked, after a kernel has run; got a fork, which GNU OpenMP would end. "
+                "Use multiprocessing.get_context('spawn'), or set NUMBA_THREADING_LAYER=workqueue."
+            )
+        with _one_caller if layer == "workqueue" else contextlib.nullcontext():
             return self.dispatcher(*args)
 
 
@@ -79,9 +99,10 @@ _one_caller = threading.RLock()
 
 
 @functools.cache
-def _threading_layer() -> str:
+def _threading_layer() -> tuple[str, int]:
+    """Numba's threading layer, and the process that started its threads."""
     numba.get_num_threads()  # starts the threads: only then is the layer known
-    return str(numba.threading_layer())  # type: ignore[attr-defined]
+    return str(numba.threading_layer()), os.getpid()  # type: ignore[attr-defined]
 
 
 class _SafeCache(FunctionCache):

@@ -291,9 +291,46 @@ def test_a_parallel_kernel_keeps_its_name_and_docstring() -> None:
     assert cpu.paint_masks.__doc__.startswith("Paint detection")
 
 
-def test_kernels_run_uncompiled_for_debugging(package: Path) -> None:
-    program = "from toy.kernels import double, fill\nprint(double(4), double.__name__, fill.__name__)"
-    assert run(package, program, NUMBA_DISABLE_JIT="1") == "8 double fill"
+def test_uncompiled_kernels_are_refused(package: Path) -> None:
+    """Numba would say that an intrinsic is not usable, or count a negative word in Python's integers."""
+    program = """
+from toy.kernels import double, fill
+for kernel in (double, fill):
+    try:
+        kernel(4)
+    except RuntimeError as error:
+        print(kernel.__name__, error)
+"""
+    message = "NUMBA_DISABLE_JIT: must not be set where kernels run; got 1. Step through the operation's reference.py"
+    lines = run(package, program, NUMBA_DISABLE_JIT="1").splitlines()
+    assert [line.split(maxsplit=1)[0] for line in lines] == ["double", "fill"]
+    assert all(message in line for line in lines)
+
+
+FORK = """
+import os, numpy as np
+from toy.kernels import fill
+out = np.empty(1000)
+fill(out, 0.0)
+child = os.fork()
+try:
+    fill(out, 1.0)
+except RuntimeError as error:
+    print(error, flush=True)
+if not child:
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+print(status, out[1])
+"""
+
+
+@pytest.mark.parametrize(("layer", "said"), [("workqueue", []), ("omp", ["process: must be spawned, not forked"])])
+def test_a_forked_child_is_told_what_to_do(package: Path, layer: str, said: list[str]) -> None:
+    """Else it dies without an exception, and its pool waits or breaks."""
+    *lines, last = run(package, FORK, NUMBA_THREADING_LAYER=layer).splitlines()
+    assert last == "0 2.0"
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
 
 
 # Importing and warming up
