@@ -104,7 +104,9 @@ def test_array_messages() -> None:
         _arrays.same_shape("phases", VOLUME[0], "labels", VOLUME)
 
 
-@pytest.mark.parametrize("spacing", [(1, 2), 1.0, (1, -1, 1), (1, 0, 1), (1, np.nan, 1), (1, np.inf, 1), "abc", "123", None])
+@pytest.mark.parametrize(
+    "spacing", [(1, 2), 1.0, (1, -1, 1), (1, 0, 1), (1, np.nan, 1), (1, np.inf, 1), "abc", "123", None]
+)
 def test_bad_spacing(spacing: Any) -> None:
     with pytest.raises(ValueError, match=r"spacing: must be three positive, finite numbers \(dz, dy, dx\); got "):
         _arrays.as_spacing(spacing)
