@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,7 +108,7 @@ def in_threads(
 
 def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_large.Run, workers: int) -> None:
     """Travel times on the CPU. run : maps a function over items in threads."""
-    boxes = split(task.labels, task.times, run, workers)
+    boxes, runs, slabs = split(task.labels, run, workers)
     sides = boxes[:, 1:6:2] - boxes[:, 0:6:2]
     work = boxes[:, 6] + (sides + 2 * PAD).prod(axis=1) // 16  # in voxels marched; what else is done is for whole boxes
     dearest_first = np.argsort(-work, kind="stable")
@@ -115,10 +116,9 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
     band = 0.0 if start == "centres" else BAND * shortest
     fastest = float(task.speed[task.labels != 0].max(initial=0.0) or 1.0) if task.speed.size else 1.0
     scale = 2.0 ** -math.floor(math.log2(shortest / fastest))
-    flat = task.times.reshape(-1)
     settings = (interfaces, start == "surface", band, order, task.max_time, scale)
     arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
-    grids = (np.array(task.times.shape), flat, flat.view(np.int32))
+    grids = (np.array(task.times.shape), runs, task.times.reshape(-1))
     lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
     large = sides.prod(axis=1) > cpu.LARGE
     for c in np.flatnonzero(large):
@@ -126,24 +126,28 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
         cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given)
     small = dearest_first[~large[dearest_first]]
     shares = queue_of(work[small], workers)
-    run(functools.partial(cpu.solve, boxes, small, lines, given), shares[:-1], shares[1:])
+    jobs = [functools.partial(cpu.solve, boxes, small, lines, given, *share) for share in itertools.pairwise(shares)]
+    outside = functools.partial(cpu_components.write_outside, task.times.reshape(-1), grids[0], runs)
+    run(operator.call, jobs + [functools.partial(outside, *slab) for slab in itertools.pairwise(slabs)])
 
 
-def split(labels: npt.NDArray[Any], times: Times, run: cpu_large.Run, workers: int) -> Ints:
-    """Number the components of the domain in `times`, and return their boxes: see `cpu_components`."""
+def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[Ints, Any, list[int]]:
+    """Find the components of the domain: see `cpu_components`.
+
+    Returns their boxes; the runs: the first of each row, their first voxels, the ones behind their last, and their
+    components' numbers from 1; and the slices that cut the volume into slabs.
+    """
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
-    slabs = np.linspace(0, len(labels), min(4 * workers, len(labels)) + 1).astype(np.int64)
+    slabs = np.linspace(0, len(labels), min(8 * workers, len(labels)) + 1).astype(np.int64)
     parts = run(functools.partial(cpu_components.find_runs, flat, shape), slabs[:-1], slabs[1:])
     begins = np.cumsum([0] + [len(left) for _, left, _, _ in parts])
     first = np.concatenate([part[0][:-1] + n for part, n in zip(parts, begins[:-1], strict=True)] + [begins[-1:]])
+    parent = np.concatenate([part[3] + n for part, n in zip(parts, begins[:-1], strict=True)])
     left, right = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
-    number = np.concatenate([part[3] + n for part, n in zip(parts, begins[:-1], strict=True)])
-    boxes: Ints = cpu_components.number_components(flat, shape, slabs[1:-1], first, left, right, number)
-    runs = (first, left, right, number)
-    write = functools.partial(cpu_components.write_numbers, times.reshape(-1), times.reshape(-1).view(np.int32))
-    run(functools.partial(write, shape, runs), slabs[:-1], slabs[1:])
-    return boxes
+    del parts
+    number, boxes = cpu_components.number_components(flat, shape, slabs[1:-1], first, left, right, parent)
+    return boxes, (first, left, right, number), slabs.tolist()
 
 
 def queue_of(work: Ints, workers: int) -> list[int]:

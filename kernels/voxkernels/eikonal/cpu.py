@@ -44,10 +44,9 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_boxes import fill_box, has_source, mark_box, write_nothing, write_times
+from .cpu_boxes import EDGE, fill_box, mark_box, may_start, write_nothing, write_times
 from .cpu_lines import find_lines
 from .cpu_march import (
-    EDGE,
     STARTED,
     ZERO,
     begin_second,
@@ -71,7 +70,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, scale (a power of 2: in blocks, times
     are multiplied by it), shape of the volume, times and their bits; source, speed and times flat.
     """
-    source, speed, h, interfaces, fit, band, order, max_time, scale, volume, times, ids = task
+    source, speed, h, interfaces, fit, band, order, max_time, scale, volume, runs, times = task
     most = 0
     for n in range(first, last):
         _, shape = window_of(boxes[chosen[n]])
@@ -79,11 +78,11 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     box_room, kind_room, mark_room = np.empty(most, np.float32), np.empty(most, np.uint8), np.empty(most, np.uint8)
     slow_room = np.empty(most if speed.size else 1, np.float32)
     room = most // 64 + 1  # blocks are numbered from 1: number 0 is where there is none
-    T, pace = np.empty(64 * room, np.float32), np.ones(64 * room if speed.size else 64, np.float32)
+    T, pace = in_lines(64 * room), np.ones(64 * room if speed.size else 64, np.float32)
     inside, grid, cells = np.zeros(room, np.uint64), np.zeros(room, np.int32), np.zeros(room, np.int32)
     queued, queue = np.zeros(room, np.uint8), np.empty(room + 1, np.int32)
     second = room if order == 2 else 1
-    starts = np.empty(64 * second, np.float32)
+    starts = in_lines(64 * second)
     T[:64] = starts[:64] = np.inf
     started, led_to, feeding = np.zeros(second, np.uint8), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
     upwind, free, kept = np.zeros(12 * second, np.uint64), np.zeros(second, np.uint64), np.zeros(second, np.uint64)
@@ -91,25 +90,26 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     for n in range(first, last):
         c = chosen[n]
-        if not has_source(ids, source, volume, interfaces, c + 1, boxes[c]):
-            write_nothing(times, ids, volume, c + 1, boxes[c])
+        if not (interfaces or may_start(runs, source, volume, c + 1, boxes[c])):
+            write_nothing(times, runs, volume, c + 1, boxes[c])
             continue
         low, shape = window_of(boxes[c])
         size = shape[0] * shape[1] * shape[2]
         box, kind, mark = box_room[:size], kind_room[:size], mark_room[:size]
         slow = slow_room[: size if speed.size else 1]
-        fill_box(ids, source, speed, volume, interfaces, c + 1, low, shape, box, slow)
-        mark_box(shape, box, kind, mark)
-        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE)
+        held = grid[: size // 64]
+        fill_box(runs, source, speed, volume, interfaces, c + 1, low, shape, kind, slow, held)
+        if not mark_box(shape, kind, box, mark):
+            write_nothing(times, runs, volume, c + 1, boxes[c])
+            continue
+        start_box(box, kind, mark, slow, shape, h, scale, fit, band, lines, EDGE)
         sides = shape // EDGE
         steps = np.array([sides[1] * sides[2], sides[2], 1])
         end = 1
-        for cell in range(size // 64):
-            v = first_voxel(cell, steps, shape)
-            there = store_block(box, v, shape, slow, scale, end, T, pace, inside, queued)
-            grid[cell] = end if there != ZERO else 0
-            if there != ZERO:
-                cells[end] = cell
+        for cell in range(held.size):
+            if held[cell]:
+                store_block(box, first_voxel(cell, steps, shape), shape, slow, scale, end, T, pace, inside, queued)
+                grid[cell], cells[end] = end, cell
                 end += 1
         if order == 2:
             for v in range(64, 64 * end):
@@ -132,6 +132,14 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             settle_second(T, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)
+
+
+@jit
+def in_lines(n: int) -> Any:
+    """Room for n numbers that begins with a line of the cache, so that no vector of 16 lies in two."""
+    room = np.empty(n + 15, np.float32)
+    skip = -(room.ctypes.data // 4) % 16
+    return room[skip : skip + n]
 
 
 @jit

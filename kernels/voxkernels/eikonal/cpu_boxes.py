@@ -8,90 +8,128 @@ import numpy as np
 from numba import types
 
 from .._compile import jit
-from .cpu_components import NUMBERED
-from .cpu_lanes import Emit, emitted, intrinsic
+from .cpu_components import ALL, ONE, runs_from
+from .cpu_lanes import Emit, emitted, intrinsic, ir
 
+EDGE = 4  # voxels along an edge of a block
 PAD = 4  # rim of a box: how far fits and straight lines reach, and one more
 INSIDE = 64  # mark: a source inside the domain; bits 0 to 5: a contact face towards -z, +z, -y, +y, -x, +x
 OUTSIDE = 128  # mark: a source outside the domain; bits 0 to 5: neighbours neither in the component nor sources
 
-NOWHERE = 0x7FC00000  # the bits of nan, outside the domain
-AT_ONCE = 16  # voxels that are copied together
-
+LANES = 64  # voxels whose kinds are set together
 PLAIN, SOURCE, WITHIN = np.uint8(0), np.uint8(1), np.uint8(2)  # kinds: neither; a source outside; in the component
 
 
 @jit
 def fill_box(
-    ids: Any, source: Any, speed: Any, volume: Any, interfaces: bool, me: int, low: Any, shape: Any, T: Any, pace: Any
+    runs: Any,
+    source: Any,
+    speed: Any,
+    volume: Any,
+    interfaces: bool,
+    me: int,
+    low: Any,
+    shape: Any,
+    kind: Any,
+    pace: Any,
+    cells: Any,
 ) -> None:
-    """Copy one component: T = inf inside, nan outside, -1 and -2 at the sources outside and inside; speeds.
+    """Set the kinds and speeds of a component's box, and 1 for the cells (of EDGE^3 voxels) that hold any of it.
 
-    `ids` (the bits of the times), `source` and `speed` are flat. With `interfaces`, the voxels of other components are
-    sources outside, too.
+    runs : those of all components, as from `find_runs`, and their numbers. `source` and `speed` are flat. With
+    `interfaces`, the voxels of other components are sources outside, too.
     """
-    mine = np.int32(NUMBERED + me)
+    first, left, right, number = runs
+    kind[:] = PLAIN
+    cells[:] = 0
+    other = SOURCE if interfaces else PLAIN
+    begin, end = max(low[2], 0), min(low[2] + shape[2], volume[2])
     for i in range(shape[0]):
         for j in range(shape[1]):
             z, y = low[0] + i, low[1] + j
-            to = (i * shape[1] + j) * shape[2]
             if not (0 <= z < volume[0] and 0 <= y < volume[1]):
-                T[to : to + shape[2]] = np.nan
                 continue
-            left = min(max(-low[2], 0), shape[2])
-            n = max(min(volume[2] - low[2], shape[2]) - left, 0)
-            begin, to = (z * volume[1] + y) * volume[2] + low[2] + left, to + left
-            whole = (n + AT_ONCE - 1) // AT_ONCE * AT_ONCE  # what is written too far is overwritten by the next row
-            if to + whole > T.size or begin + whole > ids.size:
-                whole = n // AT_ONCE * AT_ONCE
-            for k in range(0, whole, AT_ONCE):
-                fill_sixteen(ids, source, np.uint64(begin + k), interfaces, mine, T, np.uint64(to + k))
-            for k in range(whole, n):
-                T[to + k] = first_time(ids[begin + k], source[begin + k] != 0, interfaces, mine)
-            for k in range(to - left, to):
-                T[k] = np.nan
-            for k in range(to + n, to - left + shape[2]):
-                T[k] = np.nan
+            row = z * volume[1] + y
+            to, at = (i * shape[1] + j) * shape[2] - low[2], row * volume[2]
+            copy_sources(source, at + begin, kind, to + begin, end - begin)
             if pace.size > 1:
-                pace[to : to + n] = speed[begin : begin + n]
+                pace[to + begin : to + end] = speed[at + begin : at + end]
+            cell = (i // EDGE * (shape[1] // EDGE) + j // EDGE) * (shape[2] // EDGE)
+            for n in range(runs_from(right, first[row], first[row + 1], begin), first[row + 1]):
+                a, b = np.int64(max(left[n], begin)), np.int64(min(right[n], end))
+                if a >= b:
+                    break
+                mine = number[n] == me
+                enter_run(kind, to + a, to + b, WITHIN if mine else other, INSIDE if mine else other)
+                if mine:
+                    for k in range((a - low[2]) // EDGE, (b - 1 - low[2]) // EDGE + 1):
+                        cells[cell + k] = 1
+
+
+@jit
+def copy_sources(source: Any, at: int, kind: Any, to: int, n: int) -> None:
+    """Set n kinds from `to` on to SOURCE where there is a source, which the flat array holds from `at` on."""
+    if at + n + LANES > source.size or to + n + LANES > kind.size:
+        for k in range(n):
+            kind[to + k] = SOURCE if source[at + k] else PLAIN
+        return
+    for k in range(0, n, LANES):
+        sixty_four_sources(source, np.uint64(at + k), kind, np.uint64(to + k), first_bits(n - k))
+
+
+@jit
+def enter_run(kind: Any, begin: int, end: int, plain: Any, lit: Any) -> None:
+    """Set the kinds from `begin` to `end` - 1 to `plain`, and where there is a source to plain | lit."""
+    for v in range(begin, end, LANES):
+        back = max(v + LANES - kind.size, 0)
+        sixty_four_inside(kind, np.uint64(v - back), first_bits(end - v) << np.uint64(back), plain, lit)
+
+
+@jit
+def first_bits(n: int) -> Any:
+    """A word with its first n bits set, all of them if n is more than 63."""
+    return (ONE << np.uint64(n)) - ONE if n < LANES else ALL
 
 
 @intrinsic
-def fill_sixteen(context: Any, ids: Any, source: Any, at: Any, interfaces: Any, mine: Any, T: Any, to: Any) -> Any:
-    """What `fill_box` writes, for 16 voxels from ids[at] on, to T[to:]."""
+def sixty_four_sources(context: Any, source: Any, at: Any, kind: Any, to: Any, bits: Any) -> Any:
+    """Set 64 kinds from kind[to] on, where `bits` says so, to SOURCE or PLAIN by source[at:]."""
 
     def write(e: Emit) -> None:
-        ids, source, at, interfaces, mine, T, to = e.data
-        numbers = e.load_integers(ids, at, 32)
-        lit = e.b.icmp_unsigned("!=", e.load_integers(source, at, 8), e.integers(0, 8))
-        inside = e.where(lit, e.const(-2.0), e.const(float("inf")))
-        nowhere = e.b.icmp_unsigned("==", numbers, e.integers(NOWHERE, 32))
-        is_source = e.where(nowhere, lit, e.spread_integer(interfaces, 1))
-        outside = e.where(is_source, e.const(-1.0), e.const(float("nan")))
-        e.store(e.where(e.b.icmp_unsigned("==", numbers, e.spread_integer(mine, 32)), inside, outside), T, to)
+        source, at, kind, to, bits = e.data
+        lit = e.b.icmp_unsigned("!=", e.load_integers(source, at, 8, LANES), e.integers(0, 8, LANES))
+        new = e.b.zext(lit, lit_type(8))
+        e.store_integers(e.where(e.b.bitcast(bits, lit_type(1)), new, e.load_integers(kind, to, 8, LANES)), kind, to)
 
     word = types.uint64
-    return types.void(ids, source, word, types.boolean, types.int32, T, word), emitted(write)
+    return types.void(source, word, kind, word, word), emitted(write)
+
+
+@intrinsic
+def sixty_four_inside(context: Any, kind: Any, at: Any, bits: Any, plain: Any, lit: Any) -> Any:
+    """Set 64 kinds from kind[at] on, where `bits` says so, to `plain`, and where they are SOURCE to plain | lit."""
+
+    def write(e: Emit) -> None:
+        kind, at, bits, plain, lit = e.data
+        old = e.load_integers(kind, at, 8, LANES)
+        plain, lit = e.spread_integer(plain, 8, LANES), e.spread_integer(e.b.or_(plain, lit), 8, LANES)
+        new = e.where(e.b.icmp_unsigned("==", old, e.integers(int(SOURCE), 8, LANES)), lit, plain)
+        e.store_integers(e.where(e.b.bitcast(bits, lit_type(1)), new, old), kind, at)
+
+    word, byte = types.uint64, types.uint8
+    return types.void(kind, word, word, byte, byte), emitted(write)
+
+
+def lit_type(width: int) -> Any:
+    return ir.VectorType(ir.IntType(width), LANES)
 
 
 @jit
-def first_time(number: Any, lit: Any, interfaces: bool, mine: Any) -> Any:
-    """What `fill_box` writes for a voxel."""
-    inside = np.float32(-2.0) if lit else np.float32(np.inf)
-    source = lit if number == NOWHERE else interfaces
-    outside = np.float32(-1.0) if source else np.float32(np.nan)
-    return inside if number == mine else outside
-
-
-@jit
-def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
-    """Set the marks of a box from what `fill_box` wrote, and T = nan or inf. False if no source is there."""
-    for v in range(T.size):
-        t = T[v]
-        kind[v] = (PLAIN if t != t else WITHIN) if not t < 0.0 else (SOURCE if t == -1.0 else WITHIN | INSIDE)
+def mark_box(shape: Any, kind: Any, T: Any, mark: Any) -> bool:
+    """Set T = inf inside, nan outside, and marks, from the kinds of a box. False if no source is there."""
     for v in range(T.size):
         T[v] = np.float32(np.inf) if kind[v] & WITHIN else np.float32(np.nan)
-    sz, sy, n = shape[1] * shape[2], shape[2], T.size - 2 * shape[1] * shape[2]
+    sz, sy, n = shape[1] * shape[2], shape[2], kind.size - 2 * shape[1] * shape[2]
     mark[:sz] = 0
     mark[sz + n :] = 0
     here, marks = kind[sz : sz + n], mark[sz : sz + n]
@@ -114,36 +152,43 @@ def mark_box(shape: Any, T: Any, kind: Any, mark: Any) -> bool:
 
 
 @jit
-def has_source(ids: Any, source: Any, volume: Any, interfaces: bool, me: int, box: Any) -> bool:
-    """Whether a voxel of a component is a source, or touches one outside."""
-    mine, sz, sy = np.int32(NUMBERED + me), volume[1] * volume[2], volume[2]
+def may_start(runs: Any, source: Any, volume: Any, me: int, box: Any) -> bool:
+    """Whether a source is in a component or beside a voxel of it: inside, outside, or in another component."""
+    first, left, right, number = runs
+    sz, sy = volume[1] * volume[2], volume[2]
     for z in range(box[0], box[1]):
         for y in range(box[2], box[3]):
-            for x in range(box[4], box[5]):
-                v = z * sz + y * sy + x
-                if ids[v] != mine:
+            row = z * volume[1] + y
+            for n in range(runs_from(right, first[row], first[row + 1], box[4]), first[row + 1]):
+                if left[n] >= box[5]:
+                    break
+                if number[n] != me:
                     continue
-                if source[v]:
+                begin, end = row * sy + left[n], row * sy + right[n]
+                found = (left[n] > 0 and source[begin - 1] != 0) or (right[n] < volume[2] and source[end] != 0)
+                for v in range(begin, end):
+                    found |= source[v] != 0
+                    found |= z > 0 and source[v - sz] != 0
+                    found |= z + 1 < volume[0] and source[v + sz] != 0
+                    found |= y > 0 and source[v - sy] != 0
+                    found |= y + 1 < volume[1] and source[v + sy] != 0
+                if found:
                     return True
-                for face in range(6):
-                    axis, way = face // 2, 2 * (face % 2) - 1
-                    at = (z if axis == 0 else y if axis == 1 else x) + way
-                    w = v + way * (sz if axis == 0 else sy if axis == 1 else 1)
-                    if 0 <= at < volume[axis] and first_time(ids[w], source[w] != 0, interfaces, mine) == -1.0:
-                        return True
     return False
 
 
 @jit
-def write_nothing(times: Any, ids: Any, volume: Any, me: int, box: Any) -> None:
+def write_nothing(times: Any, runs: Any, volume: Any, me: int, box: Any) -> None:
     """Set the times of a component that no front reaches."""
-    mine = np.int32(NUMBERED + me)
+    first, left, right, number = runs
     for z in range(box[0], box[1]):
         for y in range(box[2], box[3]):
-            row = (z * volume[1] + y) * volume[2]
-            for v in range(row + box[4], row + box[5]):
-                if ids[v] == mine:
-                    times[v] = np.inf
+            row = z * volume[1] + y
+            for n in range(runs_from(right, first[row], first[row + 1], box[4]), first[row + 1]):
+                if left[n] >= box[5]:
+                    break
+                if number[n] == me:
+                    times[row * volume[2] + left[n] : row * volume[2] + right[n]] = np.inf
 
 
 @jit

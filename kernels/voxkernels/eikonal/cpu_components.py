@@ -16,7 +16,6 @@ from .._compile import jit
 from .cpu_blocks import lowest_bit
 from .cpu_lanes import Emit, emitted, intrinsic, ir
 
-NUMBERED = -(1 << 31)  # the sign bit: marks the number of a component among times
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -117,20 +116,20 @@ def find_runs(domain: Any, shape: Any, begin: int, end: int) -> Any:
 
 @jit
 def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> Any:
-    """Unite the runs at the seams, and write the number of its component (from 1) over each run's parent.
+    """Unite the runs at the seams, and number the components from 1.
 
-    Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open) and the count of voxels.
+    Returns the number of each run's component, and boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open), count of voxels.
     """
     for z in seams:
         for row in range(z * shape[1], (z + 1) * shape[1]):
             unite_rows(domain, row, row - shape[1], shape[2], first, left, right, parent)
-    count = 0
+    number, count = np.empty(parent.size, np.int32), 0
     for i in range(parent.size):
         if parent[i] == i:
             count += 1
-            parent[i] = count
+            number[i] = count
         else:
-            parent[i] = parent[parent[i]]  # parents come first, and hold their number by now
+            number[i] = number[parent[i]]  # parents come first
     boxes = np.empty((count, 7), np.int64)
     boxes[:, 0::2] = 1 << 62
     boxes[:, 1::2] = 0
@@ -138,23 +137,34 @@ def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any
     for row in range(first.size - 1):
         z, y = row // shape[1], row % shape[1]
         for i in range(first[row], first[row + 1]):
-            box = boxes[parent[i] - 1]
+            box = boxes[number[i] - 1]
             box[0], box[1] = min(box[0], z), z + 1
             box[2], box[3] = min(box[2], y), max(box[3], y + 1)
             box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
             box[6] += right[i] - left[i]
-    return boxes
+    return number, boxes
 
 
 @jit
-def write_numbers(times: Any, ids: Any, shape: Any, runs: Any, begin: int, end: int) -> None:
-    """Set the times of slices to nan outside, and their bits to NUMBERED + the component's number inside; all flat."""
-    first, left, right, number = runs
+def write_outside(times: Any, shape: Any, runs: Any, begin: int, end: int) -> None:
+    """Set the times (flat) of the slices from `begin` to `end` - 1 to nan outside the domain."""
+    first, left, right, _ = runs
     for row in range(begin * shape[1], end * shape[1]):
         base = row * shape[2]
         x = 0
         for i in range(first[row], first[row + 1]):
             times[base + x : base + left[i]] = np.nan
-            ids[base + left[i] : base + right[i]] = NUMBERED + number[i]
             x = right[i]
         times[base + x : base + shape[2]] = np.nan
+
+
+@jit
+def runs_from(right: Any, begin: int, end: int, x: int) -> int:
+    """The first of a row's runs, from `begin` to `end` - 1, that does not end before x; `end` if all do."""
+    while begin < end:
+        middle = (begin + end) // 2
+        if right[middle] > x:
+            end = middle
+        else:
+            begin = middle + 1
+    return begin

@@ -19,10 +19,10 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_blocks import unpack
-from .cpu_boxes import fill_box, mark_box, write_times
-from .cpu_components import NUMBERED
+from .cpu_boxes import EDGE, fill_box, mark_box, write_times
+from .cpu_components import runs_from
 from .cpu_lines import find_lines
-from .cpu_march import EDGE, ZERO, begin_second, find_upwind, make_medium, settle, settle_second, store_block
+from .cpu_march import ZERO, begin_second, find_upwind, make_medium, settle, settle_second, store_block
 from .cpu_start import start_box
 
 TILE = 16  # cells along an edge of a tile
@@ -34,11 +34,11 @@ Run = Callable[..., list[Any]]  # `in_threads`
 
 def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any) -> None:
     """Solve one component. run : maps a function over items in threads; low, shape : its box; the rest as `solve`."""
-    source, speed, h, interfaces, fit, band, order, max_time, scale, volume, times, ids = task
+    source, speed, h, interfaces, fit, band, order, max_time, scale, volume, runs, times = task
     sides = np.asarray(shape) // EDGE
     grid = np.zeros(sides, np.int32)
     steps = np.array([sides[1] * sides[2], sides[2], 1])
-    run(lambda z: find_cells(ids, number, low, volume, steps, z, grid.reshape(-1)), range(sides[0]))
+    run(lambda z: find_cells(runs, number, low, volume, steps, z, grid.reshape(-1)), range(sides[0]))
     cells, tiles, first = number_cells(grid)
     grid = grid.reshape(-1)
     n = cells.size
@@ -50,7 +50,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     everything = range(len(tiles))
     turns = [[t for t in everything if tuple(tiles[t, 0] // TILE % 2) == turn] for turn in np.ndindex(2, 2, 2)]
     place = (grid, steps, low)
-    given = (ids, source, speed, volume, interfaces, number)
+    given = (runs, source, speed, volume, interfaces, number)
 
     def settled(one_tile: Callable[[int], None]) -> None:
         while queued.any():
@@ -96,17 +96,17 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
 
 
 @jit
-def find_cells(ids: Any, number: int, low: Any, volume: Any, steps: Any, layer: int, grid: Any) -> None:
+def find_cells(runs: Any, number: int, low: Any, volume: Any, steps: Any, layer: int, grid: Any) -> None:
     """Set the cells of one layer of the grid that hold voxels of the component to 1."""
-    mine = np.int32(NUMBERED + number)
+    first, left, right, component = runs
     for z in range(max(low[0] + EDGE * layer, 0), min(low[0] + EDGE * (layer + 1), volume[0])):
         for y in range(max(low[1], 0), min(low[1] + EDGE * (steps[0] // steps[1]), volume[1])):
-            first, n = max(low[2], 0), min(low[2] + EDGE * steps[1], volume[2])
-            begin = (z * volume[1] + y) * volume[2]
-            row = layer * steps[0] + (y - low[1]) // EDGE * steps[1]
-            for x in range(first, n):
-                if ids[begin + x] == mine:
-                    grid[row + (x - low[2]) // EDGE] = 1
+            row = z * volume[1] + y
+            cell = layer * steps[0] + (y - low[1]) // EDGE * steps[1]
+            for n in range(runs_from(right, first[row], first[row + 1], low[2]), first[row + 1]):
+                if component[n] == number:
+                    for k in range((left[n] - low[2]) // EDGE, (right[n] - 1 - low[2]) // EDGE + 1):
+                        grid[cell + k] = 1
 
 
 def number_cells(grid: Any) -> tuple[Any, Any, Any]:
@@ -133,11 +133,12 @@ def number_cells(grid: Any) -> tuple[Any, Any, Any]:
 @jit
 def fill_window(tile: Any, low: Any, given: Any, box: Any, kind: Any, mark: Any, slow: Any) -> Any:
     """Fill the box around a tile. Returns whether a source is in it, its first voxel, its first cell, and its shape."""
-    ids, source, speed, volume, interfaces, number = given
+    runs, source, speed, volume, interfaces, number = given
     corner = tile[0] - RIM
     begin, shape = low + EDGE * corner, EDGE * (tile[1] - tile[0] + 2 * RIM)
-    fill_box(ids, source, speed, volume, interfaces, number, begin, shape, box, slow)
-    return mark_box(shape, box, kind, mark), corner, shape
+    held = np.empty(box.size // EDGE**3, np.int32)
+    fill_box(runs, source, speed, volume, interfaces, number, begin, shape, kind, slow, held)
+    return mark_box(shape, kind, box, mark), corner, shape
 
 
 @jit
@@ -165,7 +166,7 @@ def start_tile(
     slow = np.empty(size if given[2].size else 1, np.float32)
     some, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
     if some:
-        start_box(box, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - BEYOND)
+        start_box(box, kind, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - BEYOND)
     for i in range(tile[0, 0], tile[1, 0]):
         for j in range(tile[0, 1], tile[1, 1]):
             for k in range(tile[0, 2], tile[1, 2]):

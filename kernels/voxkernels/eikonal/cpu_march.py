@@ -18,8 +18,8 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_blocks import arrived, first_arrival, follow, lowest_bit, overtakes, pack, relax, unpack, upwind_of
+from .cpu_boxes import EDGE
 
-EDGE = 4  # voxels along an edge of a block
 PASSES, PASSES_SECOND = 3, 2  # over a block, before it goes to the end of the queue, by order
 QUEUED, STARTED = np.uint8(1), np.uint8(2)  # flags of a block in the queue: anew; for the first time
 TIMES = 256  # steps of time by which blocks are sorted

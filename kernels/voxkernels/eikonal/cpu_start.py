@@ -40,7 +40,17 @@ def contact_voxels(mark: Any, shape: Any, rim: int) -> Any:
 
 @jit
 def start_box(
-    T: Any, mark: Any, pace: Any, shape: Any, h: Any, scale: float, fit: bool, band: float, lines: Any, rim: int
+    T: Any,
+    kind: Any,
+    mark: Any,
+    pace: Any,
+    shape: Any,
+    h: Any,
+    scale: float,
+    fit: bool,
+    band: float,
+    lines: Any,
+    rim: int,
 ) -> None:
     """Give the voxels within `band` of a source, and every voxel that touches one, their straight-line time.
 
@@ -60,7 +70,7 @@ def start_box(
             beside[axis, o] = offsets[offset[o], axis] * steps[axis] if length[o] < np.inf else np.inf
     surface, columns = np.empty(T.size if fit else 0, np.uint8), np.empty(3 * T.size if fit else 0, np.uint8)
     if fit:
-        mark_surface(T, shape, surface)
+        mark_surface(kind, shape, surface)
         mark_columns(surface, shape, columns)
         mark_ends(mark, surface)
     voxel, side, count = np.empty(LANES, np.int64), np.empty(LANES, np.int64), 0

@@ -12,6 +12,7 @@ import numpy as np
 from numba import types
 
 from .._compile import jit
+from .cpu_boxes import WITHIN
 from .cpu_lanes import Emit, emitted, intrinsic, ir
 from .cpu_lots import EIGHT, HEIGHT, LANES, MIDDLE, ONES, SLOPE_1, SLOPE_2, ZERO, dot, row_of, steps_of, weights
 
@@ -27,22 +28,22 @@ NEAR_Q_0, NEAR_Q_1, NEAR_Q_2 = weights(0, 4, 10, 12, 4), weights(0, 3, 8, 9, 0),
 
 
 @jit
-def mark_surface(T: Any, shape: Any, surface: Any) -> None:
+def mark_surface(kind: Any, shape: Any, surface: Any) -> None:
     """The faces of the component's surface, towards sources or not; the bits are those of marks."""
-    sz, sy, n = shape[1] * shape[2], shape[2], T.size - 2 * shape[1] * shape[2]
+    sz, sy, n = shape[1] * shape[2], shape[2], kind.size - 2 * shape[1] * shape[2]
     surface[:sz] = 0
     surface[sz + n :] = 0
-    here, to = T[sz : sz + n], surface[sz : sz + n]
-    z0, z1, y0, y1 = T[:n], T[2 * sz : 2 * sz + n], T[sz - sy : sz - sy + n], T[sz + sy : sz + sy + n]
-    x0, x1 = T[sz - 1 : sz - 1 + n], T[sz + 1 : sz + 1 + n]
+    here, to = kind[sz : sz + n], surface[sz : sz + n]
+    z0, z1, y0, y1 = kind[:n], kind[2 * sz : 2 * sz + n], kind[sz - sy : sz - sy + n], kind[sz + sy : sz + sy + n]
+    x0, x1 = kind[sz - 1 : sz - 1 + n], kind[sz + 1 : sz + 1 + n]
     for k in range(n):  # across the ends of rows, too: the rim of a box is not looked at
-        faces = np.uint8(1) if z0[k] != z0[k] else np.uint8(0)
-        faces |= np.uint8(2) if z1[k] != z1[k] else np.uint8(0)
-        faces |= np.uint8(4) if y0[k] != y0[k] else np.uint8(0)
-        faces |= np.uint8(8) if y1[k] != y1[k] else np.uint8(0)
-        faces |= np.uint8(16) if x0[k] != x0[k] else np.uint8(0)
-        faces |= np.uint8(32) if x1[k] != x1[k] else np.uint8(0)
-        to[k] = faces if here[k] == here[k] else np.uint8(0)
+        faces = np.uint8(0) if z0[k] & WITHIN else np.uint8(1)
+        faces |= np.uint8(0) if z1[k] & WITHIN else np.uint8(2)
+        faces |= np.uint8(0) if y0[k] & WITHIN else np.uint8(4)
+        faces |= np.uint8(0) if y1[k] & WITHIN else np.uint8(8)
+        faces |= np.uint8(0) if x0[k] & WITHIN else np.uint8(16)
+        faces |= np.uint8(0) if x1[k] & WITHIN else np.uint8(32)
+        to[k] = faces if here[k] & WITHIN else np.uint8(0)
 
 
 @intrinsic
