@@ -200,50 +200,52 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
 
 
 @intrinsic
-def shorter(context: Any, T: Any, v: Any, w: Any, lengths: Any, at: Any, slowness: Any, latest: Any) -> Any:
-    """Which of the eight voxels from v on and the eight from w on are earlier than `latest` by a line, lengths[at:]."""
+def shorter(context: Any, T: Any, u: Any, v: Any, w: Any, lengths: Any, at: Any, slowness: Any, latest: Any) -> Any:
+    """Which of the five voxels from u, from v and from w on are earlier than `latest` by a line, lengths[at:]."""
 
     def write(e: Emit) -> Any:
-        T, v, w, lengths, at, slowness, latest = e.data
-        times = e.load_pair(T, v, w)
+        T, u, v, w, lengths, at, slowness, latest = e.data
+        times = e.load_fives(T, u, v, w)
         line = e.mul(e.load(lengths, at), e.spread(slowness))
         earlier = e.less(e.add(times, line), e.spread(latest))
         return e.half_word(earlier)
 
-    return WORD(T, WORD, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
+    return WORD(T, WORD, WORD, WORD, lengths, WORD, types.float32, types.float32), emitted(write)
 
 
 @intrinsic
-def closer(context: Any, T: Any, v: Any, w: Any, squared: Any, at: Any, scale: Any, band: Any) -> Any:
-    """For which of the eight voxels from v on and the eight from w on a way, squared[at:], beats T, and `band`.
+def closer(context: Any, T: Any, u: Any, v: Any, w: Any, squared: Any, at: Any, scale: Any, band: Any) -> Any:
+    """For which of the five voxels from u, from v and from w on a way, squared[at:], beats T, and `band`.
 
     scale : from times to the lengths of the ways, and of `band`.
     """
 
     def write(e: Emit) -> Any:
-        T, v, w, squared, at, scale, band = e.data
-        times = e.load_pair(T, v, w)
+        T, u, v, w, squared, at, scale, band = e.data
+        times = e.load_fives(T, u, v, w)
         times, way, most = e.mul(times, e.spread(scale)), e.load(squared, at), e.spread(band)
         near = e.b.fcmp_ordered("<=", way, e.mul(most, most))
         return e.half_word(e.both(e.less(way, e.mul(times, times)), near))
 
-    return WORD(T, WORD, WORD, squared, WORD, types.float32, types.float32), emitted(write)
+    return WORD(T, WORD, WORD, WORD, squared, WORD, types.float32, types.float32), emitted(write)
 
 
 @intrinsic
-def blocked(context: Any, T: Any, mark: Any, v: Any, w: Any) -> Any:
-    """Which of the eight voxels from v on and the eight from w on are nan, and have no mark in the top bit."""
+def blocked(context: Any, T: Any, mark: Any, u: Any, v: Any, w: Any) -> Any:
+    """Which of the five voxels from u, from v and from w on are nan, and have no mark in the top bit."""
 
     def write(e: Emit) -> Any:
-        T, mark, v, w = e.data
-        bits = []
-        for at in (v, w):
+        T, mark, *places = e.data
+        word = ir.IntType(64)(0)
+        for n, at in enumerate(places):
             times = e.load_eight(T, at)
             plain = e.b.icmp_signed(">=", e.load_integers(mark, at, 8, 8), e.integers(0, 8, 8))
-            bits.append(e.both(e.b.fcmp_unordered("uno", times, times), plain))
-        return e.half_word(e.shuffle(bits[0], bits[1], list(range(16))))
+            bits = e.b.bitcast(e.both(e.b.fcmp_unordered("uno", times, times), plain), ir.IntType(8))
+            five = e.b.and_(e.b.zext(bits, ir.IntType(64)), ir.IntType(64)(31))
+            word = e.b.or_(word, e.b.shl(five, ir.IntType(64)(5 * n)))
+        return word
 
-    return WORD(T, mark, WORD, WORD), emitted(write)
+    return WORD(T, mark, WORD, WORD, WORD), emitted(write)
 
 
 @intrinsic

@@ -82,9 +82,12 @@ class Emit:
         width = vector.type.element.width
         self.b.store(vector, self.b.bitcast(self.place(array, index), vector.type.as_pointer()), align=width // 8)
 
-    def load_pair(self, array: Any, first: Any, second: Any) -> Vector:
-        """Eight numbers from each of two places."""
-        return self.shuffle(self.load_eight(array, first), self.load_eight(array, second), list(LANES))
+    def load_fives(self, array: Any, *places: Any) -> Vector:
+        """Five numbers from each of three places, and one more."""
+        one, two, three = (self.load_eight(array, place) for place in places)
+        first = self.shuffle(one, two, [0, 1, 2, 3, 4, 8, 9, 10, 11, 12] + [0] * 6)
+        third = self.shuffle(three, three, [0] * 10 + [0, 1, 2, 3, 4, 5])
+        return self.shuffle(first, third, [*range(10), *range(26, 32)])
 
     def half_word(self, bits: Vector) -> Any:
         """Sixteen bits as a word."""

@@ -87,8 +87,8 @@ def find_lines(
             slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
             latest = np.float32(box[v] - nearer * slowness)
             for o in range(0, step.size, 16):
-                near, other = np.uint64(v + step[o]), np.uint64(v + step[o + 8])
-                bits = shorter(box, near, other, length, np.uint64(o), np.float32(slowness), latest)
+                one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
+                bits = shorter(box, one, two, three, length, np.uint64(o), np.float32(slowness), latest)
                 while bits != ZERO:
                     place = o + np.int64(lowest_bit(bits))
                     bits &= bits - ONE

@@ -20,10 +20,10 @@ def ways_in_box(via: Any, shape: Any) -> Any:
 @jit
 def lanes_in_box(rows: Any, shape: Any) -> Any:
     """The index steps of `line_lanes` for one box."""
-    step = np.empty(8 * rows.shape[0], np.int64)
+    step = np.empty(16 * (rows.shape[0] // 3), np.int64)
     for lane in range(step.size):
-        row = lane // 8
-        step[lane] = (rows[row, 0] * shape[1] + rows[row, 1]) * shape[2] + rows[row, 2] + lane % 8
+        row = lane // 16 * 3 + min(lane % 16 // 5, 2)
+        step[lane] = (rows[row, 0] * shape[1] + rows[row, 1]) * shape[2] + rows[row, 2] + lane % 16 - 5 * (row % 3)
     return step
 
 

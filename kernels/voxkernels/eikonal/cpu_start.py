@@ -155,23 +155,22 @@ def reach(
                         T[x] = far / (scale * pace[x])
             continue
         # as `in_sight`, with what is in the way, and each way, as bits of lanes
-        walls0 = walls1 = walls2 = ZERO
+        walls0 = walls1 = ZERO
         for o in range(0, size, 16):
-            bits = blocked(T, mark, np.uint64(v + step[o]), np.uint64(v + step[o + 8])) << np.uint64(o % 64)
+            one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
+            bits = blocked(T, mark, one, two, three) << np.uint64(o % 64)
             walls0 |= bits if o < 64 else ZERO
-            walls1 |= bits if 64 <= o < 128 else ZERO
-            walls2 |= bits if o >= 128 else ZERO
+            walls1 |= bits if o >= 64 else ZERO
         for group in range(0, size, 64):
             bits = ZERO
             for o in range(group, min(group + 64, size), 16):
-                w, other = np.uint64(v + step[o]), np.uint64(v + step[o + 8])
-                bits |= closer(T, w, other, squared, np.uint64(o), scale, band) << np.uint64(o - group)
+                one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
+                bits |= closer(T, one, two, three, squared, np.uint64(o), scale, band) << np.uint64(o - group)
             while bits != ZERO:
                 lane = np.uint64(group) + lowest_bit(bits)
                 bits &= bits - ONE
                 line = np.uint64(offset[lane])
                 for n in range(np.uint64(first_line[line]), np.uint64(first_line[line + ONE])):
-                    at = np.uint64(3) * n
-                    if (over[at] & walls0 | over[at + ONE] & walls1 | over[at + TWO] & walls2) == ZERO:
+                    if (over[TWO * n] & walls0 | over[TWO * n + ONE] & walls1) == ZERO:
                         T[np.uint64(v + step[lane])] = math.sqrt(squared[lane]) / scale
                         break

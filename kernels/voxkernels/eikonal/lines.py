@@ -42,25 +42,27 @@ def straight_lines(h: Spacing, band: float) -> tuple[Ints, Ints, Ints, Ints]:
 
 @functools.lru_cache(maxsize=16)
 def line_lanes(h: Spacing, band: float) -> tuple[Ints, Ints, npt.NDArray[np.float32], npt.NDArray[np.uint64]]:
-    """The lines of `straight_lines` by rows of eight voxels along x, one row behind the other, two in 16 lanes.
+    """The lines of `straight_lines` by rows of five voxels along x, one row behind the other, three in 16 lanes.
 
-    Returns rows (R, 3), R even: the offset of the first voxel; offset (8 R,): which line leads to the voxel of a lane;
-    length (8 R,): of that line, inf where there is none; over (3 W,): the lanes that a way passes, three words of 64
-    for each (within 2.5 of the smallest spacing are 21 rows at most).
+    Returns rows (R, 3), R a multiple of 3: the offset of the first voxel; offset (16 R / 3,): which line leads to the
+    voxel of a lane; length (16 R / 3,): of that line, inf where there is none; over (2 W,): the lanes that a way
+    passes, two words of 64 for each (within 2.5 of the smallest spacing are 21 rows at most).
     """
     offsets, _, first_way, via = straight_lines(h, band)
     left = int(offsets[:, 2].min())
     rows = sorted({(z, y) for z, y, _ in offsets.tolist()})
-    rows += rows[:1] * (len(rows) % 2)
-    offset, length = np.zeros(8 * len(rows), np.int64), np.full(8 * len(rows), np.inf, np.float32)
+    rows += rows[:1] * (-len(rows) % 3)
+    size = 16 * len(rows) // 3
+    offset, length = np.zeros(size, np.int64), np.full(size, np.inf, np.float32)
     lane_of: dict[Any, int] = {}
     for number, (z, y, x) in enumerate(offsets.tolist()):
-        lane = lane_of[z, y, x] = 8 * rows.index((z, y)) + x - left
+        row = rows.index((z, y))
+        lane = lane_of[z, y, x] = 16 * (row // 3) + 5 * (row % 3) + x - left
         offset[lane], length[lane] = number, math.sqrt((z * h[0]) ** 2 + (y * h[1]) ** 2 + (x * h[2]) ** 2)
-    over = np.zeros(3 * (len(first_way) - 1), np.uint64)
+    over = np.zeros(2 * (len(first_way) - 1), np.uint64)
     for way, (begin, end) in enumerate(pairwise(first_way)):
         for voxel in via[begin:end].tolist():
-            over[3 * way + lane_of[tuple(voxel)] // 64] |= np.uint64(1 << lane_of[tuple(voxel)] % 64)
+            over[2 * way + lane_of[tuple(voxel)] // 64] |= np.uint64(1 << lane_of[tuple(voxel)] % 64)
     return np.array([(z, y, left) for z, y in rows], np.int64), offset, length, over
 
 
