@@ -98,8 +98,8 @@ def sixty_four_sources(context: Any, source: Any, at: Any, kind: Any, to: Any, b
     def write(e: Emit) -> None:
         source, at, kind, to, bits = e.data
         lit = e.b.icmp_unsigned("!=", e.load_integers(source, at, 8, LANES), e.integers(0, 8, LANES))
-        new = e.b.zext(lit, lit_type(8))
-        e.store_integers(e.where(e.b.bitcast(bits, lit_type(1)), new, e.load_integers(kind, to, 8, LANES)), kind, to)
+        new = e.b.zext(lit, lanes_of(8))
+        e.store_integers(e.where(e.b.bitcast(bits, lanes_of(1)), new, e.load_integers(kind, to, 8, LANES)), kind, to)
 
     word = types.uint64
     return types.void(source, word, kind, word, word), emitted(write)
@@ -114,13 +114,14 @@ def sixty_four_inside(context: Any, kind: Any, at: Any, bits: Any, plain: Any, l
         old = e.load_integers(kind, at, 8, LANES)
         plain, lit = e.spread_integer(plain, 8, LANES), e.spread_integer(e.b.or_(plain, lit), 8, LANES)
         new = e.where(e.b.icmp_unsigned("==", old, e.integers(int(SOURCE), 8, LANES)), lit, plain)
-        e.store_integers(e.where(e.b.bitcast(bits, lit_type(1)), new, old), kind, at)
+        e.store_integers(e.where(e.b.bitcast(bits, lanes_of(1)), new, old), kind, at)
 
     word, byte = types.uint64, types.uint8
     return types.void(kind, word, word, byte, byte), emitted(write)
 
 
-def lit_type(width: int) -> Any:
+def lanes_of(width: int) -> Any:
+    """LLVM's vector of LANES integers so wide."""
     return ir.VectorType(ir.IntType(width), LANES)
 
 
