@@ -236,8 +236,8 @@ def _count(
     wanted = min(max(labels.size // (1024 * blocks), _TABLE_ROWS[0]), _TABLE_ROWS[1])
     capacity = 1 << (wanted - 1).bit_length()
     while True:
-        tables = np.zeros((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
-        used = np.zeros((blocks, 2), np.int64)
+        tables = np.empty((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
+        used = np.empty((blocks, 2), np.int64)
         cpu.count_contacts(labels, phases, solid, bounds, mode, scale, tables, used)
         if used.min() >= 0:
             break

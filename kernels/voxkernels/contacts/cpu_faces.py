@@ -20,6 +20,7 @@ from .cpu_marks import (
     ONE,
     add_pairs,
     count_rest,
+    empty_lines,
     flush,
     highest,
     mark_last_class,
@@ -80,7 +81,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     # for "faces": where the neighbours have a class, and the sums of labels, 8 for each class
     of_class = zero_lines(8 * AT_ONCE)
     of_class[:8] = ALL
-    owners, all_sums = np.zeros(LABELS, np.int64), zero_lines(LABELS * (AT_ONCE + 1) * 8)
+    owners, all_sums = np.zeros(LABELS, np.int64), empty_lines(LABELS * (AT_ONCE + 1) * 8)
     sums, label_sums = all_sums.view(np.int64).reshape((LABELS, AT_ONCE + 1, 8)), np.uint64(8 * (AT_ONCE + 1))
     # for "weighted": the masks of labels, whose they are and of which row, and the windows of faces not yet weighed
     offsets, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
@@ -246,6 +247,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                             if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
                                 return
                             owners[kept_at] = label
+                            sums[kept_at] = 0
                         place = label_sums * kept_at
                         for p in range(min(top + 1, AT_ONCE)):
                             add_counts(all_sums, place + np.uint64(8 * p), faces, run, of_class, np.uint64(8 * p))

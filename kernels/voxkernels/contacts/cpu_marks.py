@@ -17,11 +17,19 @@ ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 
 
 @jit
-def zero_lines(n):
-    """n words of 0 that begin with a line of the cache: vectors across two cost 5 % of all time."""
-    words = np.zeros(n + 8, np.uint64)
+def empty_lines(n):
+    """n words that begin with a line of the cache: vectors across two cost 5 % of all time."""
+    words = np.empty(n + 8, np.uint64)
     first = -(words.ctypes.data // 8) % 8
     return words[first : first + n]
+
+
+@jit
+def zero_lines(n):
+    """As `empty_lines`, words of 0."""
+    words = empty_lines(n)
+    words[:] = 0
+    return words
 
 
 @jit
@@ -84,7 +92,7 @@ def mark_last_class(classes, at, steps, phase, of_class, place):
 
 @jit
 def flush(sums, label, table, used):
-    """Move the sums of one label (AT_ONCE + 1, 8) to the table, those of its mouth last; False if it is too small."""
+    """Add the sums of one label (AT_ONCE + 1, 8), those of its mouth last, to the table; False if it is too small."""
     for row in range(AT_ONCE + 1):
         for axis in range(3):
             n = sums[row, 2 * axis] + sums[row, 2 * axis + 1]
@@ -96,9 +104,6 @@ def flush(sums, label, table, used):
                 if slot < 0:
                     return False
                 table[slot, COUNTS + axis] += n
-    for row in range(AT_ONCE + 1):
-        for d in range(6):
-            sums[row, d] = 0
     return True
 
 
