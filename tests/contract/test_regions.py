@@ -260,6 +260,36 @@ def test_noise_beside_long_runs(ops: ModuleType, n_x: int) -> None:
         np.testing.assert_allclose(r.inertia[row], np.cov(place, bias=True), atol=1e-9)
 
 
+@pytest.mark.parametrize("image_type", [np.uint8, np.uint16, np.float32, np.float64])
+def test_grey_values_of_noise_beside_long_runs(ops: ModuleType, image_type: type) -> None:
+    """Values of either sign, the first of a label the largest, the smallest or 0, added voxel by voxel or by runs."""
+    labels = random_labels(3, (3, 4, 200), 40)
+    labels[0, :, :70] = 5
+    labels[1, :, 66:] = 7
+    image = np.random.default_rng(1).integers(0, 200, labels.shape).astype(image_type)
+    if np.dtype(image_type).kind == "f":
+        image -= 100
+    for label, first in ((1, image.max()), (2, image.min()), (3, 0)):
+        image.ravel()[np.flatnonzero(labels == label)[0]] = first
+    r = ops.region_properties(labels, image)
+    for row, label in enumerate(r.labels):
+        values = image[labels == label].astype(np.float64)
+        assert (r.min[row], r.max[row]) == (values.min(), values.max())
+        np.testing.assert_allclose((r.mean[row], r.std[row]), (values.mean(), values.std()), rtol=1e-12)
+
+
+def test_nan_in_noise_marks_its_label_only(ops: ModuleType) -> None:
+    labels = random_labels(4, (2, 3, 130), 40)
+    image = np.random.default_rng(2).random(labels.shape)
+    first, later = np.flatnonzero(labels == 3)[0], np.flatnonzero(labels == 8)[1]
+    image.ravel()[[first, later]] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        r = ops.region_properties(labels, image)
+    for field in (r.mean, r.std):
+        np.testing.assert_array_equal(np.isnan(field), np.isin(r.labels, (3, 8)))
+
+
 @pytest.mark.parametrize("size", [4, 5])
 def test_checkerboard(ops: ModuleType, size: int) -> None:
     """A run for each voxel."""
@@ -336,7 +366,8 @@ def test_merge_of_empty_parts(ops: ModuleType) -> None:
 def test_same_bits_on_any_number_of_threads(threads: int) -> None:
     import voxkernels as vk
 
-    labels = np.kron(random_labels(1, (5, 6, 7), 30), np.ones((4, 4, 4), np.int32))
+    labels = np.kron(random_labels(1, (10, 16, 17), 30), np.ones((4, 4, 4), np.int32))
+    labels[20:] = random_labels(1, (20, 64, 68), 300)
     image = np.random.default_rng(1).normal(0, 1, labels.shape).astype(np.float32)
     results = []
     for n in range(1, threads + 1):

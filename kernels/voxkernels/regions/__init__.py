@@ -36,7 +36,7 @@ SAMPLE = 4096
 MORE_ROWS = 64
 """Labels have rows up to the largest of so many voxels, a quarter more and so many more; if not enough, once more."""
 
-ROW_BYTES = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu.N_GREY + cpu.N_SLICE)
+ROW_BYTES = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu_words.N_GREY + cpu.N_SLICE)
 
 
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -155,7 +155,7 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
         touched, plane = np.empty((chunks, n_rows), np.int64), np.empty((chunks, n_rows, 2), np.int64)
         sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
         box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
-        grey = np.zeros((chunks, 0 if image is None else n_rows, cpu.N_GREY))
+        grey = np.zeros((chunks, 0 if image is None else n_rows, cpu_words.N_GREY))
         beyond, scratch = np.empty(chunks, np.int64), (touched, _parts(chunks, n_rows), plane)
         cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, *scratch, sums, box, grey, beyond)
         if beyond.min() < 0:

@@ -4,7 +4,8 @@ A line of the volume along x falls into runs of equal labels. 64 voxels are comp
 instructions, which leave a word whose bits are the ends of runs. A run of n voxels adds to its label the count, the
 sums of y, x and of their three products in closed form, and its ends to the bounding box; what concerns z is added once
 for each label and slice. Where many of 64 voxels are runs of their own (noise), they are added one by one instead: what
-a voxel adds is a vector of eight numbers, which changes from voxel to voxel by a vector, and so is a label's row.
+a voxel adds is a vector of eight numbers, which changes from voxel to voxel by a vector, and so is a label's row; what
+its grey value adds is a vector of four.
 
 Position sums are integers modulo 2^64. Addition and shifts of the origin are then exact whatever overflows on the way,
 as long as the final sums about a region's own bounding box stay below 2^63, that is count * extent^2 < 9e18. Exact
@@ -23,11 +24,12 @@ voxels; the label of every run is compared with it, and where one is beyond, all
 Cost: one read of the volume. Memory: 256 bytes for each label and chunk.
 Floor: the read, 2.5 ms for 256^3 int32 on one core, with nothing in it but one label. Reached on a quiet machine (Zen
 5), one core and two: 3.8 and 2.1 ms (balls; cc3d.statistics 65), 2.5 and 1.5 (one label), 23 and 12 (300 labels at
-random); with grey values 10.5 and 5.7, 15 and 8, 82 and 41. 64^3: 92 and 64 us, of which 21 are the call itself.
+random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3: 92 and 64 us, of which 21 are the call itself.
 What paid: no pass before this one for the largest label, and results derived in one compiled pass over the rows, not by
 NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; voxels of noise added as
-vectors, 59 and 33 -> 21 and 12; runs found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for each run that are not
-inlined cost noise 60 ms more with grey values, signed rows 8.
+vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs found by words, balls 11.3 and 7.8
+-> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with grey values, signed rows 8. Did not
+pay: a mark in every row of grey values that it has none yet (a page of memory for each; a cathode 15.8 -> 20 ms).
 Not checked here: the image has the shape of the labels; with a hash table, labels >= 0 and every label has a row.
 """
 
@@ -36,12 +38,11 @@ from numba import prange
 
 from .._compile import jit
 from .cpu_grey import add_grey_run
-from .cpu_words import N_PART, add_voxels, all_below, count_bits, lowest_bit, run_ends
+from .cpu_words import N_PART, add_grey_voxels, add_voxels, all_below, count_bits, lowest_bit, run_ends
 
 N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
 N_SLICE = N_PART + 3  # and y0, y1; its place in the list
-N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
 NOTHING = np.iinfo(np.int64).min  # below every -x0 and x1
 MANY = 20  # runs among 64 voxels from which these are added one by one
@@ -152,12 +153,12 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
     n_lines, n_x = labels.shape
     flat = labels.reshape(-1)
     n_chunks, n_rows = sums.shape[0], np.uint64(sums.shape[1])
-    one_by_one = keys.size == 0 and image.size == 0
+    values = image.reshape(-1)
     for chunk in prange(n_chunks):
         # One view for each chunk: a view for each run would cost more than the sums (Numba counts its references).
         chunk_sums, chunk_box, chunk_grey = sums[chunk], box[chunk], grey[chunk]
         chunk_touched, chunk_part, chunk_plane = touched[chunk], part[chunk], plane[chunk]
-        flat_part, flat_plane = chunk_part.reshape(-1), chunk_plane.reshape(-1)
+        flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
         first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
         n_touched, largest = 0, 0
         z = first_line // lines_per_slice
@@ -175,12 +176,18 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part,
                     bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
                 else:
                     bits = last_run_ends(flat, at, n)
-                alone = one_by_one and count_bits(bits) >= MANY and at + 64 <= flat.size
+                alone = keys.size == 0 and count_bits(bits) >= MANY and at + 64 <= flat.size
                 alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(n_rows))
                 if alone and start == first:
+                    n_before = n_touched
                     n_touched = add_voxels(
                         flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y)
                     )
+                    if image.size:
+                        for row in chunk_touched[n_before:n_touched]:
+                            if chunk_sums[row, 0] == 0:  # no value so far
+                                chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
+                        add_grey_voxels(flat, at, n, values, flat_grey)
                     start = first + n
                     continue
                 if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one

@@ -10,6 +10,7 @@ cgutils = core.cgutils
 ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
 N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; -x0, x1
+N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
 
 @extending.intrinsic
@@ -126,3 +127,49 @@ def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
 
     number = types.int64
     return number(labels, number, number, part, plane, touched, number, number, number), generate
+
+
+@extending.intrinsic
+def add_grey_voxels(context, labels, at, n, image, grey):
+    """Add the grey values of voxels at to at + n - 1 to the rows (N * 5,) of their labels, as `cpu_grey` has them.
+
+    labels, image, grey : flat. A row whose minimum is above its maximum has had no value.
+    """
+
+    def generate(context, builder, signature, arguments):
+        index, kind = ir.IntType(64), signature.args[3].dtype
+        real, lane = ir.DoubleType(), ir.IntType(32)
+        vector = ir.VectorType(real, 4)
+        label_of, image_of, grey_of = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 3, 4)
+        )
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            place = builder.add(arguments[1], loop.index)
+            label = builder.load(builder.gep(label_of, [place]))
+            row = label if label.type == index else builder.zext(label, index)
+            value = context.cast(builder, builder.load(builder.gep(image_of, [place])), kind, types.float64)
+            first_of = builder.gep(grey_of, [builder.mul(row, index(N_GREY))])
+            rest_of = builder.bitcast(builder.gep(first_of, [index(1)]), vector.as_pointer())
+            rest = builder.load(rest_of, align=8)
+            low, high = (builder.extract_element(rest, lane(k)) for k in (2, 3))
+            with builder.if_then(builder.fcmp_ordered(">", low, high), likely=False):
+                builder.store(value, first_of)
+                start = ir.Constant(vector, [0.0] * 4)
+                for k in (2, 3):
+                    start = builder.insert_element(start, value, lane(k))
+                builder.store(start, rest_of, align=8)
+            rest = builder.load(rest_of, align=8)
+            deviation = builder.fsub(value, builder.load(first_of))
+            now = ir.Constant(vector, ir.Undefined)
+            for k, element in enumerate((deviation, builder.fmul(deviation, deviation), value, value)):
+                now = builder.insert_element(now, element, lane(k))
+            lower = builder.select(builder.fcmp_ordered("<", now, rest), now, rest)
+            higher = builder.select(builder.fcmp_ordered(">", now, rest), now, rest)
+            extent = builder.shuffle_vector(lower, higher, ir.Constant(ir.VectorType(lane, 4), [0, 1, 2, 7]))
+            total = builder.shuffle_vector(
+                builder.fadd(rest, now), extent, ir.Constant(ir.VectorType(lane, 4), [0, 1, 6, 7])
+            )
+            builder.store(total, rest_of, align=8)
+        return context.get_dummy_value()
+
+    return types.void(labels, types.int64, types.int64, image, grey), generate
