@@ -105,7 +105,11 @@ class Connected(Section):
 
 
 class Diffusion(Section):
-    """Electron diffusion lengths (DEFINITIONS: Electron diffusion length)."""
+    """Electron diffusion lengths (DEFINITIONS: Electron diffusion length).
+
+    `min_contact_um2`: patches of contact that are smaller do not count; None: the square of two blur widths, of one
+    where phases were given.
+    """
 
     order: Literal[1, 2] = 2
     start: Literal["surface", "faces", "centres"] = "surface"

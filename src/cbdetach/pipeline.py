@@ -621,7 +621,9 @@ def detachment_halo(job: Job) -> int:
 def diffusion_stage(job: Job) -> dict[str, Any]:
     """Diffusion lengths, solved on windows that hold every particle of the slab whole."""
     wanted = job.settings.diffusion
-    smallest = job.edge_width_um**2 if wanted.min_contact_um2 is None else wanted.min_contact_um2
+    smallest = wanted.min_contact_um2
+    if smallest is None:
+        smallest = diffusion.default_min_contact_um2(job.edge_width_um, phases_given=job.phases is not None)
     regions = job.regions
 
     def work(index: int) -> dict[str, Array]:

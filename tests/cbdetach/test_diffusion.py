@@ -9,7 +9,14 @@ import numpy.typing as npt
 import pytest
 
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, VOID
-from cbdetach.diffusion import STATUS, Lengths, contact_sources, diffusion_lengths, longest_paths
+from cbdetach.diffusion import (
+    STATUS,
+    Lengths,
+    contact_sources,
+    default_min_contact_um2,
+    diffusion_lengths,
+    longest_paths,
+)
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
@@ -232,6 +239,12 @@ def test_the_smallest_contact_changes_the_lengths() -> None:
     )
     assert large["diffusion_length_mean_um"][0] > 1.1 * all_of_them["diffusion_length_mean_um"][0]
     assert none["status"][0] == NO_CONTACT
+
+
+def test_the_least_contact_where_none_is_set() -> None:
+    assert default_min_contact_um2(0.5, phases_given=False) == 1.0
+    assert default_min_contact_um2(0.5, phases_given=True) == 0.25
+    assert default_min_contact_um2(0.0, phases_given=False) == 0.0
 
 
 def test_the_collector_and_void_are_no_contact() -> None:

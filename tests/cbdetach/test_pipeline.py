@@ -249,6 +249,19 @@ def test_close_um_bridges_a_crack(close_um: float, particles: int, tmp_path: Pat
         assert run.record["settings"]["segment"]["close_um"] == close_um
 
 
+def test_the_least_contact_is_told_by_the_blur(finished: Run, small: Any, tmp_path: Path) -> None:
+    assert finished.record["min_contact_um2"] == pytest.approx((2 * finished.record["edge_width_um"]) ** 2)
+    phases, options = small
+    for config, least in (
+        ({}, 0.0),
+        ({"phases": {"edge_width_um": 1.5}}, 2.25),
+        ({"phases": {"edge_width_um": 1.5}, "diffusion": {"min_contact_um2": 0.5}}, 0.5),
+    ):
+        wanted = {"report": {"gallery": 0}, **config}
+        with cbdetach.run(out=tmp_path / f"{least}", phases=phases, config=wanted, **options) as run:
+            assert run.record["min_contact_um2"] == pytest.approx(least)
+
+
 def test_films_too_thin_for_the_blur_are_warned_of(finished: Run, tmp_path: Path) -> None:
     assert 0.9 < finished.record["film_height"] < 1.2
     assert not [w for w in finished.record["warnings"] if "too thin" in w]
