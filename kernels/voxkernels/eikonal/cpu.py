@@ -21,17 +21,18 @@ Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that
 
 Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
 a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
-blocks where the front starts, and 9 bytes a straight line; in between, 16 bytes for each run of the domain along x.
+blocks where the front starts, and 9 bytes a straight line; and 12 bytes for each run of the domain along x, 40 at first.
 
-Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 31 ns
-(components 7, boxes 9, blocks 3, march 12); the start from the surface 22 more (200 a contact face, a quarter of it the
-rims, a third the search for what is in sight); order 2 another 39 (lines 9, march 29); scikit-fmm 950 and 1700. The
+Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 27 ns
+(components 6, boxes 6, blocks 1, march 12); the start from the surface 20 more (180 a contact face, a third of it the
+rims, nearly half the search for what is in sight); order 2 another 39 (lines 9, march 29); scikit-fmm 950 and 1700. The
 march's floor, a pass over each block without waiting, is 0.6 ns; it takes 12 to 15 passes at 20 to 60 ns for 64 voxels,
 and 5 visits of a block, each as dear as a pass, since what follows is decided there. Did not pay: layers of a block one
 after the other instead of all at once (3 passes fewer, each 1.5 times as long), settling each block before the next (22
 passes instead of 12), or at its first visit (order 2: 5 to 20 % slower), blocks sorted by arrival for order 2 (2 passes
 fewer, as dear as the sorting), two blocks at once (a pass half as dear alone, but processors look that far ahead
-themselves), walls as bits for lines (15 % slower: most lines are free), rows of boxes asked for before they are read.
+themselves), walls as bits for lines (15 % slower: most lines are free), rows of boxes asked for before they are read,
+fused multiply-add (1 %).
 
 Not checked: shapes, types, C order, spacing > 0, speed > 0 inside the domain, fewer than 2^30 components, fewer than
 2^32 voxels in the blocks of a component.
@@ -84,7 +85,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     second = room if order == 2 else 1
     starts = in_lines(64 * second)
     T[:64] = starts[:64] = np.inf
-    started, led_to, feeding = np.zeros(second, np.uint8), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
+    started, led_to, feeding = np.zeros(second, np.int32), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
     upwind, free, kept = np.zeros(12 * second, np.uint64), np.zeros(second, np.uint64), np.zeros(second, np.uint64)
     first_lines, here = np.zeros(second + 1, np.int64), np.zeros(3, np.int64)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
@@ -115,7 +116,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             for v in range(64, 64 * end):
                 starts[v] = T[v]
             for b in range(end):
-                started[b] = queued[b] == STARTED
+                started[b] = b if queued[b] == STARTED else 0
                 led_to[b], feeding[b] = 0, ZERO
         settle(T, inside, cells, grid, steps, 1, end, queued, queue, medium)
         if order == 2:
@@ -125,7 +126,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             found = find_lines(
                 window, inside, free, cells, grid, steps, 1, end, h, scale, lines, led_to, feeding, first_lines
             )
-            begin_second(T, starts, inside, 1, end, medium[4], kept)
+            begin_second(T, starts, started, inside, 1, end, medium[4], kept)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
             ways = (first_lines, found[0], found[1], found[2], led_to, feeding)

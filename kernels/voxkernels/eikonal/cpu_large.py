@@ -42,10 +42,10 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     cells, tiles, first = number_cells(grid)
     grid = grid.reshape(-1)
     n = cells.size
-    T, starts = np.empty(64 * n, np.float32), np.empty(64 * n if order == 2 else 64, np.float32)
-    T[:64] = starts[:64] = np.inf
+    T = np.empty(64 * n, np.float32)
+    T[:64] = np.inf
     pace = np.ones(64 * n if speed.size else 64, np.float32)
-    inside, queued, started = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+    inside, queued, started = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.int32)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     everything = range(len(tiles))
     turns = [[t for t in everything if tuple(tiles[t, 0] // TILE % 2) == turn] for turn in np.ndindex(2, 2, 2)]
@@ -57,14 +57,15 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
             for turn in turns:
                 run(one_tile, [t for t in turn if queued[first[t] : first[t + 1]].any()])
 
-    def begin(t: int) -> None:
-        start_tile(tiles[t], place, given, h, fit, band, lines, scale, order, T, starts, pace, inside, queued, started)
+    def begin(t: int) -> Any:
+        start_tile(tiles[t], place, given, h, fit, band, lines, scale, T, pace, inside, queued)
+        return keep_starts(T, queued, first[t], first[t + 1], started) if order == 2 else None
 
     def march(t: int) -> None:
         room = np.empty(first[t + 1] - first[t] + 1, np.int32)
         settle(T, inside, cells, grid, steps, first[t], first[t + 1], queued, room, medium)
 
-    run(begin, everything)
+    starts = run(begin, everything)
     settled(march)
     if order == 2:
         upwind, free, kept = np.empty(12 * n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
@@ -74,7 +75,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
 
         def look(t: int) -> None:
             blocks = first[t], first[t + 1]
-            find_upwind(T, starts, started, inside, cells, grid, steps, *blocks, medium, upwind, free, kept)
+            find_upwind(T, starts[t], started, inside, cells, grid, steps, *blocks, medium, upwind, free, kept)
 
         def draw(t: int) -> None:
             window = (tiles[t], place, given, h, lines, scale)
@@ -89,7 +90,8 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         run(look, everything)
         for turn in turns:
             run(draw, turn)
-        run(lambda t: begin_second(T, starts, inside, first[t], first[t + 1], medium[4], kept), everything)
+        run(lambda t: begin_second(T, starts[t], started, inside, first[t], first[t + 1], medium[4], kept), everything)
+        starts.clear()
         queued[free != ZERO] = 1
         settled(follow)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)
@@ -151,13 +153,10 @@ def start_tile(
     band: float,
     lines: Any,
     scale: float,
-    order: int,
     T: Any,
-    starts: Any,
     pace: Any,
     inside: Any,
     queued: Any,
-    started: Any,
 ) -> None:
     """The starting times of one tile, in its blocks."""
     grid, steps, low = place
@@ -175,10 +174,20 @@ def start_tile(
                     continue
                 v = EDGE * (((i - corner[0]) * shape[1] + j - corner[1]) * shape[2] + k - corner[2])
                 store_block(box, v, shape, slow, scale, b, T, pace, inside, queued)
-                if order == 2 and queued[b]:
-                    started[b] = 1
-                    for voxel in range(64 * b, 64 * b + 64):
-                        starts[voxel] = T[voxel]
+
+
+@jit
+def keep_starts(T: Any, queued: Any, begin: int, end: int, started: Any) -> Any:
+    """Copies of the blocks from `begin` to `end` - 1 that are queued, `started` their places; a block of inf before."""
+    n = 0
+    for b in range(begin, end):
+        n += queued[b] != 0
+        started[b] = n if queued[b] else 0
+    starts = np.full(64 * (n + 1), np.inf, np.float32)
+    for b in range(begin, end):
+        if started[b]:
+            starts[64 * started[b] : 64 * (started[b] + 1)] = T[64 * b : 64 * (b + 1)]
+    return starts
 
 
 @jit

@@ -205,7 +205,10 @@ def find_upwind(
     free: Any,
     kept: Any,
 ) -> None:
-    """What order 2 takes from order 1, for some blocks: which neighbours are upwind, which voxels to compute."""
+    """What order 2 takes from order 1, for some blocks: which neighbours are upwind, which voxels to compute.
+
+    starts : starting times by blocks; started : which is a block's, 0 (inf) if it has none.
+    """
     pace, paced, h, _, limit = medium
     at = np.zeros(7, np.uint64)
     keep = np.float32(KEEP * min(h[0], h[1], h[2]))
@@ -218,14 +221,14 @@ def find_upwind(
         for n in range(12):
             upwind[12 * b + n] = words[n]
             has |= words[n] if n % 4 < 2 else ZERO
-        own = at[0] if started[b] else ZERO
+        own = SIXTY_FOUR * np.uint64(started[b])
         known, stay = arrived(T, at[0], starts, own, pace, at[0] * paced, keep, limit)
         kept[b] = stay & known
         free[b] = inside[b] & known & has & ~stay  # the others keep their time: rounding hides who is earlier
 
 
 @jit
-def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
+def begin_second(T: Any, starts: Any, started: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
     """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1."""
     for b in range(begin, end):
         if inside[b] == ZERO:
@@ -234,7 +237,7 @@ def begin_second(T: Any, starts: Any, inside: Any, begin: int, end: int, limit: 
             for lane in range(64):
                 v = 64 * b + lane
                 if kept[b] & LANE[lane] != ZERO:
-                    T[v] = starts[v]
+                    T[v] = starts[64 * started[b] + lane]
                 elif T[v] > limit:
                     T[v] = np.inf
 
