@@ -79,6 +79,7 @@ def measure(size: int, seed: int, folder: Path, finer: int = 2) -> Case:
         window = damage_map.default_window_um(grey.voxel_size)
         config |= {
             "diffusion": {"min_contact_um2": grey.record["min_contact_um2"]},
+            "features": {"min_contact_um2": grey.record["edge_width_um"] ** 2},
             "damage": {"window_um": window},
         }
         truth = fine_truth(phantom, finer, folder / f"fine_{seed}", config)

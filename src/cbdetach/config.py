@@ -141,7 +141,7 @@ class Features(Section):
 
     `neighbourhood_um`: side of the cube that the packing is measured in. `smoothing_um`: of surfaces, to tell how rough
     they are; None is 0.5 um, and at least one and a half voxels. `min_contact_um2`: least area on which particles
-    touch; None is the least contact with carbon/binder that counts.
+    touch; None is the square of one blur width.
     """
 
     neighbourhood_um: float = Field(default=20.0, gt=0)

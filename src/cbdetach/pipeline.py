@@ -760,7 +760,7 @@ def features_stage(job: Job) -> dict[str, Any]:
     """What the features need of voxels: surfaces of every particle on its own box, and how full space is of them."""
     wanted = job.settings.features
     smoothing = features.default_smoothing_um(job.voxel_size) if wanted.smoothing_um is None else wanted.smoothing_um
-    least = job.result("diffusion")["min_contact_um2"] if wanted.min_contact_um2 is None else wanted.min_contact_um2
+    least = job.edge_width_um**2 if wanted.min_contact_um2 is None else wanted.min_contact_um2
     cell = packing.packing_cell(wanted.neighbourhood_um, job.voxel_size)
     boxes = job.regions.bbox
 

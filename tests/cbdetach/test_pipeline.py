@@ -250,7 +250,10 @@ def test_close_um_bridges_a_crack(close_um: float, particles: int, tmp_path: Pat
 
 
 def test_the_least_contact_is_told_by_the_blur(finished: Run, small: Any, tmp_path: Path) -> None:
-    assert finished.record["min_contact_um2"] == pytest.approx((2 * finished.record["edge_width_um"]) ** 2)
+    blur = finished.record["edge_width_um"]
+    assert finished.record["min_contact_um2"] == pytest.approx((2 * blur) ** 2)
+    features = json.loads((finished.path / "features.json").read_text("utf-8"))
+    assert features["settings"]["min_contact_um2"] == pytest.approx(blur**2)  # between particles: no specks there
     phases, options = small
     for config, least in (
         ({}, 0.0),
