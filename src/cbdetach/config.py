@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cbdetach.errors import InputError
 
@@ -33,6 +33,12 @@ class Input(Section):
     voxel_size: tuple[float, float, float] | None = None
     crop: str | None = None
     bin: int = Field(default=1, ge=1)
+
+    @field_validator("voxel_size", mode="before")
+    @classmethod
+    def _of_cubes(cls, size: Any) -> Any:
+        """One number is the edge of a cube, as on the command line."""
+        return (size,) * 3 if isinstance(size, int | float) and not isinstance(size, bool) else size
 
 
 class Phases(Section):

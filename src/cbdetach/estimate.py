@@ -51,18 +51,23 @@ NETWORK_SECONDS = 3e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of one run: bytes of memory and of disk, seconds, the stage that needs the memory, bytes on a GPU."""
+    """Needs of one run: bytes of memory and of disk, seconds, the stage that needs the memory, bytes on a GPU.
+
+    And what it is that needs them, in words.
+    """
 
     memory: float
     disk: float
     seconds: float
     stage: str
     device: float = 0.0
+    volume: str = ""
 
     def __str__(self) -> str:
+        measured = f"measures {self.volume} and " if self.volume else ""
         gpu = f"{self.device / 1e9:.1f} GB on the GPU, " if self.device else ""
         return (
-            f"needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {gpu}"
+            f"{measured}needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {gpu}"
             f"{self.disk / 1e9:.2f} GB of disk and {_duration(self.seconds)} on two cores"
         )
 

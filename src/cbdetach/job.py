@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -161,7 +162,13 @@ def open_job(
 
         def opened(name: str, kind: Any) -> Volume | None:
             source = getattr(wanted, name) if given.get(name) is None else given[name]
-            return None if source is None else stack.enter_context(open_volume(source, kind=kind, **options))
+            if source is None:
+                return None
+            try:
+                return stack.enter_context(open_volume(source, kind=kind, **options))
+            except InputError as error:
+                what = "volume:" if name == "volume" else f"--{name}:"
+                raise InputError(re.sub("^volume:", what, str(error))) from error
 
         grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")
         first = grey or codes

@@ -18,6 +18,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -881,7 +882,7 @@ def run(
             if not record["finished"] or not _all_slabs_whole(job):
                 if job.model is not None:
                     log.info("%s on %s", job.model.name, job.network.model.provider)  # loaded first: it may be unfit
-                log.info("%s voxels of %s um; the run %s", job.shape, job.voxel_size, need)
+                log.info("the run %s", need)
                 work_through(job, record)
     return Run(out)
 
@@ -941,7 +942,7 @@ def needs(job: Job) -> Estimate:
     wanted = job.settings.segment
     by_slice = job.labels is None and wanted.segmenter != "watershed"
     zoom = 1.0 if wanted.diameter_um is None else segment.NOMINAL_DIAMETER * min(job.voxel_size) / wanted.diameter_um
-    return estimate(
+    need = estimate(
         job.shape,
         slab,
         halos,
@@ -953,3 +954,5 @@ def needs(job: Job) -> Estimate:
         on_gpu=job.gpu is not None,
         classifier=0 if job.classifier is None else job.classifier.dimensions,
     )
+    voxels, edges = (" x ".join(f"{n:.6g}" for n in numbers) for numbers in (job.shape, job.voxel_size))
+    return replace(need, volume=f"{voxels} voxels of {edges} um")

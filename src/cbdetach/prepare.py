@@ -35,6 +35,8 @@ def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, A
 
     Bad input that is found only while working takes the new folder away again; anything else leaves a run that resumes.
     """
+    if resume and overwrite:
+        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
     folder = job.folder
     fresh = _fresh_record(job)
     existing = _take_up(folder, fresh, resume=resume, overwrite=overwrite)

@@ -764,10 +764,14 @@ def _open_hdf5(path: Path, dataset: str) -> _Stored:
 
 
 def _find_dataset(file: Any, path: Path, name: str) -> Any:
-    """The named dataset; else NeXus's default, then Data Exchange's, then the only three-dimensional one."""
+    """The named dataset, or NeXus's default in the named group; without a name NeXus's, then Data Exchange's, then the
+    only three-dimensional one.
+    """
     import h5py
 
-    for candidate in [file.get(name)] if name else [_nexus_default(file), file.get("exchange/data")]:
+    named = file.get(name) if name else file
+    chosen = _nexus_default(named) if isinstance(named, h5py.Group) else named
+    for candidate in [chosen] if name else [chosen, file.get("exchange/data")]:
         if isinstance(candidate, h5py.Dataset) and (name or candidate.ndim >= 3):
             return candidate
     volumes: dict[str, tuple[int, ...]] = {}
@@ -786,11 +790,10 @@ def _find_dataset(file: Any, path: Path, name: str) -> Any:
     )
 
 
-def _nexus_default(file: Any) -> Any:
-    """Follow @default from the root to an NXdata group, and its @signal to the dataset; None where the chain breaks."""
+def _nexus_default(group: Any) -> Any:
+    """Follow @default from a group to an NXdata group, and its @signal to the dataset; None where the chain breaks."""
     import h5py
 
-    group = file
     for _ in range(8):
         following = group.get(_text(group.attrs.get("default", ""))) if "default" in group.attrs else None
         if not isinstance(following, h5py.Group):

@@ -76,7 +76,8 @@ def test_a_run_says_what_it_needs_and_what_it_found(finished: tuple[Path, tuple[
     out, (code, said, complained) = finished
     assert (code, complained) == (0, "")
     lines = said.splitlines()
-    assert lines[0].startswith("This run needs about 0.5 GB of memory (most in ")
+    start = "This run measures 20 x 24 x 40 voxels of 0.5 x 0.5 x 0.5 um and needs about 0.5 GB of memory (most in "
+    assert lines[0].startswith(start)
     assert lines[1] == "2 particles; 0 cut by the border, 1 without contact, 2 used"
     assert lines[2].startswith("degree of detachment: median 0.7")
     assert lines[3] == f"report: {out / 'report.html'}"
@@ -305,7 +306,7 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
     before = {p.name for p in tmp_path.iterdir()}
     code, said, complained = command(line)
     assert code == 2
-    assert said.startswith("This run needs") or not said
+    assert said.startswith("This run measures") or not said
     assert complained.startswith("cbdetach: ")
     assert complained.count("\n") == 1
     assert complained.endswith(".\n")

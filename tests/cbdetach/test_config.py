@@ -18,6 +18,12 @@ def test_a_file_is_overridden_by_what_is_given(tmp_path: Path) -> None:
     assert (settings.slab, settings.detachment.estimator, settings.input.bin) == (16, "faces", 3)
 
 
+def test_one_voxel_size_is_that_of_cubes() -> None:
+    assert validate({"input": {"voxel_size": 0.5}}).input.voxel_size == (0.5, 0.5, 0.5)
+    with pytest.raises(InputError, match=r"^input.voxel_size: input should be a valid tuple; got True"):
+        validate({"input": {"voxel_size": True}})
+
+
 def test_settings_survive_toml(tmp_path: Path) -> None:
     settings = validate(
         {"input": {"voxel_size": [0.1, 0.2, 0.3], "phase_values": {"void": 0}}, "phases": {"void_cbd": 1.5}}

@@ -80,6 +80,8 @@ def test_in_words(seconds: float, words: str) -> None:
     assert str(Estimate(1.26e9, 5.4e7, seconds, "segment")) == (
         f"needs about 1.3 GB of memory (most in segment), 0.05 GB of disk and {words} on two cores"
     )
+    measured = str(Estimate(1.26e9, 5.4e7, seconds, "segment", volume="9 x 8 x 7 voxels of 1 x 1 x 1 um"))
+    assert measured.startswith("measures 9 x 8 x 7 voxels of 1 x 1 x 1 um and needs about 1.3 GB of memory")
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

@@ -289,6 +289,8 @@ def test_no_cbd_is_one_warning_and_empty_columns(small: Any, tmp_path: Path) -> 
 
 def test_crop_and_bin(volume: Path, tmp_path: Path) -> None:
     need = pipeline.plan(volume=volume, crop="0:40,:,:", bin=2)
+    assert need.volume.startswith("20 x ")
+    assert need.volume.endswith(" voxels of 0.4 x 0.4 x 0.4 um")
     assert need.disk < pipeline.plan(volume=volume).disk / 8
     with cbdetach.run(volume, tmp_path / "out", crop="0:48,8:56,8:56", bin=2) as run:
         assert run.record["shape"] == [24, 24, 24]
@@ -565,6 +567,15 @@ def ball_volume() -> npt.NDArray[Any]:
 BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "missing file": (lambda d: {"volume": d / "none.tif"}, "none.tif"),
     "empty file": (lambda d: {"volume": _touch(d / "empty.tif")}, "empty"),
+    "missing labels": (
+        lambda d: {"volume": _npy(d, ball_volume()), "labels": d / "none.tif"},
+        r"^--labels: must be an existing file or folder; got '.*none\.tif'",
+    ),
+    "missing phases": (lambda d: {"phases": d / "none.tif"}, r"^--phases: must be an existing file or folder"),
+    "two of three ways to begin": (
+        lambda d: {"volume": _npy(d, ball_volume()), "resume": True, "overwrite": True},
+        r"^--resume, --overwrite: only one of them can be meant; leave one out",
+    ),
     "two axes": (lambda d: {"volume": _npy(d, np.zeros((5, 5)))}, r"three|3"),
     "four axes": (lambda d: {"volume": _npy(d, np.zeros((5, 5, 5, 5)))}, r"three|3"),
     "nan": (lambda d: {"volume": _npy(d, _with(np.nan))}, r"finite.*\(z, y, x\) = \(3, 2, 1\)"),

@@ -299,6 +299,12 @@ def test_nexus_signal_decides(tmp_path: Path) -> None:
         assert volume.dtype == np.float32
 
 
+@pytest.mark.parametrize("group", ["/entry", "/entry/result"])
+def test_the_default_of_a_nexus_group_that_is_named(group: str, tmp_path: Path) -> None:
+    with open_volume(f"{nexus(tmp_path / 'a.nxs')}:{group}") as volume:
+        assert volume.dataset == "/entry/result/volume"
+
+
 def test_element_size_um(tmp_path: Path) -> None:
     source = hdf5(tmp_path / "a.h5")
     with h5py.File(source, "a") as file:
