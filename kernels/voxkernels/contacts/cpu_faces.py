@@ -33,10 +33,12 @@ from .cpu_weights import SIDE, SPAN, add_weights, list_last_masks, list_rows, su
 from .cpu_words import (
     above_bits,
     add_counts,
+    count_bits,
     equal_bits,
     equal_word,
     list_bits,
     list_equal_bits,
+    list_near_bits,
     list_next_bits,
     lowest_bit,
     negative_bits,
@@ -52,6 +54,8 @@ PAIRS = 256  # words of faces between two labels that are listed before they are
 BATCH = 1024  # faces whose weights are computed together
 BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
 MASKS = 64  # words for the masks of one
+LARGE = 1 << 16  # rows of a table far beyond the L2
+MANY = 20  # runs of a word from which masks are made for a run of one voxel alone
 LOW = np.uint64((1 << SIDE) - 1)
 
 
@@ -87,7 +91,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     offsets, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
     masked_labels, masked_rows = np.zeros(BESIDE * n_words, np.int64), np.zeros(BESIDE * n_words, np.int64)
     windows, axes, places = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
-    n_windows, all_rows = 0, table.reshape(-1)
+    n_windows, all_rows, large = 0, table.reshape(-1), len(table) >= LARGE
     # words of faces between two labels, which are counted many at a time
     pair_words, pair_places = np.empty(PAIRS + 4 * n_words + 2, np.uint64), np.empty(PAIRS + 4 * n_words + 2, np.int64)
     n_pairs = NONE
@@ -235,6 +239,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         )
                     if top >= AT_ONCE and not count_rest(flat, classes, at, steps, faces, table, used):
                         return
+                noise = weighted and count_bits(change) >= MANY
                 while todo != 0:
                     k = np.uint64(lowest_bit(todo))
                     run = change >> k
@@ -258,14 +263,18 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                     mask = MASKS * entry
                     if masked_labels[entry] != label or masked_rows[entry] != row:
                         begin, new, n_new = at - SIDE, mask, 50
-                        if (begin + offsets[0] < 0) | (begin + offsets[24] + 64 > flat.size):
+                        row_of_masks = row
+                        if (begin + offsets[0] < 0) | (begin + offsets[24] + 72 > flat.size):
                             list_last_masks(flat, begin, offsets, flat[a + k], masks, mask)
                         elif masked_labels[entry] == label and masked_rows[entry] == row - n_x and y > 0:
                             list_next_bits(flat, begin, offsets, flat[a + k], masks, mask)
                             new, n_new = mask + 20, 10
+                        elif noise and run & (run - ONE) == 0:
+                            list_near_bits(flat, begin, offsets, flat[a + k], masks, mask, np.int64(k))
+                            row_of_masks = -1  # for this voxel alone
                         else:
                             list_equal_bits(flat, begin, offsets, flat[a + k], masks, mask)
-                        masked_labels[entry], masked_rows[entry] = label, row
+                        masked_labels[entry], masked_rows[entry] = label, row_of_masks
                         if first == 0:  # beyond the ends of rows the last voxel goes on
                             for r in range(new, new + n_new):
                                 masks[r] = masks[r] & ~LOW | LOW * (masks[r] >> np.uint64(SIDE) & ONE)
@@ -278,6 +287,11 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                     if n_windows + n_faces > BATCH:
                         add_weights(windows, axes, places, n_windows, scale, all_rows)
                         n_windows = 0
+                    if large:
+                        for q in range(n_faces):
+                            other = np.int64(flat[np.uint64(at + (queue[q] & 63) + steps[queue[q] >> 6])])
+                            slot = first_slot(table, min(label, other), max(label, other))
+                            prefetch(all_rows, slot * np.uint64(table.shape[1]))
                     for q in range(n_faces):
                         k, d = queue[q] & 63, queue[q] >> 6
                         axis, forward = d >> 1, d & 1

@@ -12,11 +12,11 @@ from .._compile import jit
 ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
 
-def load(context, builder, kind, array, start):
-    """LLVM for 64 elements of a flat array as a vector."""
+def load(context, builder, kind, array, start, n=64):
+    """LLVM for n elements of a flat array as a vector."""
     lane = ir.IntType(kind.dtype.bitwidth)
     first = builder.gep(context.make_array(kind)(context, builder, array).data, [start])
-    return builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+    return builder.load(builder.bitcast(first, ir.VectorType(lane, n).as_pointer()), align=lane.width // 8)
 
 
 def spread(builder, number, n):
@@ -156,6 +156,18 @@ def list_equal_bits(context, array, start, offsets, value, words, begin):
 
 
 @extending.intrinsic
+def list_near_bits(context, array, start, offsets, value, words, begin, k):
+    """As `list_equal_bits`, but of the eight elements from start + k alone: bits k to k + 7 of each word."""
+
+    def generate(context, builder, signature, arguments):
+        arguments = [*arguments[:1], builder.add(arguments[1], arguments[6]), *arguments[2:]]
+        write_equal_bits(context, builder, signature, arguments, range(25), 8, arguments[6])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, offsets, array.dtype, words, types.int64, types.int64), generate
+
+
+@extending.intrinsic
 def list_next_bits(context, array, start, offsets, value, words, begin):
     """As `list_equal_bits`, where the first 20 are those that have been the last 20 so far."""
 
@@ -176,16 +188,18 @@ def list_next_bits(context, array, start, offsets, value, words, begin):
     return types.void(array, types.int64, offsets, array.dtype, words, types.int64), generate
 
 
-def write_equal_bits(context, builder, signature, arguments, places):
-    """LLVM for the words of `list_equal_bits` at these places."""
+def write_equal_bits(context, builder, signature, arguments, places, n=64, move=None):
+    """LLVM for the words of `list_equal_bits` at these places, of n elements; moved up by as many bits as `move`."""
     index, kinds = ir.IntType(64), signature.args
     listed, written = (context.make_array(kinds[k])(context, builder, arguments[k]).data for k in (2, 4))
     written = builder.gep(written, [arguments[5]])
-    wanted = spread(builder, arguments[3], 64)
+    wanted = spread(builder, arguments[3], n)
     for r in places:
         offset = builder.load(builder.gep(listed, [ir.Constant(index, r)]))
-        found = load(context, builder, kinds[0], arguments[0], builder.add(arguments[1], offset))
-        word = builder.bitcast(builder.icmp_signed("==", found, wanted), index)
+        found = load(context, builder, kinds[0], arguments[0], builder.add(arguments[1], offset), n)
+        word = builder.bitcast(builder.icmp_signed("==", found, wanted), ir.IntType(n))
+        if n < 64:
+            word = builder.shl(builder.zext(word, index), move)
         for place in (r, 49 - r):
             builder.store(word, builder.gep(written, [ir.Constant(index, place)]))
 
