@@ -20,7 +20,6 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbdetach import volume as volume_module
 from cbdetach.errors import InputError
 from cbdetach.volume import (
     Volume,
@@ -30,6 +29,7 @@ from cbdetach.volume import (
     parse_crop,
     parse_voxel_size,
     require_voxel_size,
+    write,
     write_label_tiff,
 )
 
@@ -677,7 +677,7 @@ def test_label_tiff_is_reproducible(tmp_path: Path) -> None:
 
 
 def test_large_label_tiff_is_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(volume_module, "BIGTIFF_BYTES", GREY.nbytes - 1)
+    monkeypatch.setattr(write, "BIGTIFF_BYTES", GREY.nbytes - 1)
     write_label_tiff(tmp_path / "a.tif", [GREY], SHAPE, np.uint16, SIZE)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff
