@@ -86,32 +86,32 @@ def _cache() -> str:
 
 def _providers() -> str:
     """Which provider will run the network, and why not a faster one."""
-    from cbdetach.segment import maskrcnn
+    from cbdetach.segment import runtime
 
     try:
-        why = {name: maskrcnn.why_not(name) for name in maskrcnn.PROVIDERS}
-        if maskrcnn.shipped_model().is_file() and not why["cuda"]:
-            why["cuda"] = maskrcnn.load_model().why  # only a session tells whether it starts
+        why = {name: runtime.why_not(name) for name in runtime.PROVIDERS}
+        if runtime.shipped_model().is_file() and not why["cuda"]:
+            why["cuda"] = runtime.load_model().why  # only a session tells whether it starts
     except InputError as error:
         return str(error)
-    best = next((name for name in maskrcnn.AUTOMATIC if not why[name]), None)
+    best = next((name for name in runtime.AUTOMATIC if not why[name]), None)
     if best is None:
         return why["cpu"]
-    faster = maskrcnn.AUTOMATIC[: maskrcnn.AUTOMATIC.index(best)]
+    faster = runtime.AUTOMATIC[: runtime.AUTOMATIC.index(best)]
     tensorrt = why["tensorrt"] or "can be asked for, but is not faster for this network."
-    lines = [f"{maskrcnn.PROVIDERS[best]}", *(f"not {name}: {why[name]}" for name in faster), f"TensorRT: {tensorrt}"]
+    lines = [f"{runtime.PROVIDERS[best]}", *(f"not {name}: {why[name]}" for name in faster), f"TensorRT: {tensorrt}"]
     return "; ".join(line.rstrip(".") for line in lines)
 
 
 def _model() -> str:
     """Which model ships, and whether it is whole."""
-    from cbdetach.segment import maskrcnn
+    from cbdetach.segment import runtime
 
-    path = maskrcnn.shipped_model()
+    path = runtime.shipped_model()
     if not path.is_file():
         return "none in this copy of cbdetach; give one with --model"
     try:
-        about = maskrcnn.load_model(provider="cpu").metadata
+        about = runtime.load_model(provider="cpu").metadata
     except InputError as error:
         return f"WRONG: {error}"
     version, precision = (about.get(name, "unknown") for name in ("version", "precision"))

@@ -13,7 +13,7 @@ from tests.host_cuda.pretend_cupy import pretended
 import cbdetach
 import voxkernels as vk
 from cbdetach import doctor
-from cbdetach.segment import maskrcnn
+from cbdetach.segment import runtime
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_the_cache(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> Non
 def test_the_provider_is_named_and_why_none_is_faster(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: dict[str, str], said: str
 ) -> None:
-    monkeypatch.setattr(maskrcnn, "why_not", lambda name: why.get(name, ""))
-    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: tmp_path / "none.onnx")
+    monkeypatch.setattr(runtime, "why_not", lambda name: why.get(name, ""))
+    monkeypatch.setattr(runtime, "shipped_model", lambda: tmp_path / "none.onnx")
     assert doctor._providers() == said
 
 
@@ -84,9 +84,9 @@ def test_a_gpu_that_does_not_start_with_the_model_is_not_promised(
 ) -> None:
     path = tmp_path / "particles.onnx"
     path.write_bytes(blobs())
-    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: path)
-    monkeypatch.setattr(maskrcnn, "why_not", lambda name: "")
-    monkeypatch.setattr(maskrcnn, "_on_gpu", lambda *args: (args[-1], "there is no device."))
+    monkeypatch.setattr(runtime, "shipped_model", lambda: path)
+    monkeypatch.setattr(runtime, "why_not", lambda name: "")
+    monkeypatch.setattr(runtime, "_on_gpu", lambda *args: (args[-1], "there is no device."))
     assert doctor._providers().startswith("CPUExecutionProvider; not cuda: there is no device; TensorRT: ")
 
 
@@ -102,7 +102,7 @@ def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "particles.onnx"
-    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: path)
+    monkeypatch.setattr(runtime, "shipped_model", lambda: path)
     assert doctor._model() == "none in this copy of cbdetach; give one with --model"
     path.write_bytes(blobs(metadata={**METADATA, "version": "1.2.3", "precision": "int8"}))
     assert doctor._model() == "particles.onnx of version 1.2.3, int8, 0.0 MB; its check sum is right"

@@ -22,9 +22,10 @@ from tests.cbdetach.tiny_onnx import METADATA, OUTPUTS, SIDE, blobs, disc, node
 
 import voxkernels as vk
 from cbdetach.errors import InputError
-from cbdetach.segment import maskrcnn, segment_slice
+from cbdetach.segment import maskrcnn, runtime, segment_slice
+from cbdetach.segment.ahead import ahead
 from cbdetach.segment.instances import Detections, on_whole_pixels, to_labels
-from cbdetach.segment.maskrcnn import Segmenter, ahead, estimated_diameter
+from cbdetach.segment.maskrcnn import Segmenter, estimated_diameter
 from cbdetach.segment.tiles import TOUCHING, Raw, pixels_of, stitch, tiles_of
 
 Array = npt.NDArray[Any]
@@ -396,8 +397,8 @@ def test_results_do_not_depend_on_the_batch(detector: Path) -> None:
 def test_batches_are_of_the_size_asked_for(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     network = Segmenter(detector, batch=3)
-    run = maskrcnn.Model.__call__
-    monkeypatch.setattr(maskrcnn.Model, "__call__", lambda self, batch: sizes.append(len(batch)) or run(self, batch))
+    run = runtime.Model.__call__
+    monkeypatch.setattr(runtime.Model, "__call__", lambda self, batch: sizes.append(len(batch)) or run(self, batch))
     list(network.detect([np.zeros((40, 40), np.float32)] * 8, **UNIT))
     assert sizes == [3, 3, 2]
 
@@ -496,7 +497,7 @@ def test_threads_reach_the_session(detector: Path) -> None:
 def test_tiles_of_the_shipped_model_leave_no_seams(real_data: Path) -> None:
     import tifffile
 
-    if not maskrcnn.shipped_model().is_file():
+    if not runtime.shipped_model().is_file():
         pytest.skip("this copy has no model")
     image = tifffile.imread(real_data / "nmc_slice_labelled.tif")
     network = Segmenter(tile=544)
@@ -626,13 +627,13 @@ def test_a_missing_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Segmenter(tmp_path / "none.onnx")
     with pytest.raises(InputError, match=r"model: .* cannot be read: Is a directory"):
         Segmenter(tmp_path)
-    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: tmp_path / "particles.onnx")
+    monkeypatch.setattr(runtime, "shipped_model", lambda: tmp_path / "particles.onnx")
     with pytest.raises(InputError, match="This copy of cbdetach came without one"):
         Segmenter()
 
 
 def test_the_shipped_model_lies_beside_the_code() -> None:
-    assert maskrcnn.shipped_model() == Path(maskrcnn.__file__).parent / "models" / "particles.onnx"
+    assert runtime.shipped_model() == Path(runtime.__file__).parent / "models" / "particles.onnx"
 
 
 def test_without_onnxruntime_the_extra_is_named(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -685,7 +686,7 @@ def test_a_provider_that_cannot_be_had_is_refused(detector: Path) -> None:
     with pytest.raises(InputError, match="provider: must be one of 'tensorrt', 'cuda', 'cpu'; got 'abacus'"):
         Segmenter(detector, provider="abacus")
     for name in ("cuda", "tensorrt"):
-        if maskrcnn.why_not(name):
+        if runtime.why_not(name):
             with pytest.raises(InputError, match=f"provider: {name} cannot be used: .*ExecutionProvider"):
                 Segmenter(detector, provider=name)
 
@@ -693,9 +694,9 @@ def test_a_provider_that_cannot_be_had_is_refused(detector: Path) -> None:
 def test_a_gpu_that_does_not_start_is_said(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(maskrcnn.PROVIDERS.values()))
-    monkeypatch.setattr(maskrcnn, "why_not", lambda name: "")
-    monkeypatch.setattr(maskrcnn, "_preload", lambda ort: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(runtime.PROVIDERS.values()))
+    monkeypatch.setattr(runtime, "why_not", lambda name: "")
+    monkeypatch.setattr(runtime, "_preload", lambda ort: None)
     sessions = onnxruntime.InferenceSession
     asked: list[Any] = []
 
@@ -712,7 +713,7 @@ def test_a_gpu_that_does_not_start_is_said(detector: Path, monkeypatch: pytest.M
     assert model.why == "CUDAExecutionProvider does not start: CUDA failure 35: driver is too old."
     with pytest.raises(InputError, match=r"provider: tensorrt cannot be used: Tens.* does not start: CUDA failure 35"):
         Segmenter(detector, provider="tensorrt")
-    assert [p if isinstance(p, str) else p[0] for p in asked[-1]] == list(maskrcnn.PROVIDERS.values())
+    assert [p if isinstance(p, str) else p[0] for p in asked[-1]] == list(runtime.PROVIDERS.values())
 
     def leaves_it_out(content: bytes, options: Any, *, providers: list[Any], **more: Any) -> Any:
         return sessions(content, options, providers=providers[-1:])
@@ -722,7 +723,7 @@ def test_a_gpu_that_does_not_start_is_said(detector: Path, monkeypatch: pytest.M
         InputError, match=r"cuda cannot be used: CUDA.* does not start: is there a GPU, and is its driver"
     ):
         Segmenter(detector, provider="cuda")
-    monkeypatch.setattr(maskrcnn, "why_not", lambda name: "libcudnn.so.9 is missing.")
+    monkeypatch.setattr(runtime, "why_not", lambda name: "libcudnn.so.9 is missing.")
     assert Segmenter(detector).model.why == "libcudnn.so.9 is missing."
 
 
@@ -730,7 +731,7 @@ def test_a_gpu_session_is_used_with_its_device(detector: Path, monkeypatch: pyte
     """As far as that goes without one: a session that says it runs on CUDA gets tensors there, eight at a time."""
     import onnxruntime
 
-    monkeypatch.setattr(maskrcnn, "_on_gpu", lambda ort, content, provider, otherwise: (otherwise, ""))
+    monkeypatch.setattr(runtime, "_on_gpu", lambda ort, content, provider, otherwise: (otherwise, ""))
     network = Segmenter(detector)
     assert (network.model.provider, network.model.device, network.batch) == ("cuda", "cuda", 8)
     real = onnxruntime.OrtValue.ortvalue_from_numpy
@@ -760,36 +761,36 @@ def fake_runtime(names: list[str], library: Path) -> SimpleNamespace:
 
 
 def test_why_not_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    names = list(maskrcnn.PROVIDERS.values())
+    names = list(runtime.PROVIDERS.values())
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_runtime(names, tmp_path))
-    assert maskrcnn.why_not("cpu") == ""
+    assert runtime.why_not("cpu") == ""
 
     def no_driver(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(maskrcnn.ctypes, "CDLL", no_driver)
-    assert maskrcnn.why_not("cuda") == "there is no NVIDIA driver (libcuda.so.1)."
+    monkeypatch.setattr(runtime.ctypes, "CDLL", no_driver)
+    assert runtime.why_not("cuda") == "there is no NVIDIA driver (libcuda.so.1)."
 
     def no_cudnn(name: str) -> None:
         if "providers" in name:
             assert name == str(tmp_path / "capi" / f"libonnxruntime_providers_{provider}.so")
             raise OSError("libcudnn.so.9: cannot open shared object file")
 
-    monkeypatch.setattr(maskrcnn.ctypes, "CDLL", no_cudnn)
+    monkeypatch.setattr(runtime.ctypes, "CDLL", no_cudnn)
     for provider in ("cuda", "tensorrt"):
-        assert maskrcnn.why_not(provider) == (
-            f"{maskrcnn.PROVIDERS[provider]} cannot be loaded: libcudnn.so.9: cannot open shared object file."
+        assert runtime.why_not(provider) == (
+            f"{runtime.PROVIDERS[provider]} cannot be loaded: libcudnn.so.9: cannot open shared object file."
         )
 
     def all_there(name: str) -> None:
         if "providers" in name:
             raise OSError(f"{name}: undefined symbol: Provider_GetHost")
 
-    monkeypatch.setattr(maskrcnn.ctypes, "CDLL", all_there)
-    assert maskrcnn.why_not("cuda") == ""
+    monkeypatch.setattr(runtime.ctypes, "CDLL", all_there)
+    assert runtime.why_not("cuda") == ""
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_runtime(["AzureExecutionProvider"], tmp_path))
-    assert maskrcnn.why_not("cpu") == "this wheel of onnxruntime has no CPUExecutionProvider."
-    assert "pip install 'cbdetach[gpu]'" in maskrcnn.why_not("cuda")
+    assert runtime.why_not("cpu") == "this wheel of onnxruntime has no CPUExecutionProvider."
+    assert "pip install 'cbdetach[gpu]'" in runtime.why_not("cuda")
 
 
 # ---- reading ahead ---------------------------------------------------------------------------------------------------
