@@ -21,7 +21,7 @@ from cbdetach.electrodes import GROUPINGS, Electrode, read_cycling, read_electro
 from cbdetach.errors import InputError
 from cbdetach.report import comparison, relations
 from cbdetach.report.summary import MIN_PER_BIN
-from cbdetach.store import to_json, whole_file
+from cbdetach.store import write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -291,14 +291,12 @@ def compare(
         for name in ("electrodes", "size_classes", "tests", "spread", "correlations", "erosion", "peaks"):
             frame = getattr(found, name)
             if len(frame):
-                with whole_file(target / f"{name}.csv") as temporary:
-                    frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+                write_table(target / f"{name}.csv", frame)
             else:
                 (target / f"{name}.csv").unlink(missing_ok=True)
         comparison.write_page(found, target, warnings=said, capacity=capacity)
         content = {"by": by, "size_classes_um": found.edges, "seed": seed, "runs": runs, "sentences": found.sentences}
-        with whole_file(target / "compare.json") as temporary:
-            temporary.write_text(to_json(content | {"warnings": said}), encoding="utf-8")
+        write_json(target / "compare.json", content | {"warnings": said})
     except OSError as error:
         raise InputError(f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another.") from None
     return found, said

@@ -21,7 +21,7 @@ from cbdetach.collector import Plate
 from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError
-from cbdetach.segment import maskrcnn
+from cbdetach.segment import maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.thresholds import Thresholds
@@ -117,6 +117,16 @@ class Job:
         found = self.result("survey").get("thresholds")
         return None if found is None else Thresholds.from_dict(found)
 
+    @property
+    def variants(self) -> dict[str, Thresholds]:
+        """The thresholds moved to the ends of their bands, one at a time; none where phases were given."""
+        return {} if self.thresholds is None else self.thresholds.variants()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether carbon/binder was followed to an anchor."""
+        return "volume_shares" in self.result("connected")
+
     @cached_property
     def plate(self) -> Plate | None:
         """The collector's foil; None where none was looked for, or phases were given."""
@@ -192,13 +202,13 @@ def open_job(
 
 def default_segmenter(*, grey: bool) -> str:
     """The network where there is what it needs: a grey volume, its model and ONNX Runtime. Else the watershed."""
-    ready = grey and maskrcnn.shipped_model().is_file() and find_spec("onnxruntime") is not None
+    ready = grey and runtime.shipped_model().is_file() and find_spec("onnxruntime") is not None
     return "maskrcnn" if ready else "watershed"
 
 
 def model_file(given: str | None) -> Path:
     """The model that is given, or the one that comes with cbdetach."""
-    path = maskrcnn.shipped_model() if given is None else Path(given)
+    path = runtime.shipped_model() if given is None else Path(given)
     if not path.is_file():
         hint = "this copy of cbdetach came without one; give one with --model" if given is None else "give an ONNX file"
         raise InputError(f"--model: there is no file {path}; {hint}, or use --segmenter watershed.")

@@ -15,7 +15,7 @@ from cbdetach.particle import find_particle, written
 from cbdetach.report import plain_style
 from cbdetach.report.correlative import correlative_drawing
 from cbdetach.results import Run
-from cbdetach.store import to_json, whole_file
+from cbdetach.store import write_json
 from cbdetach.volume import open_volume, read_map
 
 Array = npt.NDArray[Any]
@@ -134,8 +134,7 @@ def correlate(
         "registration": asdict(where),
         "correlation": asdict(result),
     }
-    with whole_file(Path(out) / "correlate.json") as temporary:
-        temporary.write_text(to_json(record), encoding="utf-8")
+    write_json(Path(out) / "correlate.json", record)
     return where, result
 
 

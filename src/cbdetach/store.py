@@ -24,12 +24,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cbdetach.errors import ResumableError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = npt.NDArray[Any]
 Record = TypeVar("Record")
@@ -113,6 +116,21 @@ def to_json(content: Any) -> str:
     return json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"
 
 
+def write_json(path: Path, content: Any) -> None:
+    """A JSON file, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(to_json(content), encoding="utf-8")
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """A table, whole or not at all, as the name ends: `.csv` (nine digits) or `.parquet`."""
+    with whole_file(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        else:
+            frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+
+
 class RunFolder:
     """One run on disk: its slabs, its stage results and its record. Holds no volume in memory."""
 
@@ -128,8 +146,7 @@ class RunFolder:
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Replace the run record, in one step."""
-        with whole_file(self.path / RUN_RECORD) as temporary:
-            temporary.write_text(to_json(record), encoding="utf-8")
+        write_json(self.path / RUN_RECORD, record)
 
     def read_result(self, stage: str) -> dict[str, Any] | None:
         """What a stage found for the whole volume, or None where it has not ended."""
@@ -137,8 +154,7 @@ class RunFolder:
 
     def write_result(self, stage: str, result: Mapping[str, Any]) -> None:
         """Write what a stage found for the whole volume: this ends the stage."""
-        with whole_file(self.path / stage / "result.json") as temporary:
-            temporary.write_text(to_json(result), encoding="utf-8")
+        write_json(self.path / stage / "result.json", result)
 
     @staticmethod
     def _read_json(path: Path) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ import voxkernels as vk
 from cbdetach import connected, device, pipeline, report
 from cbdetach.codes import ACTIVE, CBD
 from cbdetach.errors import InputError, ResumableError
+from cbdetach.pipeline import segment
 from cbdetach.results import Run
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the kernels of the GPU are built with g++, which is not here")
@@ -246,9 +247,9 @@ def test_a_network_that_stays_behind_is_reported() -> None:
         found = SimpleNamespace(model=SimpleNamespace(provider=provider, why="no wheel."))
         return SimpleNamespace(gpu=gpu, model=model, network=found)
 
-    assert pipeline._network_warnings(job("a GPU", "m", "cpu")) == ["The network runs on the processors: no wheel."]
+    assert segment._network_warnings(job("a GPU", "m", "cpu")) == ["The network runs on the processors: no wheel."]
     for there in (job(None, "m", "cpu"), job("a GPU", None, "cpu"), job("a GPU", "m", "cuda")):
-        assert pipeline._network_warnings(there) == []
+        assert segment._network_warnings(there) == []
 
 
 # ---- slabs -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from cbdetach.demo import agreement, match, write_phantom
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
-from cbdetach.segment import maskrcnn
+from cbdetach.segment import maskrcnn, runtime
 
 SIZE = 72
 SLAB = 12
@@ -311,7 +311,7 @@ def network(pretender: Pretender, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A network that comes with cbdetach, and needs no ONNX Runtime."""
     model = tmp_path / "particles.onnx"
     model.write_bytes(b"weights")
-    monkeypatch.setattr(maskrcnn, "shipped_model", lambda: model)
+    monkeypatch.setattr(runtime, "shipped_model", lambda: model)
     monkeypatch.setattr(maskrcnn, "Segmenter", lambda path, provider: pretender)
     monkeypatch.setattr(job, "find_spec", lambda name: name)
     pretender.asked.clear()
@@ -485,10 +485,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int, *, before_rename:
         if count[0] == writes:
             raise Killed
 
-    from cbdetach import gather
-
     monkeypatch.setattr(store, "whole_file", whole_file)
-    monkeypatch.setattr(gather, "whole_file", whole_file)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,42 @@
+"""What a run will need, before its first voxel is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cbdetach import damage_map, phases, segment
+from cbdetach.device import AT_ONCE
+from cbdetach.estimate import Estimate, estimate
+from cbdetach.job import Job
+from cbdetach.pipeline.detachment import detachment_halo
+
+
+def needs(job: Job) -> Estimate:
+    """Memory, disk and time; the blur is not measured yet, and taken for two and a half voxels."""
+    blur = job.settings.phases.edge_width_um or 2.5 * max(job.voxel_size)
+    rim = phases.halo(job.voxel_size, blur) if job.phases is None else 0
+    halos = {
+        "phases": rim,
+        "segment": job.settings.segment.halo,
+        "detachment": detachment_halo(job) + rim,
+        "diffusion": job.settings.segment.halo,
+        "damage": max(damage_map.halo(job.voxel_size), job.settings.segment.halo),
+    }
+    slab = max(z1 - z0 for z0, z1 in job.folder.slabs)
+    wanted = job.settings.segment
+    by_slice = job.labels is None and wanted.segmenter != "watershed"
+    zoom = 1.0 if wanted.diameter_um is None else segment.NOMINAL_DIAMETER * min(job.voxel_size) / wanted.diameter_um
+    need = estimate(
+        job.shape,
+        slab,
+        halos,
+        grey=job.grey is not None and job.phases is None,
+        views=len(wanted.views) if by_slice else 0,
+        network=job.model is not None,
+        zoom=zoom,
+        at_once=1 if job.gpu is None else AT_ONCE,
+        on_gpu=job.gpu is not None,
+        classifier=0 if job.classifier is None else job.classifier.dimensions,
+    )
+    voxels, edges = (" x ".join(f"{n:.6g}" for n in numbers) for numbers in (job.shape, job.voxel_size))
+    return replace(need, volume=f"{voxels} voxels of {edges} um")
