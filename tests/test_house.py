@@ -21,7 +21,7 @@ KERNELS = PROJECT / "kernels" / "voxkernels"
 PIPELINE = PROJECT / "src" / "cbdetach"
 OPERATIONS = sorted(path.parent for path in KERNELS.glob("*/__init__.py"))
 SOURCES = sorted([*KERNELS.rglob("*.py"), *PIPELINE.rglob("*.py")])
-MAY_PRINT = {PIPELINE / "cli.py", PIPELINE / "__main__.py"}
+MAY_PRINT = {*(PIPELINE / "cli").glob("*.py"), PIPELINE / "__main__.py"}
 
 
 def name_of(path: Path) -> str:

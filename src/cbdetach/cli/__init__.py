@@ -1,0 +1,72 @@
+"""The command line: parse, call, print. No logic."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import cbdetach
+from cbdetach.cli import learn, machine, measure, particles, results
+
+app = typer.Typer(
+    name="cbdetach",
+    help="Measure, particle by particle, the detachment from the carbon/binder domain in an electrode's tomogram.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cbdetach {cbdetach.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Measure, particle by particle, the detachment from the carbon/binder domain in an electrode's tomogram."""
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": measure.run,
+    "demo": measure.demo,
+    "train": learn.train,
+    "train-phases": learn.train_phases,
+    "export": learn.export,
+    "evaluate": learn.evaluate,
+    "streamlines": particles.streamlines,
+    "sweep": particles.sweep,
+    "correlate": particles.correlate,
+    "report": results.report,
+    "compare": results.compare,
+    "export-labels": results.export_labels,
+    "bench": machine.bench,
+    "doctor": machine.doctor,
+}
+"""In the order of `--help`."""
+
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def start() -> None:
+    """Run the command that was typed. What was typed wrongly is one line and exit code 2, as other bad input is."""
+    try:
+        code = app(prog_name="cbdetach", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # only Typer's own errors have it; it names no class of theirs
+            raise
+        text = error.format_message().rstrip(".?")
+        command = getattr(getattr(error, "ctx", None), "command_path", "cbdetach")
+        print(text if "\n" in text else f"cbdetach: {text}; see {command} --help.", file=sys.stderr)
+        code = 2
+    raise SystemExit(code)
