@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from cbdetach.collector import Plate
 from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError
+from cbdetach.progress import bar
 from cbdetach.segment import maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
@@ -28,7 +29,6 @@ from cbdetach.thresholds import Thresholds
 from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
 
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
 
 SLAB_VOXELS = 2**23
 """Slabs hold about this many voxels,"""
@@ -61,7 +61,7 @@ class Job:
 
     def in_order(self, stage: str) -> Iterator[Slab]:
         """The slabs, first to last, with a progress bar."""
-        return self._bar(stage, self.folder.slabs)
+        return iter(bar(self.folder.slabs, stage, unit="slab", show=self.progress))
 
     def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]], *, ahead: bool = True) -> None:
         """Call `work` for every slab of a stage that is not there yet, and write what it returns.
@@ -70,14 +70,8 @@ class Job:
         """
         missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
         results = worked(work, missing) if ahead else map(work, missing)
-        for index, arrays in zip(self._bar(stage, missing), results, strict=True):
+        for index, arrays in zip(bar(missing, stage, unit="slab", show=self.progress), results, strict=True):
             self.folder.write_slab(stage, index, arrays)
-
-    def _bar(self, stage: str, items: list[Item]) -> Iterator[Item]:
-        from tqdm import tqdm
-
-        off = None if self.progress else True  # None: off where there is no terminal
-        return iter(tqdm(items, desc=f"{stage:<10}", unit="slab", leave=False, disable=off))
 
     def tables(self, stage: str, group: str = "table") -> list[dict[str, Array]]:
         """Every slab's share of a stage's tables, in the slabs' order."""

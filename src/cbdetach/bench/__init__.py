@@ -15,11 +15,11 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,10 @@ from cbdetach.bench import machine
 from cbdetach.bench.cases import KERNELS, Case, every_case
 from cbdetach.device import Gpu
 from cbdetach.errors import InputError
+from cbdetach.progress import bar
 
 log = logging.getLogger("cbdetach")
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
 
 SIZES = (32, 1024)
 """Edges of the electrode that make sense, voxels."""
@@ -124,7 +124,7 @@ def bench(
             copy["cuda"] = machine.copy_bandwidth_of(gpu, copy_bytes)
         phantom = Phantom(shape=(size, size, size))
         truth = phantom.volume()
-        chosen = _bar(every_case(truth.labels, truth.phases, truth.grey, kernels), progress)
+        chosen = bar(every_case(truth.labels, truth.phases, truth.grey, kernels), "bench", unit="case", show=progress)
         rows = [row for case in chosen for row in measure(case, places, gpu, copy, repeats)]
         stages = stage_seconds(truth.grey, phantom.settings.voxel_size_um, places, threads) if pipeline else {}
         known = machine.about(gpu) | {"why_no_gpu": why}
@@ -251,9 +251,3 @@ def stage_seconds(
                 stages[name] = {stage: float(run.record["timings"][stage]) for stage in pipeline.STAGES}
                 run.close()
     return stages
-
-
-def _bar(items: Iterable[Item], progress: bool) -> Iterator[Item]:
-    from tqdm import tqdm
-
-    return iter(tqdm(items, desc="bench", unit="case", leave=False, disable=None if progress else True))
