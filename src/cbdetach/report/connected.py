@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cbdetach import codes
 from cbdetach.report import style, views
 from cbdetach.report.drawing import Drawing, new_figure
-from cbdetach.report.pictures import place_key, slice_figure
+from cbdetach.report.slices import place_key, slice_figure
 from cbdetach.report.summary import numbers, used_rows
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Figures of damage: where cracks are on three slices, and by distance to the outer surface."""
+"""Figures of damage: where cracks are on three slices, by depth, and by distance to the outer surface."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach import codes
-from cbdetach.report import pictures, style, views
-from cbdetach.report.drawing import Drawing, colour_map, new_figure
+from cbdetach.report import slices, style, views
+from cbdetach.report.drawing import Drawing, colour_map, new_figure, note_above
 from cbdetach.report.summary import numbers
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from matplotlib.axes import Axes
+    from pandas import DataFrame, Series
 
     from cbdetach.report import ReportInput
 
@@ -35,8 +36,8 @@ def damage_slices(run: ReportInput) -> Drawing | str:
     colours, norm = colour_map(style.DAMAGE_MAP), Normalize(0, float(np.quantile(known, 0.998)) or 1.0)
     plan = views.layout(run.shape, run.voxel_size)
     picture = views.canvas(planes, plan, lambda plane, fit: _by_damage(plane, fit, lambda v: colours(norm(v))[..., :3]))
-    figure, at = pictures.slice_figure(picture, plan)
-    pictures.place_scale(figure, at, colours, norm, "crack surface per volume (1/µm)")
+    figure, at = slices.slice_figure(picture, plan)
+    slices.place_scale(figure, at, colours, norm, "crack surface per volume (1/µm)")
     return Drawing(
         "damage_slices",
         "Degree of damage",
@@ -72,6 +73,55 @@ def _table(planes: list[views.Plane]) -> DataFrame:
         rows.append((plane.name, plane.position_um, finite.size, *quartiles))
     names = ("q1", "median", "q3", "max")
     return pd.DataFrame(rows, columns=["plane", "position_um", "pixels", *(f"damage_{n}_1_um" for n in names)])
+
+
+def depth_profile(run: ReportInput) -> Drawing | str:
+    """What the profile holds, along z; above each group of values the number of particles behind them."""
+    frame = run.profiles
+    wanted = {
+        "detachment_median": ("detachment,\nmedian", style.ACCENT, "n_detachment"),
+        "crack_fraction": ("crack\nfraction", style.MOUTH, "n_particles"),
+        "pore_fraction": ("pore\nfraction", style.COLLECTOR, "n_particles"),
+        "crack_area_per_volume_um": ("crack area per\nvolume (1/µm)", style.SECOND, "n_particles"),
+    }
+    present = [c for c in wanted if c in frame.columns and np.isfinite(numbers(frame, c)).any()]
+    if not present:
+        return "No window along the depth holds a particle, so there is no depth profile."
+    depth, window = numbers(frame, "z_um"), numbers(frame, "window_um")
+    figure = new_figure((7.4, 1.35 * len(present) + 0.7))
+    axes = np.atleast_1d(figure.subplots(len(present), 1, sharex=True))
+    counted = ""
+    for ax, column in zip(axes, present, strict=True):
+        label, colour, count = wanted[column]
+        value = numbers(frame, column)
+        ax.plot(depth, value, color=colour, marker="o", ms=4)
+        if column == "detachment_median":
+            ax.fill_between(
+                depth, numbers(frame, "detachment_q1"), numbers(frame, "detachment_q3"), color=colour, alpha=0.15, lw=0
+            )
+        highest = value
+        if column == "crack_fraction" and "crack_fraction_high" in frame.columns:
+            low, high = (numbers(frame, f"crack_fraction_{end}") for end in ("low", "high"))
+            ax.fill_between(depth, low, high, color=colour, alpha=0.15, lw=0)
+            highest = np.append(value, high)
+        ax.set_ylabel(label, fontsize=8)
+        ax.set_ylim(0, 1 if column == "detachment_median" else max(1.15 * float(np.nanmax(highest)), 1e-6))
+        if count != counted:
+            _counts_above(ax, depth, frame[count])
+        counted = count
+    edges = depth[0] - window[0] / 2, depth[-1] + window[-1] / 2
+    axes[-1].set(xlabel="depth z (µm)", xlim=edges)
+    figure.align_ylabels(list(axes))
+    return Drawing(
+        "depth_profile",
+        "Depth profile",
+        f"Values by depth, in windows of {np.median(window):.3g} µm. The numbers above count the particles behind each "
+        "value: for detachment those used, for damage all. Bands: quartiles of detachment; 95 % interval of the crack "
+        "fraction over the particles whose middle lies in the window.",
+        figure,
+        frame,
+        place="aside",
+    )
 
 
 def radial_profile(run: ReportInput) -> Drawing | str:
@@ -110,3 +160,10 @@ def radial_profile(run: ReportInput) -> Drawing | str:
         frame,
         place="aside",
     )
+
+
+def _counts_above(ax: Axes, at: Floats, counts: Series[int]) -> None:
+    """The number of particles of each window above the plot; of every k-th, where they would not fit."""
+    ax.annotate("n", (0, 1), (-32, 3), "axes fraction", "offset points", ha="right", fontsize=7.5, color=style.MUTED)
+    for x, n in list(zip(at, counts, strict=True))[:: -(-at.size // 20)]:
+        note_above(ax, float(x), style.count(int(n)))

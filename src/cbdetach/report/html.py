@@ -15,11 +15,14 @@ import numpy as np
 from cbdetach.report import (
     connected,
     damage_figures,
+    detachment_figures,
     feature_figures,
-    figures,
+    flow,
+    gallery,
+    longest_path,
     phase_figures,
-    pictures,
     relation_figures,
+    slices,
     streamlines,
     style,
 )
@@ -85,12 +88,12 @@ def build(run: ReportInput, summary: Summary) -> str:
     from jinja2 import Environment, StrictUndefined
 
     sections = [
-        _section(run, "flow", "Counts", [figures.flow(summary)]),
+        _section(run, "flow", "Counts", [flow.flow(summary)]),
         _section(
             run,
             "volume",
             "Volume",
-            pictures.slices(run),
+            slices.slices(run),
             lead="Three slices through the middle: xy upper left, yz to its right, xz below.",
             absent=_absent_slices(run, summary),
         ),
@@ -99,8 +102,8 @@ def build(run: ReportInput, summary: Summary) -> str:
             "size",
             "Detachment",
             [
-                figures.detachment_distribution(run, summary),
-                figures.detachment_size(run),
+                detachment_figures.detachment_distribution(run, summary),
+                detachment_figures.detachment_size(run),
                 relation_figures.detachment_volume(run),
                 relation_figures.detachment_spread(run),
             ],
@@ -109,7 +112,7 @@ def build(run: ReportInput, summary: Summary) -> str:
             run,
             "sensitivity",
             "How sure",
-            [figures.detachment_threshold(run), figures.detachment_tolerance(run)],
+            [detachment_figures.detachment_threshold(run), detachment_figures.detachment_tolerance(run)],
             lead="The same particles, measured with other thresholds, and with a gap allowed between particle and "
             "carbon/binder.",
         ),
@@ -120,12 +123,12 @@ def build(run: ReportInput, summary: Summary) -> str:
             [connected.connected_slices(run), connected.connected_detachment(run)],
         ),
         _gallery(run),
-        _section(run, "paths", "Longest path", [pictures.longest_path(run), _streamlines(run)]),
+        _section(run, "paths", "Longest path", [longest_path.longest_path(run), _streamlines(run)]),
         _section(
             run,
             "depth",
             "Damage and depth",
-            [damage_figures.damage_slices(run), figures.depth_profile(run), damage_figures.radial_profile(run)],
+            [damage_figures.damage_slices(run), damage_figures.depth_profile(run), damage_figures.radial_profile(run)],
         ),
         _section(run, "features", "Features", [feature_figures.features(run)]),
         _section(
@@ -143,10 +146,10 @@ def build(run: ReportInput, summary: Summary) -> str:
             "resolution",
             "Resolution",
             [
-                figures.histogram(run),
+                phase_figures.histogram(run),
                 phase_figures.regional_histograms(run),
-                figures.edge_profile(run),
-                figures.cbd_thickness(run),
+                phase_figures.edge_profile(run),
+                phase_figures.cbd_thickness(run),
             ],
             lead="What the volume can tell: how well its grey values separate, and how thick the carbon/binder is "
             "beside the width of an edge.",
@@ -194,7 +197,7 @@ def _section(
 
 
 def _gallery(run: ReportInput) -> Section:
-    drawn = pictures.gallery(run)
+    drawn = gallery.gallery(run)
     if isinstance(drawn, str):
         return _section(run, "gallery", "Particles", [drawn])
     drawing, tiles = drawn
@@ -204,9 +207,9 @@ def _gallery(run: ReportInput) -> Section:
 
 def _streamlines(run: ReportInput) -> Drawing | str:
     """Of the particle whose longest path is shown."""
-    row = pictures.longest(run)
+    row = longest_path.longest(run)
     if row is None:
-        return pictures.NO_PATH
+        return longest_path.NO_PATH
     label = int(run.table["label"].iloc[row])
     volumes = run.particles, run.phases, run.diffusion_length
     return streamlines.streamlines(*volumes, label, run.boxes[row], run.voxel_size, seed=run.seed)
