@@ -150,10 +150,10 @@ def activation(
     InputError : as `evaluate`; no checkpoint of `cbdetach train`; no slice to choose a channel on.
     """
     from cbdetach.train import activation as _activation
-    from cbdetach.train import loop
+    from cbdetach.train import checkpoint as checkpoints
 
     _check(annotations, phantom, None, 0.5)
-    model = loop.load(checkpoint).model
+    model = checkpoints.load(checkpoint).model
     shown = _read(str(annotations)) if phantom is None else phantom_slices(phantom, progress=progress)
     examples = phantom_slices(TUNING_SLICES, TUNING_SEED, progress=progress)
     return _activation.write_activation(model, shown, examples, out)

@@ -31,8 +31,8 @@ from cbdetach.errors import InputError
 from cbdetach.segment.model_file import FORMAT, PLACEHOLDER, with_digest
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.store import whole_file
+from cbdetach.train.checkpoint import Checkpoint, load
 from cbdetach.train.detector import Detector
-from cbdetach.train.loop import Checkpoint, load
 from cbdetach.train.network import STRIDE
 
 Image = npt.NDArray[np.float32]

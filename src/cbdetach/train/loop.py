@@ -1,7 +1,6 @@
 """Training: crops in, a checkpoint after every epoch, a log that a person and a program can read.
 
-An interrupted training continues from its last whole epoch with `resume`, on the same stream of crops. A checkpoint is
-a plain dictionary of tensors, numbers and text, read with `weights_only=True`: nothing in it is executed.
+An interrupted training continues from its last whole epoch with `resume`, on the same stream of crops.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
@@ -26,34 +22,19 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
-import voxkernels as vk
 from cbdetach.annotations import LabelledSlice, read_annotations, split
-from cbdetach.config import differences
 from cbdetach.errors import InputError
-from cbdetach.segment.instances import Detections, to_labels
-from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.store import whole_file
-from cbdetach.train.network import STRIDE, build
+from cbdetach.train.checkpoint import FORMAT, resumable, save
+from cbdetach.train.network import build
+from cbdetach.train.precision import mixed, multiply_in_bfloat16
 from cbdetach.train.samples import VALIDATION_SEEDS, Order, Sample, Samples, Scenes, check_seed
-from cbdetach.train.settings import Optimiser, TrainSettings, validate
+from cbdetach.train.settings import Optimiser, TrainSettings
+from cbdetach.train.validation import validation
 
 log = logging.getLogger("cbdetach")
 
-FORMAT = "cbdetach-checkpoint-1"
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
-MAY_DIFFER = {"epochs", "workers", "amp", "tensorboard", "validate_every"}
-"""Settings that a resumed training may change. The learning rate follows the number of epochs."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained network and how it came about."""
-
-    model: MaskRCNN
-    settings: TrainSettings
-    epoch: int
-    seconds: float
-    history: list[dict[str, float]]
 
 
 def train(
@@ -93,7 +74,7 @@ def train(
                 f"--out: {out} holds a training; continue it with --resume, or replace it with --overwrite."
             )
         if resume:
-            state = _resumable(last, settings)
+            state = resumable(last, settings)
     out.mkdir(parents=True, exist_ok=True)
     with whole_file(out / "train.toml") as path:
         path.write_text(settings.to_toml(), encoding="utf-8")
@@ -101,8 +82,8 @@ def train(
     samples, held_out = _sources(settings, out)
     _seed_everything(settings.seed, 0)
     model = build(settings.network).to(target, memory_format=torch.channels_last)
-    if _mixed(settings.amp, target):
-        _multiply_in_bfloat16(model, target)
+    if mixed(settings.amp, target):
+        multiply_in_bfloat16(model, target)
     optimiser = _optimiser(model, settings.optimiser)
     steps = samples.per_epoch // settings.batch
     schedule = LambdaLR(optimiser, _rate(settings.optimiser, steps * settings.epochs))
@@ -148,8 +129,8 @@ def train(
         }
         if row.get("f1", 0.0) >= best and "f1" in row:
             best = row["f1"]
-            _save(state, out / BEST)
-        _save(state, last)
+            save(state, out / BEST)
+        save(state, last)
         _write_log(out / LOG, history)
         if writer is not None:
             for name, value in row.items():
@@ -157,66 +138,6 @@ def train(
     if writer is not None:
         writer.close()
     return out / BEST if (out / BEST).exists() else last
-
-
-def load(path: Path) -> Checkpoint:
-    """A checkpoint's network, in evaluation mode on the CPU.
-
-    Raises
-    ------
-    InputError : no such file; not a checkpoint of `cbdetach train`.
-    """
-    state = _read(path)
-    settings = validate(state["settings"])
-    model = build(settings.network)
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit its own settings: {str(error).splitlines()[0]}.") from None
-    return Checkpoint(model.eval(), settings, int(state["epoch"]), float(state["seconds"]), list(state["history"]))
-
-
-def validation(model: MaskRCNN, slices: list[LabelledSlice], device: torch.device) -> dict[str, float]:
-    """F1, precision, sensitivity at IoU 0.5 and the mean IoU of the matches, over all particles of some slices."""
-    found = true = matched = 0
-    ious: list[float] = []
-    model.eval()
-    for piece in slices:
-        labels = predict(model, piece.image, section_diameter(piece.labels), device)
-        shared = vk.overlap_counts(labels, piece.labels)
-        size_a = dict(zip(shared.labels_a.tolist(), shared.size_a.tolist(), strict=True))
-        size_b = dict(zip(shared.labels_b.tolist(), shared.size_b.tolist(), strict=True))
-        for a, b, n in zip(shared.ids_a.tolist(), shared.ids_b.tolist(), shared.count.tolist(), strict=True):
-            iou = n / (size_a[a] + size_b[b] - n)
-            if iou > 0.5:  # no object has two such partners
-                matched += 1
-                ious.append(iou)
-        found += len(size_a)
-        true += len(size_b)
-    model.train()
-    precision, sensitivity = matched / max(found, 1), matched / max(true, 1)
-    return {
-        "precision": precision,
-        "sensitivity": sensitivity,
-        "f1": 2 * matched / max(found + true, 1),
-        "iou": float(np.mean(ious)) if ious else 0.0,
-    }
-
-
-def predict(
-    model: MaskRCNN, image: np.ndarray[Any, Any], diameter: float, device: torch.device, *, score: float = 0.5
-) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Label image (Y, X) of one slice by the network in PyTorch; `cbdetach.segment` does it with ONNX Runtime."""
-    zoom = NOMINAL_DIAMETER / max(diameter, 1.0)
-    shape = tuple(max(round(n * zoom), 1) for n in image.shape)
-    small = zoomed(normalise(image, grey_levels(image)), (shape[0], shape[1]))
-    padded = np.pad(small, [(0, -n % STRIDE) for n in small.shape], mode="edge")
-    with torch.inference_mode():
-        found = model([torch.from_numpy(padded)[None].to(device)])[0]
-    scale = np.array([n / m for n, m in zip(image.shape, shape, strict=True)])[[1, 0, 1, 0]]
-    boxes, scores, masks = (found[name].cpu().numpy() for name in ("boxes", "scores", "masks"))
-    detections = Detections(boxes * scale, scores, masks[:, 0], (image.shape[0], image.shape[1]))
-    return to_labels(detections.above(score))[0]
 
 
 def _epoch(
@@ -327,59 +248,6 @@ def _device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise InputError(f"--device: must be cpu or cuda; got {name}.")
     return torch.device(name)
-
-
-def _mixed(wanted: bool | None, device: torch.device) -> bool:
-    if wanted is None:
-        return device.type == "cuda" or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return wanted
-
-
-def _multiply_in_bfloat16(model: MaskRCNN, device: torch.device) -> None:
-    """Convolutions and matrix products in bfloat16; boxes, which eight bits would move by pixels, stay float32."""
-    for part in (model.backbone, model.rpn.head, model.roi_heads.box_head, model.roi_heads.mask_head):
-        part.forward = partial(_in_bfloat16, part.forward, device.type)
-
-
-def _in_bfloat16(forward: Callable[..., Any], device: str, *inputs: Any) -> Any:
-    with torch.autocast(device, torch.bfloat16):
-        return _as_float32(forward(*inputs))
-
-
-def _as_float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return type(value)((name, _as_float32(one)) for name, one in value.items())
-    return type(value)(_as_float32(one) for one in value)
-
-
-def _resumable(path: Path, settings: TrainSettings) -> dict[str, Any]:
-    state = _read(path)
-    changed = [
-        name for name in differences(state["settings"], settings.to_dict()) if name.split(".")[0] not in MAY_DIFFER
-    ]
-    if changed:
-        raise InputError(f"--resume: the training in {path.parent} has other settings: {', '.join(changed)}.")
-    return state
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"{path}: there is no such checkpoint; give last.pt or best.pt of a training.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file fails in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason[:120]}); give last.pt or best.pt.") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a checkpoint of cbdetach train ({FORMAT}); give last.pt or best.pt of one.")
-    return state
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    with whole_file(path) as temporary:
-        torch.save(state, temporary)
 
 
 def _write_log(path: Path, history: list[dict[str, float]]) -> None:

@@ -16,7 +16,7 @@ from cbdetach import evaluate  # noqa: E402
 from cbdetach.annotations import LabelledSlice  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise  # noqa: E402
-from cbdetach.train import activation, loop  # noqa: E402
+from cbdetach.train import activation, checkpoint  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -121,7 +121,7 @@ def test_the_option(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return [cracked()]
 
     monkeypatch.setattr(evaluate, "phantom_slices", phantoms)
-    monkeypatch.setattr(loop, "load", lambda path: loop.Checkpoint(model, None, 1, 0.0, []))  # type: ignore[arg-type]
+    monkeypatch.setattr(checkpoint, "load", lambda path: checkpoint.Checkpoint(model, None, 1, 0.0, []))  # type: ignore[arg-type]
     said = evaluate.activation(Path("x.pt"), out=tmp_path, phantom=1)
     assert "channel" in said
     assert asked == [(1, evaluate.TEST_SEED), (evaluate.TUNING_SLICES, evaluate.TUNING_SEED)]

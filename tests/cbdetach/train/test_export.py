@@ -29,7 +29,8 @@ from cbdetach import __main__, cli  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
 from cbdetach.segment.model_file import FORMAT, model_digest, with_digest  # noqa: E402
 from cbdetach.segment.scaling import NOMINAL_DIAMETER  # noqa: E402
-from cbdetach.train import export, loop, samples  # noqa: E402
+from cbdetach.train import export, samples  # noqa: E402
+from cbdetach.train.checkpoint import FORMAT as CHECKPOINT_FORMAT  # noqa: E402
 from cbdetach.train.detector import Detector, SmallMasks  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
 from cbdetach.train.settings import Data, TrainSettings  # noqa: E402
@@ -116,7 +117,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainSettings(network=SMALL, seed=3, data=Data(annotations=("somewhere/private/mine.json",)))
     torch.save(
         {
-            "format": loop.FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "settings": settings.to_dict(),
             "model": network().state_dict(),
             "optimiser": {},

@@ -22,7 +22,7 @@ from skimage.draw import disk  # noqa: E402
 from cbdetach.annotations import LabelledSlice  # noqa: E402
 from cbdetach.cli import app  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
-from cbdetach.train import loop, network, samples, settings  # noqa: E402
+from cbdetach.train import checkpoint, loop, network, precision, samples, settings  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
 
 TINY: dict[str, Any] = {
@@ -74,7 +74,7 @@ def tiny(**changes: Any) -> settings.TrainSettings:
 
 
 def weights(path: Path) -> dict[str, Any]:
-    return {name: value.numpy() for name, value in loop.load(path).model.state_dict().items()}
+    return {name: value.numpy() for name, value in checkpoint.load(path).model.state_dict().items()}
 
 
 @cache
@@ -88,7 +88,7 @@ def unchanged() -> dict[str, Any]:
 def test_a_training_writes_checkpoints_a_log_and_its_settings(tmp_path: Path) -> None:
     best = loop.train(tiny(), tmp_path / "t", progress=False)
     assert best == tmp_path / "t" / "best.pt"
-    found = loop.load(tmp_path / "t" / "last.pt")
+    found = checkpoint.load(tmp_path / "t" / "last.pt")
     assert found.epoch == 2
     assert found.settings == tiny()
     assert not found.model.training
@@ -110,7 +110,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path, monkeypat
     monkeypatch.setattr(loop, "_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
         loop.train(tiny(), tmp_path / "parts", progress=False)
-    assert loop.load(tmp_path / "parts" / "last.pt").epoch == 1
+    assert checkpoint.load(tmp_path / "parts" / "last.pt").epoch == 1
     monkeypatch.setattr(loop, "_epoch", epoch)
     loop.train(tiny(), tmp_path / "parts", resume=True, progress=False)
     whole, parts = weights(tmp_path / "whole" / "last.pt"), weights(tmp_path / "parts" / "last.pt")
@@ -122,7 +122,7 @@ def test_it_learns(tmp_path: Path) -> None:
     data = {**TINY["data"], "training": 24, "scenes": 12}
     wanted = tiny(epochs=8, data=data, validate_every=8, optimiser={"name": "adamw", "rate": 3e-3, "warmup": 4})
     loop.train(wanted, tmp_path, progress=False)
-    rows = loop.load(tmp_path / "last.pt").history
+    rows = checkpoint.load(tmp_path / "last.pt").history
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
 
 
@@ -200,7 +200,7 @@ def test_the_paper_s_recipe_is_the_default() -> None:
 
 def test_boxes_are_float32_in_mixed_precision() -> None:
     model = build(tiny().network)
-    loop._multiply_in_bfloat16(model, torch.device("cpu"))
+    precision.multiply_in_bfloat16(model, torch.device("cpu"))
     features = model.backbone(torch.zeros(1, 1, 64, 64))
     assert {value.dtype for value in features.values()} == {torch.float32}
     scores, deltas = model.rpn.head(list(features.values()))
@@ -244,7 +244,7 @@ def test_an_existing_training_is_kept(tmp_path: Path) -> None:
     loop.train(tiny(epochs=1), tmp_path, resume=True, progress=False)
     assert (tmp_path / "last.pt").read_bytes() == before
     loop.train(tiny(epochs=1, seed=2), tmp_path, overwrite=True, progress=False)
-    assert loop.load(tmp_path / "last.pt").settings.seed == 2
+    assert checkpoint.load(tmp_path / "last.pt").settings.seed == 2
 
 
 def test_a_diverging_training_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,26 +281,26 @@ def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatc
 
 def test_foreign_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pt: there is no such checkpoint; give last\.pt or best\.pt"):
-        loop.load(tmp_path / "none.pt")
+        checkpoint.load(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(InputError, match=r"text\.pt: cannot be read as a checkpoint \(.*\); give last\.pt or best\.pt"):
-        loop.load(tmp_path / "text.pt")
+        checkpoint.load(tmp_path / "text.pt")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"other\.pt: is not a checkpoint of cbdetach train"):
-        loop.load(tmp_path / "other.pt")
+        checkpoint.load(tmp_path / "other.pt")
 
     class Bad:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "executed",))
 
-    torch.save({"format": loop.FORMAT, "settings": Bad()}, tmp_path / "bad.pt")
+    torch.save({"format": checkpoint.FORMAT, "settings": Bad()}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        loop.load(tmp_path / "bad.pt")
+        checkpoint.load(tmp_path / "bad.pt")
     assert not (tmp_path / "executed").exists()
-    state = {"format": loop.FORMAT, "settings": tiny().to_dict(), "model": {"x": torch.zeros(1)}, "epoch": 1}
+    state = {"format": checkpoint.FORMAT, "settings": tiny().to_dict(), "model": {"x": torch.zeros(1)}, "epoch": 1}
     torch.save(state, tmp_path / "misfit.pt")
     with pytest.raises(InputError, match=r"misfit\.pt: its weights do not fit its own settings"):
-        loop.load(tmp_path / "misfit.pt")
+        checkpoint.load(tmp_path / "misfit.pt")
 
 
 def test_settings_files(tmp_path: Path) -> None:
