@@ -79,6 +79,7 @@ def write_page(
     """Write every figure (PNG, SVG, CSV) and `compare.html`, and return the page's path."""
     from jinja2 import Environment, StrictUndefined
 
+    from cbdetach.report import comparison_densities as densities
     from cbdetach.report import comparison_figures as figures
     from cbdetach.report import html
     from cbdetach.store import whole_file
@@ -86,7 +87,7 @@ def write_page(
     shown: list[tuple[str, list[Callable[[Comparison], Drawing | str]]]] = [
         ("Detachment", [figures.detachment_groups, figures.detachment_size_groups]),
         ("Size", [figures.detachment_volume, figures.spread_size]),
-        ("Density", [figures.density_correlations, figures.density_erosion, figures.peak_widths]),
+        ("Density", [densities.density_correlations, densities.density_erosion, densities.peak_widths]),
         ("Cycling", [lambda f: figures.cycling(f, capacity)]),
     ]
     sections = []
