@@ -375,7 +375,7 @@ def test_bad_input_is_one_sentence(checkpoint: Path, tmp_path: Path, line: str, 
 
 @pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("onnx", "train"), ("onnxruntime", "cpu")])
 def test_a_missing_extra_is_named(checkpoint: Path, tmp_path: Path, module: str, extra: str) -> None:
-    with patch.object(cli, "find_spec", lambda name: None if name == module else object()):
+    with patch.object(cli.common, "find_spec", lambda name: None if name == module else object()):
         code, _, told = command(f"export {checkpoint} -o {tmp_path / 'a.onnx'}")
     assert code == 2
     assert told == f"cbdetach: {module} missing: pip install 'cbdetach[{extra}]'.\n"
