@@ -156,6 +156,21 @@ def arrived(context: Any, T: Any, b: Any, starts: Any, s: Any, pace: Any, p: Any
 
 
 @intrinsic
+def begin_again(context: Any, T: Any, b: Any, starts: Any, s: Any, kept: Any, limit: Any) -> Any:
+    """Set the times of the block at T[b]: `kept` voxels to their starting times, starts[s:]; late ones of others to inf."""
+
+    def write(e: Emit) -> None:
+        T, b, starts, s, kept, limit = e.data
+        late, last = e.const(float("inf")), e.spread(limit)
+        for z in range(4):
+            t = e.load(T, b, 16 * z)
+            t = e.where(e.less(last, t), late, t)
+            e.store(e.where(e.bits(kept, z), e.load(starts, s, 16 * z), t), T, b, 16 * z)
+
+    return types.void(T, WORD, starts, WORD, WORD, types.float32), emitted(write)
+
+
+@intrinsic
 def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, h: Any) -> Any:
     """One pass of order 2 over a block. Returns the voxels whose time changed.
 

@@ -76,14 +76,13 @@ def find_lines(
             continue
         cell = np.int64(cells[b])
         ci, cj, ck = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
-        i0, j0, k0 = 4 * (ci - corner[0]), 4 * (cj - corner[1]), 4 * (ck - corner[2])
+        corner_voxel = 4 * ((ci - corner[0]) * sz + (cj - corner[1]) * sy + ck - corner[2])
         most = n + 64 * offsets.shape[0]
         lane, origin, reach = with_room(lane, most), with_room(origin, most), with_room(reach, most)
         while left != ZERO:
             bit = np.int64(lowest_bit(left))
             left &= left - ONE
-            i, j, k = i0 + bit // 16, j0 + bit // 4 % 4, k0 + bit % 4
-            v = i * sz + j * sy + k
+            v = corner_voxel + bit // 16 * sz + bit // 4 % 4 * sy + bit % 4
             slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
             latest = np.float32(box[v] - nearer * slowness)
             for o in range(0, step.size, 16):
@@ -95,14 +94,12 @@ def find_lines(
                     line, w = which[place], v + step[place]
                     if not in_sight(box, mark, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):
                         continue
-                    wi, wj, wk = i + offsets[line, 0], j + offsets[line, 1], k + offsets[line, 2]
-                    cell_of = (wi // 4 + corner[0]) * steps[0] + (wj // 4 + corner[1]) * steps[1]
-                    block = np.int64(grid[cell_of + wk // 4 + corner[2]])
-                    lane[n], reach[n] = bit, length[place] * slowness * scale
-                    voxel = wi % 4 * 16 + wj % 4 * 4 + wk % 4
-                    origin[n] = 64 * block + voxel
+                    i, j, k = bit // 16 + offsets[line, 0], bit // 4 % 4 + offsets[line, 1], bit % 4 + offsets[line, 2]
+                    dz, dy, dx = i >> 2, j >> 2, k >> 2  # to the block of the voxel
+                    block = np.int64(grid[cell + dz * steps[0] + dy * steps[1] + dx])
+                    voxel = (i & 3) * 16 + (j & 3) * 4 + (k & 3)
+                    lane[n], origin[n], reach[n] = bit, 64 * block + voxel, length[place] * slowness * scale
                     feeding[block] |= ONE << np.uint64(voxel)
-                    dz, dy, dx = wi // 4 - i // 4, wj // 4 - j // 4, wk // 4 - k // 4
                     led_to[block] |= np.uint32(1 << (13 - 9 * dz - 3 * dy - dx) & ~(1 << 13))
                     n += 1
     first[end - begin] = n

@@ -17,7 +17,18 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_blocks import arrived, first_arrival, follow, lowest_bit, overtakes, pack, relax, unpack, upwind_of
+from .cpu_blocks import (
+    arrived,
+    begin_again,
+    first_arrival,
+    follow,
+    lowest_bit,
+    overtakes,
+    pack,
+    relax,
+    unpack,
+    upwind_of,
+)
 from .cpu_boxes import EDGE
 
 PASSES, PASSES_SECOND = 3, 2  # over a block, before it goes to the end of the queue, by order
@@ -231,15 +242,8 @@ def find_upwind(
 def begin_second(T: Any, starts: Any, started: Any, inside: Any, begin: int, end: int, limit: float, kept: Any) -> None:
     """Give some blocks the times that order 2 begins with: straight lines where they are kept, else order 1."""
     for b in range(begin, end):
-        if inside[b] == ZERO:
-            continue
-        if kept[b] != ZERO or limit < np.inf:
-            for lane in range(64):
-                v = 64 * b + lane
-                if kept[b] & LANE[lane] != ZERO:
-                    T[v] = starts[64 * started[b] + lane]
-                elif T[v] > limit:
-                    T[v] = np.inf
+        if inside[b] != ZERO and (kept[b] != ZERO or limit < np.inf):
+            begin_again(T, np.uint64(64 * b), starts, np.uint64(64 * started[b]), kept[b], limit)
 
 
 @jit
