@@ -157,7 +157,7 @@ def arrived(context: Any, T: Any, b: Any, starts: Any, s: Any, pace: Any, p: Any
 
 @intrinsic
 def begin_again(context: Any, T: Any, b: Any, starts: Any, s: Any, kept: Any, limit: Any) -> Any:
-    """Set the times of the block at T[b]: `kept` voxels to their starting times, starts[s:]; late ones of others to inf."""
+    """Set the times of the block at T[b]: `kept` voxels begin with starts[s:], others that are late with inf."""
 
     def write(e: Emit) -> None:
         T, b, starts, s, kept, limit = e.data
