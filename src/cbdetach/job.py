@@ -183,6 +183,10 @@ def open_job(
         if codes is None and wanted.phase_values:
             raise InputError("--phase-values: only goes with --phases FILE; give the file, or leave it out.")
         for name, other in (("--labels", labels), ("--phases", codes)):
+            if other is not None and grey is not None and _same_file(other, grey):
+                raise InputError(
+                    f"VOLUME: must hold grey values; got {grey}, the file of {name}. Leave it out or give the grey one."
+                )
             if other is not None and other.shape != first.shape:
                 raise InputError(
                     f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
@@ -192,6 +196,12 @@ def open_job(
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
         yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress, gpu)
+
+
+def _same_file(one: Volume, other: Volume) -> bool:
+    if one.path is None or other.path is None or one.dataset != other.dataset:
+        return False
+    return one.path.resolve() == other.path.resolve()
 
 
 def default_segmenter(*, grey: bool) -> str:

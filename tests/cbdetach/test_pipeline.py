@@ -569,6 +569,12 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         r"^--labels: must be an existing file or folder; got '.*none\.tif'",
     ),
     "missing phases": (lambda d: {"phases": d / "none.tif"}, r"^--phases: must be an existing file or folder"),
+    "phases as the volume": (
+        lambda d: (
+            dict.fromkeys(("volume", "phases"), _npy(d, ball_volume())) | {"phase_values": {"void": 20, "active": 200}}
+        ),
+        r"^VOLUME: must hold grey values; got .*\.npy, the file of --phases\. Leave it out or give the grey one",
+    ),
     "two of three ways to begin": (
         lambda d: {"volume": _npy(d, ball_volume()), "resume": True, "overwrite": True},
         r"^--resume, --overwrite: only one of them can be meant; leave one out",
