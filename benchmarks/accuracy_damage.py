@@ -1,11 +1,12 @@
 """Accuracy of the crack volume in whole runs on phantoms: voxels counted, and corrected by the missing grey.
 
-    python -m benchmarks.accuracy_damage [SIZE [SEED ...]] [--close-um L] [--widths W ...]
+    python -m benchmarks.accuracy_damage [SIZE [SEED ...]] [--close-um L] [--bridge-um L] [--widths W ...]
 
 prints the table (128: about two minutes a seed on two cores; the volumes of several seeds count together). The phantoms
 differ in nothing but the width of their cracks, in widths (FWHM) of the blur; two thirds of their particles are
 cracked, three tenths porous. Particles are those of the run, the watershed's, matched with the true ones; whole ones
-count. `--close-um` is `[segment] close_um`, the widest crack that does not cut a particle in two.
+count. `--close-um` is `[segment] close_um`, the widest crack that does not cut a particle in two; `--bridge-um`
+`[segment] bridge_um`, the widest that is bridged in each particle on its own.
 
 `of true` is found volume over true, all particles together; `error` the mean absolute error of a particle's fraction.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -30,8 +32,13 @@ WIDTHS = (0.6, 0.8, 1.0, 1.5, 2.0, 2.5)
 """Crack widths, in widths of the blur."""
 
 
-def measure(size: int, width: float, folder: Path, seed: int = 0, close_um: float | None = None) -> pd.DataFrame:
-    """Run the driver on one phantom: its whole particles, with fractions of their volume, found and true."""
+def measure(
+    size: int, width: float, folder: Path, seed: int = 0, segment: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Run the driver on one phantom: its whole particles, with fractions of their volume, found and true.
+
+    `segment` : settings of that section, as `close_um` and `bridge_um`.
+    """
     blur = PhantomSettings().blur_fwhm_um
     phantom = Phantom(
         PhantomSettings(
@@ -40,7 +47,7 @@ def measure(size: int, width: float, folder: Path, seed: int = 0, close_um: floa
     )
     volume = folder / f"phantom_{size}_{width:g}_{seed}.h5"
     write_phantom(phantom, volume)
-    config = {"report": {"gallery": 0}, "segment": {} if close_um is None else {"close_um": close_um}}
+    config = {"report": {"gallery": 0}, "segment": dict(segment or {})}
     with (
         cbdetach.run(volume, volume.with_suffix(""), segmenter="watershed", config=config) as run,
         h5py.File(volume, "r") as file,
@@ -88,15 +95,17 @@ def main() -> None:
     parser.add_argument("size", type=int, nargs="?", default=128)
     parser.add_argument("seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--close-um", type=float)
+    parser.add_argument("--bridge-um", type=float)
     parser.add_argument("--widths", type=float, nargs="+", default=WIDTHS)
     wanted = parser.parse_args()
     sys.stdout.write(
         "| crack width, blur widths | particles | cracks, true | counted, of true | error | corrected, of true | error "
         "| pores, true | found, of true | error |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
+    segment = {name: value for name in ("close_um", "bridge_um") if (value := getattr(wanted, name)) is not None}
     for width in wanted.widths:
         with tempfile.TemporaryDirectory() as name:
-            tables = [measure(wanted.size, width, Path(name), seed, wanted.close_um) for seed in wanted.seeds or [0]]
+            tables = [measure(wanted.size, width, Path(name), seed, segment) for seed in wanted.seeds or [0]]
         sys.stdout.write(line(width, pd.concat(tables)))
         sys.stdout.flush()
 

@@ -68,7 +68,9 @@ class Segment(Section):
     `segmenter`: None is the network where its model, ONNX Runtime and a grey volume are there, else the watershed.
     `model`, `diameter_um` (typical diameter of a section), `score` (least of a detection) and `add_missed` (active
     material that the network has left becomes particles) are the network's; None is the model that comes with cbdetach,
-    measured on the volume, and as the model says. `views`: slices along z, or along z, y and x, fused.
+    measured on the volume, and as the model says. `views`: slices along z, or along z, y and x, fused. `close_um`:
+    widest crack that is bridged before particles are split; `bridge_um`: after that, in each particle on its own, where
+    cracks gape (docs/damage.md).
     """
 
     segmenter: Literal["watershed", "watershed2d", "maskrcnn"] | None = None
@@ -79,6 +81,7 @@ class Segment(Section):
     views: Literal["z", "zyx"] = "z"
     min_diameter_um: float | None = Field(default=None, gt=0)
     close_um: float | None = Field(default=None, ge=0)
+    bridge_um: float = Field(default=0.0, ge=0)
     halo: int = Field(default=32, ge=1)
 
 

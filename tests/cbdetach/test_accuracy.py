@@ -90,10 +90,10 @@ def test_films_too_thin_for_the_blur_are_told(widths: float, thin: bool) -> None
 
 
 def _damage_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    """What the benchmark prints, its runs replaced: cracks of `width`, found 1 + `close_um` times as large."""
+    """What the benchmark prints, its runs replaced: cracks of `width`, found 1 + the sum of settings times as large."""
 
-    def measure(size: int, width: float, folder: Path, seed: int, close_um: float | None) -> pd.DataFrame:
-        found = 0.01 * width * (1 + (close_um or 0))
+    def measure(size: int, width: float, folder: Path, seed: int, segment: dict[str, float]) -> pd.DataFrame:
+        found = 0.01 * width * (1 + sum(segment.values()))
         shares = {"crack": 0.01 * width, "counted": found, "corrected": found, "pore": 0.02, "pore_found": 0.02}
         return pd.DataFrame([shares | {"volume_um3": size}] * (seed + 1))
 
@@ -103,28 +103,29 @@ def _damage_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     return capsys.readouterr().out.splitlines()[2:]
 
 
-def test_widths_and_close_um_of_the_damage_benchmark(
+def test_widths_and_settings_of_the_damage_benchmark(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = _damage_table(monkeypatch, capsys)
     assert [float(row.split("|")[1]) for row in lines] == list(accuracy_damage.WIDTHS)
     lines = _damage_table(monkeypatch, capsys, "64", "1", "2", "--widths", "0.7", "3")
     assert [row.split("|")[1:4] for row in lines] == [[" 0.7 ", " 5 ", " 0.0070 "], [" 3 ", " 5 ", " 0.0300 "]]
-    (row,) = _damage_table(monkeypatch, capsys, "64", "--widths", "1", "--close-um", "0.5")
-    assert row.split("|")[4] == " 1.50 "
+    for option in ("--close-um", "--bridge-um"):
+        (row,) = _damage_table(monkeypatch, capsys, "64", "--widths", "1", option, "0.5")
+        assert row.split("|")[4] == " 1.50 "
 
 
-@pytest.mark.parametrize("close_um", [None, 1.25])
-def test_close_um_of_the_damage_benchmark_reaches_the_run(
-    close_um: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("segment", [{}, {"close_um": 1.25}, {"bridge_um": 1.0}])
+def test_settings_of_the_damage_benchmark_reach_the_run(
+    segment: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Told(Exception):
         pass
 
     def run(*_: Any, config: dict[str, Any], **__: Any) -> None:
-        raise Told(config["segment"].get("close_um"))
+        raise Told(config["segment"])
 
     monkeypatch.setattr(cbdetach, "run", run)
     with pytest.raises(Told) as told:
-        accuracy_damage.measure(24, 1.0, tmp_path, close_um=close_um)
-    assert told.value.args == (close_um,)
+        accuracy_damage.measure(24, 1.0, tmp_path, segment=segment)
+    assert told.value.args == (segment,)

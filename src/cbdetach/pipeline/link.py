@@ -85,7 +85,8 @@ def _window_labels(job: Job, index: int) -> tuple[Array, int]:
 
 def _linked_slices(job: Job, ids: list[Array], index: int) -> Array:
     """Labels of one slab, linked from slices."""
-    (z0, z1), (w0, w1) = job.slab(index), job.slab(index, segment.FINISH)
+    halo = segment.FINISH + segment.bridge_halo(job.settings.segment.bridge_um, job.voxel_size)
+    (z0, z1), (w0, w1) = job.slab(index), job.slab(index, halo)
     images = []
     for other, (o0, o1) in enumerate(job.folder.slabs):
         lo, hi = max(o0, w0), min(o1, w1)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach import detachment, link, segment
+from cbdetach.codes import VOID
 from cbdetach.job import Job
 
 Array = npt.NDArray[Any]
@@ -34,10 +35,14 @@ def segment_stage(job: Job) -> dict[str, Any]:
     def window(index: int) -> dict[str, Array]:
         w0, w1 = job.slab(index, wanted.halo)
         s0, s1 = job.slab(index, min(SHARED, wanted.halo))
-        active = detachment.is_active(job.codes(w0, w1))
+        codes = job.codes(w0, w1)
         labels = segment.segment_volume(
-            active, spacing=job.voxel_size, min_diameter_um=wanted.min_diameter_um, close_um=wanted.close_um
+            detachment.is_active(codes),
+            spacing=job.voxel_size,
+            min_diameter_um=wanted.min_diameter_um,
+            close_um=wanted.close_um,
         )
+        segment.bridge_cracks(labels, codes == VOID, spacing=job.voxel_size, width_um=wanted.bridge_um)
         return {"labels": labels[s0 - w0 : s1 - w0], "table/z0": np.array(s0)}
 
     def slices(index: int) -> dict[str, Array]:
@@ -144,11 +149,13 @@ def _across(volume: Array, axis: int) -> Array:
 
 
 def finished(job: Job, labels: Array, window: tuple[int, int]) -> Array:
-    """Labels of a window that were found slice by slice: hollows of the surface given back, contacts straightened."""
+    """Labels of a window that were found slice by slice: hollows given back, contacts straightened, cracks bridged."""
     wanted = job.settings.segment
     assert wanted.segmenter is not None
     depth = segment.notch_depth_um(wanted.segmenter, job.voxel_size, wanted.close_um)
-    segment.finish(labels, detachment.is_active(job.codes(*window)), spacing=job.voxel_size, depth_um=depth)
+    codes = job.codes(*window)
+    segment.finish(labels, detachment.is_active(codes), spacing=job.voxel_size, depth_um=depth)
+    segment.bridge_cracks(labels, codes == VOID, spacing=job.voxel_size, width_um=wanted.bridge_um)
     return labels
 
 

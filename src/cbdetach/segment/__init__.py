@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 
+from .bridge import bridge_cracks, bridge_halo
 from .fit import CLOSE_UM_INSTANCE, fit_to_phase
 from .given import check_labels
 from .scaling import NOMINAL_DIAMETER, histogram_levels
@@ -31,6 +32,8 @@ __all__ = [
     "MARKER_DEPTH_LINKED",
     "NOMINAL_DIAMETER",
     "Sections",
+    "bridge_cracks",
+    "bridge_halo",
     "check_labels",
     "finish",
     "fit_to_phase",
