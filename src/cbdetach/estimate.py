@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cbdetach.errors import InputError
 
-BASE_BYTES = 450e6
+BASE_BYTES = 650e6
 """Python, the libraries, compiled kernels and figures."""
 
 WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion": 45.0, "damage": 60.0}

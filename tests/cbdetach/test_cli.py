@@ -76,7 +76,7 @@ def test_a_run_says_what_it_needs_and_what_it_found(finished: tuple[Path, tuple[
     out, (code, said, complained) = finished
     assert (code, complained) == (0, "")
     lines = said.splitlines()
-    start = "This run measures 20 x 24 x 40 voxels of 0.5 x 0.5 x 0.5 um and needs about 0.5 GB of memory (most in "
+    start = "This run measures 20 x 24 x 40 voxels of 0.5 x 0.5 x 0.5 um and needs about 0.7 GB of memory (most in "
     assert lines[0].startswith(start)
     assert lines[1] == "2 particles; 0 cut by the border, 1 without contact, 2 used"
     assert lines[2].startswith("degree of detachment: median 0.7")
