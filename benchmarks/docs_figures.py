@@ -17,9 +17,9 @@ FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 
 def main(work: Path) -> None:
     """Make, measure, draw."""
-    science_figures.main(FIGURES)
     compare_electrodes.main(work, 96)
     compare_electrodes.write_pictures(work, FIGURES)
+    science_figures.main(FIGURES)  # last: it draws everything after it small
 
 
 if __name__ == "__main__":
