@@ -14,24 +14,13 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.io import imsave
+from tests.cbdetach.grey_files import SHAPE, grey
 
 from cbdetach.annotations import crosses_itself, decode_runs, rasterise, read_annotations
 from cbdetach.errors import InputError
 
 SQUARE = [(2.0, 3.0), (8.0, 3.0), (8.0, 9.0), (2.0, 9.0)]
 BOWTIE = [(2.0, 3.0), (8.0, 9.0), (8.0, 3.0), (2.0, 9.0)]
-SHAPE = (20, 30)
-RAMP = np.arange(600, dtype=np.uint16).reshape(SHAPE)
-
-
-def grey(folder: Path, name: str = "a_01.tif", shape: tuple[int, ...] = SHAPE) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = np.arange(math.prod(shape), dtype=np.uint16).reshape(shape)
-    if name.endswith(".tif"):
-        tifffile.imwrite(folder / name, pixels, photometric="minisblack")
-    else:
-        imsave(folder / name, pixels.astype(np.uint8), check_contrast=False)
-    return folder / name
 
 
 def polygon(points: Any) -> dict[str, Any]:

@@ -10,21 +10,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cbdetach.tiny_onnx import SIDE, disc
+from tests.cbdetach.tiny_onnx import draw
 
 import voxkernels as vk
 from cbdetach.segment.instances import Detections, on_whole_pixels, to_labels
 
 Array = npt.NDArray[Any]
-UNIT = {"levels": (0.0, 1.0), "diameter_px": SIDE}
-
-
-def draw(boxes: Array, shape: tuple[int, int], *, scores: Array | None = None, **options: Any) -> Detections:
-    """Discs that fill boxes."""
-    n = len(boxes)
-    falling = np.linspace(0.9, 0.5, n) if scores is None else scores
-    masks = np.repeat(disc()[None], n, axis=0)
-    return Detections(np.asarray(boxes, float).reshape(n, 4), falling.astype(np.float32), masks, shape, **options)
 
 
 def interpolated(found: Detections, k: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 from skimage.io import imsave
+from tests.cbdetach.grey_files import RAMP, SHAPE
 
 from cbdetach.annotations import pairs, read_annotations
 from cbdetach.errors import InputError
-
-SHAPE = (20, 30)
-RAMP = np.arange(600, dtype=np.uint16).reshape(SHAPE)
-
-
-def grey(folder: Path, name: str = "a_01.tif", shape: tuple[int, ...] = SHAPE) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = np.arange(math.prod(shape), dtype=np.uint16).reshape(shape)
-    if name.endswith(".tif"):
-        tifffile.imwrite(folder / name, pixels, photometric="minisblack")
-    else:
-        imsave(folder / name, pixels.astype(np.uint8), check_contrast=False)
-    return folder / name
-
 
 Write = Callable[[str, np.ndarray], Path]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.cbdetach.tiny_onnx import METADATA, SIDE, blobs, disc
+from tests.cbdetach.tiny_onnx import METADATA, SIDE, blobs
 
 import voxkernels as vk
 from cbdetach.errors import InputError
@@ -40,14 +40,6 @@ def peaks(rng: np.random.Generator, shape: tuple[int, int], n: int, apart: float
             at = np.vstack([at, place])
             image[tuple(place)] = value
     return image, at
-
-
-def draw(boxes: Array, shape: tuple[int, int], *, scores: Array | None = None, **options: Any) -> Detections:
-    """Discs that fill boxes."""
-    n = len(boxes)
-    falling = np.linspace(0.9, 0.5, n) if scores is None else scores
-    masks = np.repeat(disc()[None], n, axis=0)
-    return Detections(np.asarray(boxes, float).reshape(n, 4), falling.astype(np.float32), masks, shape, **options)
 
 
 # ---- coordinates -----------------------------------------------------------------------------------------------------

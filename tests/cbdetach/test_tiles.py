@@ -9,21 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cbdetach.tiny_onnx import SIDE, disc
+from tests.cbdetach.tiny_onnx import disc
 
-from cbdetach.segment.instances import Detections
 from cbdetach.segment.tiles import TOUCHING, Raw, pixels_of, stitch, tiles_of
 
 Array = npt.NDArray[Any]
-UNIT = {"levels": (0.0, 1.0), "diameter_px": SIDE}
-
-
-def draw(boxes: Array, shape: tuple[int, int], *, scores: Array | None = None, **options: Any) -> Detections:
-    """Discs that fill boxes."""
-    n = len(boxes)
-    falling = np.linspace(0.9, 0.5, n) if scores is None else scores
-    masks = np.repeat(disc()[None], n, axis=0)
-    return Detections(np.asarray(boxes, float).reshape(n, 4), falling.astype(np.float32), masks, shape, **options)
 
 
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.integers(2, 8), st.floats(0, 0.9))

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cbdetach.segment.instances import Detections
 from cbdetach.segment.model_file import FORMAT, PLACEHOLDER, with_digest
 
+Array = npt.NDArray[Any]
 SIDE = 20.0
 FLOAT, INT64 = 1, 7
 METADATA = {
@@ -99,6 +101,14 @@ def disc() -> npt.NDArray[np.float32]:
     centre = (np.arange(28) + 0.5) / 14 - 1
     radius = np.hypot(*np.meshgrid(centre, centre))
     return (1 / (1 + np.exp(20 * (radius - 1)))).astype(np.float32)
+
+
+def draw(boxes: Array, shape: tuple[int, int], *, scores: Array | None = None, **options: Any) -> Detections:
+    """Discs that fill boxes."""
+    n = len(boxes)
+    falling = np.linspace(0.9, 0.5, n) if scores is None else scores
+    masks = np.repeat(disc()[None], n, axis=0)
+    return Detections(np.asarray(boxes, float).reshape(n, 4), falling.astype(np.float32), masks, shape, **options)
 
 
 def blobs(**options: Any) -> bytes:

@@ -38,7 +38,6 @@ KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is short
 
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 SIXTY_FOUR, TWELVE = np.uint64(64), np.uint64(12)
-LANE = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 # Towards -z, +z, -y, +y, -x, +x: the voxels at that face, one deep and two deep; how far their bits move to the voxels
 # of the block beyond that have them as neighbour, one and two steps off

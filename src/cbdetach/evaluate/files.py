@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ FILES = ("evaluation.csv", "evaluation.png", "evaluation.svg", "evaluation_bars.
 def write(evaluation: Evaluation, out: Path) -> None:
     """Write `FILES`: each whole or absent, the record last."""
     from cbdetach.report import plain_style
+    from cbdetach.report.drawing import encoded
     from cbdetach.store import to_json, whole_file
 
     bars = _bar_values(evaluation)
@@ -33,12 +33,7 @@ def write(evaluation: Evaluation, out: Path) -> None:
         "evaluation.json": to_json(evaluation.record()).encode(),
     }
     with plain_style():
-        figure = bar_figure(bars)
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-            figure.set_layout_engine("none")  # the same places in both files
-            content[f"evaluation.{kind}"] = buffer.getvalue()
+        content |= {f"evaluation.{kind}": picture for kind, picture in encoded(bar_figure(bars), 200).items()}
     try:
         (out / FILES[-1]).unlink(missing_ok=True)
         for name in FILES:

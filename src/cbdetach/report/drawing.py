@@ -41,17 +41,24 @@ def save(folder: Path, drawing: Drawing) -> dict[str, bytes]:
     """Write the figure as `folder/name.png`, `.svg` and `.csv`, equal bytes for equal input; the pictures' bytes."""
     from cbdetach.store import whole_file
 
-    encoded = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        buffer = io.BytesIO()
-        drawing.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-        drawing.figure.set_layout_engine("none")  # the same places in both files
-        encoded[kind] = buffer.getvalue()
+    pictures = encoded(drawing.figure, DPI)
+    for kind, content in pictures.items():
         with whole_file(folder / f"{drawing.name}.{kind}") as temporary:
-            temporary.write_bytes(encoded[kind])
+            temporary.write_bytes(content)
     with whole_file(folder / f"{drawing.name}.csv") as temporary:
         drawing.table.to_csv(temporary, index=False, lineterminator="\n")
-    return encoded
+    return pictures
+
+
+def encoded(figure: Figure, dpi: int) -> dict[str, bytes]:
+    """A figure as the bytes of a PNG and an SVG, by these names: equal bytes for equal figures."""
+    pictures = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+        figure.set_layout_engine("none")  # the same places in both files
+        pictures[kind] = buffer.getvalue()
+    return pictures
 
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:

@@ -17,7 +17,6 @@ Source: Jiang et al. (2020), Suppl. Fig. 9a.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +139,7 @@ def write_activation(
     import pandas as pd
 
     from cbdetach.report import plain_style
+    from cbdetach.report.drawing import encoded
     from cbdetach.store import whole_file
 
     where = [regions(s) for s in examples]
@@ -155,12 +155,7 @@ def write_activation(
     table = pd.DataFrame(rows)
     content = {"activation.csv": table.to_csv(index=False, lineterminator="\n").encode()}
     with plain_style():
-        figure = draw(pictures)
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-            figure.set_layout_engine("none")  # the same places in both files
-            content[f"activation.{kind}"] = buffer.getvalue()
+        content |= {f"activation.{kind}": picture for kind, picture in encoded(draw(pictures), 200).items()}
     for name in FILES:
         with whole_file(out / name) as temporary:
             temporary.write_bytes(content[name])
