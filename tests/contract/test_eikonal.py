@@ -594,6 +594,28 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
     assert np.isfinite(to_all).all()
 
 
+@pytest.mark.parametrize("limit", [eikonal.INDEX_LIMIT, 1])
+@pytest.mark.parametrize("width", [1, 2, 63, 64, 65, 66, 128, 129, 200])
+def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, limit: int) -> None:
+    """The runs of the domain, painted with the numbers of their components, are what SciPy labels."""
+    monkeypatch.setattr(eikonal, "INDEX_LIMIT", limit)
+    rng = np.random.default_rng(width)
+    for share in (0.0, 0.3, 0.7, 1.0):
+        domain = rng.random((7, 5, width)) < share
+        boxes, (first, left, right, number), _ = eikonal.split(domain, lambda f, *items: list(map(f, *items)), 2)
+        painted = np.zeros((35, width), np.int64)
+        for row in range(35):
+            for n in range(first[row], first[row + 1]):
+                painted[row, left[n] : right[n]] = number[n]
+        expected, count = ndimage.label(domain)
+        np.testing.assert_array_equal(painted.reshape(domain.shape), expected)
+        found = [tuple(slice(*box[2 * axis : 2 * axis + 2].tolist()) for axis in range(3)) for box in boxes]
+        assert found == ndimage.find_objects(expected)
+        assert boxes[:, 6].tolist() == np.bincount(expected.ravel(), minlength=count + 1)[1:].tolist()
+    labels = np.repeat([[[3, 3, 5, 5, 0, 5]]], 2, axis=1)
+    assert len(eikonal.split(labels, lambda f, *items: list(map(f, *items)), 1)[0]) == 3
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_threads_share_calls(workers: int) -> None:
     """Results come in the order of the calls, whoever makes them; an error of any of them arrives."""

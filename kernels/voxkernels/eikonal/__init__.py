@@ -26,6 +26,8 @@ from .lines import BAND, line_lanes, straight_lines
 
 Ints = npt.NDArray[np.int64]
 
+INDEX_LIMIT = 2**31 - 1  # runs of the domain that are numbered in 32 bits
+
 SMALL = 32**3  # voxels of a volume that is not worth a second thread
 
 
@@ -140,14 +142,16 @@ def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[I
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
     slabs = np.linspace(0, len(labels), min(8 * workers, len(labels)) + 1).astype(np.int64)
-    parts = run(functools.partial(cpu_components.find_runs, flat, shape), slabs[:-1], slabs[1:])
-    begins = np.cumsum([0] + [len(left) for _, left, _, _ in parts])
-    first = np.concatenate([part[0][:-1] + n for part, n in zip(parts, begins[:-1], strict=True)] + [begins[-1:]])
-    parent = np.concatenate([part[3] + n for part, n in zip(parts, begins[:-1], strict=True)])
-    left, right = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
-    del parts
-    number, boxes = cpu_components.number_components(flat, shape, slabs[1:-1], first, left, right, parent)
-    return boxes, (first, left, right, number), slabs.tolist()
+    first = np.zeros(1 + int(shape[:2].prod()), np.int64)
+    run(lambda begin, end: cpu_components.count_runs(flat, shape, begin, end, first), slabs[:-1], slabs[1:])
+    np.cumsum(first, out=first)
+    n = int(first[-1])
+    left, right = np.empty(n, np.int32), np.empty(n, np.int32)
+    parent = np.empty(n, np.int32 if n <= INDEX_LIMIT else np.int64)
+    runs = (first, left, right, parent)
+    run(lambda begin, end: cpu_components.find_runs(flat, shape, begin, end, *runs), slabs[:-1], slabs[1:])
+    boxes = cpu_components.number_components(flat, shape, slabs[1:-1], *runs)  # parents become numbers
+    return boxes, (first, left, right, parent.astype(np.int32, copy=False)), slabs.tolist()
 
 
 def queue_of(work: Ints, workers: int) -> list[int]:

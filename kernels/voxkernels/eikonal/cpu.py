@@ -21,7 +21,8 @@ Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that
 
 Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
 a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
-blocks where the front starts, and 9 bytes a straight line; and 12 bytes for each run of the domain along x, first 40.
+blocks where the front starts, and 9 bytes a straight line; and 12
+bytes for each run of the domain along x.
 
 Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 27 ns
 (components 6, boxes 6, blocks 1, march 12); the start from the surface 20 more (180 a contact face, a third of it the
@@ -122,7 +123,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
         if order == 2:
             unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
             find_upwind(T, starts, started, inside, cells, grid, steps, 1, end, medium, upwind, free, kept)
-            window = (box, mark, slow, shape, here)
+            window = (box, kind, slow, shape, here)
             found = find_lines(
                 window, inside, free, cells, grid, steps, 1, end, h, scale, lines, led_to, feeding, first_lines
             )

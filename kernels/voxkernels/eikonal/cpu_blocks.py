@@ -246,21 +246,15 @@ def closer(context: Any, T: Any, u: Any, v: Any, w: Any, squared: Any, at: Any, 
 
 
 @intrinsic
-def blocked(context: Any, T: Any, mark: Any, u: Any, v: Any, w: Any) -> Any:
-    """Which of the five voxels from u, from v and from w on are nan, and have no mark in the top bit."""
+def walls(context: Any, kind: Any, u: Any, v: Any, w: Any) -> Any:
+    """Which of the five voxels from u, from v and from w on are neither in the component nor sources: of kind 0."""
 
     def write(e: Emit) -> Any:
-        T, mark, *places = e.data
-        word = ir.IntType(64)(0)
-        for n, at in enumerate(places):
-            times = e.load_eight(T, at)
-            plain = e.b.icmp_signed(">=", e.load_integers(mark, at, 8, 8), e.integers(0, 8, 8))
-            bits = e.b.bitcast(e.both(e.b.fcmp_unordered("uno", times, times), plain), ir.IntType(8))
-            five = e.b.and_(e.b.zext(bits, ir.IntType(64)), ir.IntType(64)(31))
-            word = e.b.or_(word, e.b.shl(five, ir.IntType(64)(5 * n)))
-        return word
+        kind, *places = e.data
+        fives = e.fives(*(e.load_integers(kind, place, 8, 8) for place in places))
+        return e.half_word(e.b.icmp_unsigned("==", fives, e.integers(0, 8)))
 
-    return WORD(T, mark, WORD, WORD, WORD), emitted(write)
+    return WORD(kind, WORD, WORD, WORD), emitted(write)
 
 
 @intrinsic

@@ -77,7 +77,7 @@ def copy_sources(source: Any, at: int, kind: Any, to: int, n: int) -> None:
         sixty_four_sources(source, np.uint64(at + k), kind, np.uint64(to + k), first_bits(n - k))
 
 
-@jit
+@jit(inline=True)
 def enter_run(kind: Any, begin: int, end: int, plain: Any, lit: Any) -> None:
     """Set the kinds from `begin` to `end` - 1 to `plain`, and where there is a source to plain | lit."""
     for v in range(begin, end, LANES):

@@ -14,14 +14,17 @@ from numba import types
 
 from .._compile import jit
 from .cpu_blocks import lowest_bit
-from .cpu_lanes import Emit, emitted, intrinsic, ir
+from .cpu_lanes import Emit, emitted, intrinsic, ir, tuple_of
 
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @intrinsic
-def unequal_bits(context: Any, array: Any, start: Any) -> Any:
-    """Bit k of the result: whether elements start + k and start + k + 1 of a flat array differ, for k < 64."""
+def run_ends(context: Any, array: Any, start: Any) -> Any:
+    """Where runs begin and end in a flat array: bit k of two words for elements start + k and start + k + 1, k < 64.
+
+    They differ, and the second one (of the first word), or the first one (of the second word), is not 0.
+    """
 
     def write(e: Emit) -> Any:
         values, at = e.data
@@ -31,9 +34,21 @@ def unequal_bits(context: Any, array: Any, start: Any) -> Any:
         def load(index: Any) -> Any:
             return e.b.load(e.b.bitcast(e.b.gep(values, [index]), vector.as_pointer()), align=lane.width // 8)
 
-        return e.b.bitcast(e.b.icmp_signed("!=", load(at), load(e.b.add(at, word(1)))), word)
+        def as_word(bits: Any) -> Any:
+            return e.b.bitcast(bits, word)
 
-    return types.uint64(array, types.uint64), emitted(write)
+        here, then, none = load(at), load(e.b.add(at, word(1))), ir.Constant(vector, None)
+        differ = as_word(e.b.icmp_signed("!=", here, then))
+        begins, ends = (as_word(e.b.icmp_signed("!=", each, none)) for each in (then, here))
+        return [e.b.and_(differ, begins), e.b.and_(differ, ends)]
+
+    return tuple_of(types.uint64, 2)(array, types.uint64), emitted(write)
+
+
+@intrinsic
+def count_bits(context: Any, word: Any) -> Any:
+    """How many bits of a word are set."""
+    return types.int64(types.uint64), emitted(lambda e: e.b.ctpop(e.data[0]))
 
 
 @jit
@@ -55,76 +70,97 @@ def root_of(parent: Any, i: int) -> int:
     return i
 
 
-@jit
+@jit(inline=True)
 def unite_rows(domain: Any, row: int, other: int, width: int, first: Any, left: Any, right: Any, parent: Any) -> None:
-    """Unite the runs of two rows that touch."""
-    i, j = first[row], first[other]
-    while i < first[row + 1] and j < first[other + 1]:
-        if (
-            left[i] < right[j]
-            and left[j] < right[i]
-            and domain[row * width + left[i]] == domain[other * width + left[j]]
-        ):
-            one, two = root_of(parent, i), root_of(parent, j)
-            parent[max(one, two)] = min(one, two)
-        if right[i] < right[j]:
-            i += 1
-        else:
-            j += 1
+    """Unite the runs of a row with those of one before it that they touch."""
+    i, j, last, other_last = first[row], first[other], first[row + 1], first[other + 1]
+    while i < last and j < other_last:
+        end, other_end = right[i], right[j]
+        touch = (left[i] < other_end) & (left[j] < end)
+        if touch and domain[row * width + left[i]] == domain[other * width + left[j]]:
+            older = parent[parent[j]]
+            if parent[i] == i:
+                parent[i] = older
+            elif parent[i] != older:
+                one, two = root_of(parent, i), root_of(parent, j)
+                parent[max(one, two)] = parent[i] = parent[j] = min(one, two)
+        i += end <= other_end
+        j += other_end <= end
+
+
+@jit(inline=True)
+def row_ends(domain: Any, base: int, width: int, x: int) -> Any:
+    """As `run_ends` for pairs of a row's voxels from x on, and the first voxel that bit 0 stands for."""
+    at = min(x, width - 65)
+    begins, ends = run_ends(domain, np.uint64(base + at))
+    new = ALL << np.uint64(x - at)
+    return begins & new, ends & new, at
 
 
 @jit
-def find_runs(domain: Any, shape: Any, begin: int, end: int) -> Any:
+def count_runs(domain: Any, shape: Any, begin: int, end: int, count: Any) -> None:
+    """Set count[1 + row] to a row's number of runs, for the slices from `begin` to `end` - 1 of a flat volume."""
+    width = shape[2]
+    for row in range(begin * shape[1], end * shape[1]):
+        base = row * width
+        n = np.int64(domain[base] != 0)
+        if width > 64:
+            for x in range(0, width - 1, 64):
+                n += count_bits(row_ends(domain, base, width, x)[0])
+        else:
+            for v in range(base + 1, base + width):
+                n += np.int64((domain[v] != domain[v - 1]) & (domain[v] != 0))
+        count[1 + row] = n
+
+
+@jit
+def find_runs(domain: Any, shape: Any, begin: int, end: int, first: Any, left: Any, right: Any, parent: Any) -> None:
     """List the runs of the slices from `begin` to `end` - 1 of a flat volume, and unite those that touch.
 
-    Returns first (rows + 1,): the first run of each row; their first voxels, the ones behind their last, their parents.
+    first (rows + 1,): the first run of each row. Sets their first voxels, the ones behind their last, their parents.
     """
-    rows, width = (end - begin) * shape[1], shape[2]
-    domain = domain[begin * shape[1] * width : end * shape[1] * width]
-    first = np.zeros(rows + 1, np.int64)
-    left, right = np.empty(1024 + width, np.int32), np.empty(1024 + width, np.int32)
-    parent = np.empty(1024 + width, np.int64)
-    n = 0
-    for row in range(rows):
-        left, right = with_room(left, n + width), with_room(right, n + width)
-        parent = with_room(parent, n + width)
+    width = shape[2]
+    for row in range(begin * shape[1], end * shape[1]):
         base = row * width
-        start, x = 0, 0
-        while width > 64 and x + 1 < width:
-            at = min(x, width - 65)
-            bits = unequal_bits(domain, np.uint64(base + at)) & (ALL << np.uint64(x - at))
-            while bits != ZERO:
-                stop = at + int(lowest_bit(bits)) + 1
-                bits &= bits - ONE
-                left[n], right[n], parent[n] = start, stop, n
-                n += 1 if domain[base + start] != 0 else 0
-                start = stop
-            x = at + 64
-        while x < width:
-            if x + 1 == width or domain[base + x + 1] != domain[base + x]:
-                left[n], right[n], parent[n] = start, x + 1, n
-                n += 1 if domain[base + start] != 0 else 0
-                start = x + 1
-            x += 1
-        first[row + 1] = n
+        n = m = np.uint64(first[row])
+        if domain[base] != 0:
+            left[n] = 0
+            n += ONE
+        for x in range(0, width - 1, 64 if width > 64 else 1):
+            if width > 64:
+                begins, ends, at = row_ends(domain, base, width, x)
+            else:
+                here, then = domain[base + x], domain[base + x + 1]
+                begins, ends, at = np.uint64((here != then) & (then != 0)), np.uint64((here != then) & (here != 0)), x
+            while begins != ZERO:
+                left[n] = at + 1 + int(lowest_bit(begins))
+                begins &= begins - ONE
+                n += ONE
+            while ends != ZERO:
+                right[m] = at + 1 + int(lowest_bit(ends))
+                ends &= ends - ONE
+                m += ONE
+        if m != n:
+            right[m] = width
+        for i in range(first[row], first[row + 1]):
+            parent[i] = i
         if row % shape[1]:
             unite_rows(domain, row, row - 1, width, first, left, right, parent)
-        if row >= shape[1]:
+        if row >= (begin + 1) * shape[1]:
             unite_rows(domain, row, row - shape[1], width, first, left, right, parent)
-    return first, left[:n], right[:n], parent[:n]
 
 
 @jit
 def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> Any:
-    """Unite the runs at the seams, and number the components from 1.
+    """Unite the runs at the seams, number the components from 1, and put each run's number where its parent was.
 
-    Returns the number of each run's component, and boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open), count of voxels.
+    Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open), count of voxels.
     """
     for z in seams:
         for row in range(z * shape[1], (z + 1) * shape[1]):
             unite_rows(domain, row, row - shape[1], shape[2], first, left, right, parent)
-    number, count = np.empty(parent.size, np.int32), 0
-    for i in range(parent.size):
+    number, count = parent, 0
+    for i in range(first[first.size - 1]):
         if parent[i] == i:
             count += 1
             number[i] = count
@@ -142,7 +178,7 @@ def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any
             box[2], box[3] = min(box[2], y), max(box[3], y + 1)
             box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
             box[6] += right[i] - left[i]
-    return number, boxes
+    return boxes
 
 
 @jit

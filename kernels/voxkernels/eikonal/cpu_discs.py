@@ -108,7 +108,7 @@ def end_discs(
             disc[END + i] = np.inf  # a flat face ends with its last voxel, unless overhung
 
 
-@jit
+@jit(inline=True)
 def disc_distances(disc: Any, i: int, axis: int, beside: Any, squared: Any) -> None:
     """Lower the squared distances to the voxels beside one, (3 K,) lengths, by those from the disc of a face of it."""
     c, c1, c2 = np.float32(disc[CENTRE + i]), np.float32(disc[CENTRE_1 + i]), np.float32(disc[CENTRE_2 + i])

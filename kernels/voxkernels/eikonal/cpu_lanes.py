@@ -84,7 +84,10 @@ class Emit:
 
     def load_fives(self, array: Any, *places: Any) -> Vector:
         """Five numbers from each of three places, and one more."""
-        one, two, three = (self.load_eight(array, place) for place in places)
+        return self.fives(*(self.load_eight(array, place) for place in places))
+
+    def fives(self, one: Vector, two: Vector, three: Vector) -> Vector:
+        """The first five of eight lanes from each of three, and one more."""
         first = self.shuffle(one, two, [0, 1, 2, 3, 4, 8, 9, 10, 11, 12] + [0] * 6)
         third = self.shuffle(three, three, [0] * 10 + [0, 1, 2, 3, 4, 5])
         return self.shuffle(first, third, [*range(10), *range(26, 32)])

@@ -220,7 +220,7 @@ def tile_lines(
     around = np.maximum(corner, 0), np.minimum(tile[1] + RIM, sides)
     unpack_cells(T, inside, grid, steps, around[0], around[1], corner, shape, scale, box)
     first = np.zeros(end - begin + 1, np.int64)
-    here = (box, mark, slow, shape, corner)
+    here = (box, kind, slow, shape, corner)
     lane, origin, length = find_lines(
         here, inside, free, cells, grid, steps, begin, end, h, scale, lines, led_to, feeding, first
     )

@@ -49,13 +49,13 @@ def find_lines(
 ) -> tuple[Any, Any, Any]:
     """List the straight lines to the voxels at walls of some blocks that are shorter than what order 1 found.
 
-    window : a box of the component with its order-1 times, its marks, slownesses and shape, and the cell where it
+    window : a box of the component with its order-1 times, its kinds, slownesses and shape, and the cell where it
     begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. first
     (end - begin + 1,) : set to each block's first line. Returns the voxels that they lead to, as lanes; those that they
     come from; their lengths. led_to : set to the blocks around to which lines from a block lead, 27 bits, itself not.
     feeding : set to the words of voxels where lines begin.
     """
-    box, mark, pace, shape, corner = window
+    box, kind, pace, shape, corner = window
     offsets, first_line, first_way, via, rows, which, length, _ = table
     lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32)
     first[: end - begin + 1] = 0
@@ -92,7 +92,7 @@ def find_lines(
                     place = o + np.int64(lowest_bit(bits))
                     bits &= bits - ONE
                     line, w = which[place], v + step[place]
-                    if not in_sight(box, mark, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):
+                    if not in_sight(kind, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):
                         continue
                     i, j, k = bit // 16 + offsets[line, 0], bit // 4 % 4 + offsets[line, 1], bit % 4 + offsets[line, 2]
                     dz, dy, dx = i >> 2, j >> 2, k >> 2  # to the block of the voxel

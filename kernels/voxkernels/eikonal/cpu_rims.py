@@ -31,7 +31,6 @@ REACH = 3  # how far a rim is looked for
 STIFF = 4.0  # weight of the sum of a rim's faces against their scatter, in squared voxels
 
 SEVEN = 2 * REACH + 1  # voxels along a side of the window
-SOME = 24  # rows of the window that are added up at once, and how many mostly hold something
 EACH, SEVEN_BYTES = np.uint64(0x0001010101010101), np.uint64((1 << 56) - 1)  # 1 in the first seven bytes; those bytes
 FIRST, FROM_MIDDLE = weights(0, 1, 2, 3, 4, 5, 6), weights(9, 4, 1, 0, 1, 4, 9)  # x + 3; x^2
 
@@ -46,7 +45,7 @@ def mark_ends(mark: Any, ends: Any) -> None:
 @jit
 def find_rims(all_ends: Any, sz: int, sy: int, voxel: Any, side: Any, count: int, h: Any, known: Any) -> None:
     """What is known of some faces before their planes are fitted: spacing, side, and where their source ends."""
-    words, rim = np.empty(3 * SOME, np.uint64), np.empty(7)
+    words, rim = np.empty(SEVEN * SEVEN + 7, np.uint64), np.empty(7)
     ends = False
     for i in range(count):
         if side[i] == MIDDLE:
@@ -65,7 +64,7 @@ def find_rims(all_ends: Any, sz: int, sy: int, voxel: Any, side: Any, count: int
             known[RIM + i] = np.nan
 
 
-@jit
+@jit(inline=True)
 def fit_rim(ends: Any, sz: int, sy: int, v: int, words: Any, rim: Any) -> bool:
     """Where the source around a voxel ends: the plane rim[:3] . x = rim[3]. False if nowhere.
 
@@ -84,8 +83,9 @@ def fit_rim(ends: Any, sz: int, sy: int, v: int, words: Any, rim: Any) -> bool:
         return False
     n0 = n1 = n2 = t0 = t1 = t2 = count = np.int64(0)  # normal, and twice the sum of the faces' middles
     s00 = s01 = s02 = s11 = s12 = s22 = np.int64(0)  # four times the sum of their products
-    words[held:] = ZERO
-    for r in range(SOME if held <= SOME else 3 * SOME):  # without a branch: eight rows at once in vector instructions
+    for r in range(held, held + 7):
+        words[np.uint64(r)] = ZERO
+    for r in range((held + 7) // 8 * 8):  # without a branch: eight rows at once in vector instructions
         here, row = words[r], np.int64(words[r] >> TOP)
         z, y = row * 37 >> 8, row - (row * 37 >> 8) * SEVEN
         z, y = z - REACH, y - REACH

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from .._compile import jit
-from .cpu_boxes import OUTSIDE
+from .cpu_boxes import PLAIN, WITHIN
 
 
 @jit
@@ -28,17 +27,16 @@ def lanes_in_box(rows: Any, shape: Any) -> Any:
 
 
 @jit
-def in_sight(
-    T: Any, mark: Any, pace: Any, v: int, w: int, way: Any, first_way: Any, first_line: int, last_line: int
-) -> bool:
+def in_sight(kind: Any, pace: Any, v: int, w: int, way: Any, first_way: Any, first_line: int, last_line: int) -> bool:
     """Whether one of the ways from v to w is free: all in the component, or in a source, and of one speed."""
-    if pace.size > 1 and pace[v] != pace[w]:
+    paced = pace.size > 1
+    if paced and pace[v] != pace[w]:
         return False
     for n in range(first_line, last_line):
         free = True
         for m in range(first_way[n], first_way[n + 1]):
             x = np.uint64(v + way[m])
-            if not mark[x] & OUTSIDE and (math.isnan(T[x]) or (pace.size > 1 and pace[x] != pace[w])):
+            if kind[x] == PLAIN or (paced and kind[x] & WITHIN and pace[x] != pace[w]):
                 free = False
                 break
         if free:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._compile import jit
-from .cpu_blocks import blocked, closer, lowest_bit, touching
+from .cpu_blocks import closer, lowest_bit, touching, walls
 from .cpu_boxes import INSIDE
 from .cpu_components import with_room
 from .cpu_discs import disc_distances, end_discs, make_discs, square_distances
@@ -91,7 +91,7 @@ def start_box(
             make_discs(known, count, discs)
             end_discs(columns, mark, sz, sy, voxel, side, count, known, discs)
         reach(
-            T, mark, pace, voxel, side, count, fit, small, discs, beside.reshape(-1), squared, length, step,
+            T, kind, pace, voxel, side, count, fit, small, discs, beside.reshape(-1), squared, length, step,
             offset, way, first_way, first_line, over, np.float32(scale), np.float32(band * scale),
         )  # fmt: skip
         count = 0
@@ -107,7 +107,7 @@ def start_box(
 @jit
 def reach(
     T: Any,
-    mark: Any,
+    kind: Any,
     pace: Any,
     voxel: Any,
     side: Any,
@@ -151,14 +151,14 @@ def reach(
                 x, far = v + step[o], math.sqrt(squared[o])
                 if far <= band and far / (scale * pace[x]) < T[x]:
                     first, last = first_line[offset[o]], first_line[offset[o] + 1]
-                    if in_sight(T, mark, pace, v, x, way, first_way, first, last):
+                    if in_sight(kind, pace, v, x, way, first_way, first, last):
                         T[x] = far / (scale * pace[x])
             continue
         # as `in_sight`, with what is in the way, and each way, as bits of lanes
         walls0 = walls1 = ZERO
         for o in range(0, size, 16):
             one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
-            bits = blocked(T, mark, one, two, three) << np.uint64(o % 64)
+            bits = walls(kind, one, two, three) << np.uint64(o % 64)
             walls0 |= bits if o < 64 else ZERO
             walls1 |= bits if o >= 64 else ZERO
         for group in range(0, size, 64):
