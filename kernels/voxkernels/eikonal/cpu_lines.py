@@ -85,11 +85,15 @@ def find_lines(
             v = corner_voxel + bit // 16 * sz + bit // 4 % 4 * sy + bit % 4
             slowness = 1.0 / pace[v] if pace.size > 1 else 1.0
             latest = np.float32(box[v] - nearer * slowness)
-            for o in range(0, step.size, 16):
-                one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
-                bits = shorter(box, one, two, three, length, np.uint64(o), np.float32(slowness), latest)
+            for group in range(0, step.size, 64):
+                bits = ZERO
+                for o in range(group, min(group + 64, step.size), 16):
+                    one, two, three = np.uint64(v + step[o]), np.uint64(v + step[o + 5]), np.uint64(v + step[o + 10])
+                    bits |= shorter(
+                        box, one, two, three, length, np.uint64(o), np.float32(slowness), latest
+                    ) << np.uint64(o - group)
                 while bits != ZERO:
-                    place = o + np.int64(lowest_bit(bits))
+                    place = group + np.int64(lowest_bit(bits))
                     bits &= bits - ONE
                     line, w = which[place], v + step[place]
                     if not in_sight(kind, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):

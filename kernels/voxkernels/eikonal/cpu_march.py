@@ -310,9 +310,11 @@ def settle_second(
 @jit(inline=True)
 def draw(T: Any, first: int, last: int, lane: Any, origin: Any, length: Any, cap: Any) -> None:
     """The earliest times by the lines to a block, those to one voxel one after the other."""
-    before, earliest = -1, np.float32(np.inf)
-    for e in range(first, last):
-        t = T[np.int64(origin[e])] + length[e]
-        earliest = t if t < earliest or lane[e] != before else earliest
-        before = lane[e]
-        cap[before] = earliest
+    before, earliest, late = np.int64(-1), np.float32(np.inf), np.float32(np.inf)
+    for e in range(np.uint64(first), np.uint64(last)):
+        here = np.int64(lane[e])
+        t = T[np.uint64(origin[e])] + length[e]
+        rest = earliest if here == before else late
+        earliest = t if t < rest else rest
+        before = here
+        cap[np.uint64(here)] = earliest
