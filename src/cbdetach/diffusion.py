@@ -16,15 +16,13 @@ import numpy.typing as npt
 from cbdetach import device
 from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD
+from cbdetach.outline import REACH, smooth_outline
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
 
 STATUS = ("reached", "partly_reached", "no_contact")
 """Values of `diffusion_status`: every voxel, some voxels, or no voxel of the solid reaches the contact."""
-
-HALO = 3
-"""How many slices more than those beside a particle its front's start may depend on: what is around its contacts."""
 
 LEAST_CONTACT_WIDTHS = 2.0
 """Side, in widths (FWHM) of the blur, of the square that is the least contact where none is set.
@@ -114,7 +112,8 @@ def diffusion_lengths(
 
     Three solves separate the causes: L00 filled and attached all round, L10 filled with the real contact, L11 the solid
     with the real contact (the lengths that are returned). `contact_ratio` = mean L10 / mean L00, `crack_ratio` =
-    mean L11 / mean L10, means over reached voxels.
+    mean L11 / mean L10, means over reached voxels. For `contact_ratio` both are solved again in the particle with its
+    outline smoothed (`outline.py`): L00 ends at every dent of the surface, L10 only at those in the contact.
     """
     sources = contact_sources(labels, phases, spacing=spacing, min_contact_um2=min_contact_um2)
     options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start}
@@ -125,19 +124,36 @@ def diffusion_lengths(
 
     filled = np.where(np.isin(labels, owned), labels, 0)
     contact = _means(filled, device.travel_time(filled, sources, **options), owned)
-    attached = _means(filled, device.travel_time(filled, filled == 0, interfaces=True, **options), owned)
     reached, count = real["reached"], real["count"]
     columns: dict[str, Array] = {
         "diffusion_length_mean_um": real["mean"],
         "diffusion_length_median_um": real["median"],
         "diffusion_length_p95_um": real["p95"],
         "diffusion_length_max_um": real["max"],
-        "contact_ratio": contact / attached,
+        "contact_ratio": _contact_ratios(labels, sources, owned, options),
         "crack_ratio": real["mean"] / contact,
         "unreached_fraction": np.where(count > 0, 1 - reached / np.maximum(count, 1), np.nan),
         "status": np.where(reached == 0, 2, np.where(reached < count, 1, 0)).astype(np.int8),
     }
     return Lengths(lengths, solid, owned.astype(np.int64), columns, real["farthest"])
+
+
+def _contact_ratios(labels: Array, sources: Array, owned: Array, options: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """`contact_ratio` of each owned particle, its outline smoothed; nan without contact."""
+    from scipy.ndimage import find_objects
+
+    ratio = np.full(owned.size, np.nan)
+    numbered = np.where(np.isin(labels, owned), np.searchsorted(owned, labels) + 1, 0)
+    for row, part in enumerate(find_objects(numbered)):
+        box = tuple(slice(max(0, s.start - REACH), s.stop + REACH) for s in part)
+        smooth = smooth_outline(labels[box], owned[row], sources[box], spacing=options["spacing"])
+        for filled, contact in (smooth, (labels[box] == owned[row], sources[box])):
+            length, attached = (device.travel_time(filled, source, **options)[filled] for source in (contact, ~filled))
+            reached = np.isfinite(length)
+            if reached.any():  # else a speck of contact that the smooth outline has not, or none at all
+                ratio[row] = length[reached].mean(dtype=np.float64) / attached.mean(dtype=np.float64)
+                break
+    return ratio
 
 
 def _statistics(domain: Array, lengths: Array, owned: Array) -> dict[str, Array]:

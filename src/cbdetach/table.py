@@ -44,7 +44,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "diffusion_length_median_um": ("um", "median over the reached solid"),
     "diffusion_length_p95_um": ("um", "95th percentile over the reached solid"),
     "diffusion_length_max_um": ("um", "largest over the reached solid"),
-    "contact_ratio": ("1", "mean length, filled with the real contact / filled and attached all round"),
+    "contact_ratio": ("1", "mean length, filled with the real contact / attached all round; smoothed outline"),
     "crack_ratio": ("1", "mean length, solid with the real contact / filled with the real contact"),
     "unreached_fraction": ("1", "share of the solid that no contact reaches"),
     "diffusion_status": ("", "reached, partly_reached or no_contact"),

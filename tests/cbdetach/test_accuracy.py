@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks import accuracy_damage
+from benchmarks import accuracy_causes, accuracy_damage
 from benchmarks.accuracy_bands import thin_share
 from benchmarks.accuracy_columns import grain, line, number
 
@@ -129,3 +129,29 @@ def test_settings_of_the_damage_benchmark_reach_the_run(
     with pytest.raises(Told) as told:
         accuracy_damage.measure(24, 1.0, tmp_path, segment=segment)
     assert told.value.args == (segment,)
+
+
+def test_what_lies_around_particles_is_the_nearest_that_is_known() -> None:
+    """One particle found where the truth has another: inside its own phases, around it the other's surroundings."""
+    labels, others = np.zeros((1, 1, 8), np.int32), np.zeros((1, 1, 8), np.int32)
+    labels[..., 2:5], others[..., 3:7] = 1, 9
+    inside, around = np.full((1, 1, 8), ACTIVE), np.array([[[CBD, CBD, CBD, 2, 2, 2, 2, VOID]]])
+    expected = [CBD, CBD, ACTIVE, ACTIVE, ACTIVE, VOID, VOID, VOID]
+    assert accuracy_causes.mixed(labels, inside, others, around)[0, 0].tolist() == expected
+
+
+def test_confused_area_near_another_particle_and_far_from_it() -> None:
+    """A plate that faces void above; below, carbon/binder reads as void; another plate is near one side only."""
+    labels = np.zeros((12, 6, 6), np.int32)
+    labels[5:7] = 3
+    others = labels.copy()
+    others[10:] = 4
+    true = np.full(labels.shape, VOID, np.uint8)
+    true[:5] = CBD
+    found = np.where(labels > 0, ACTIVE, VOID).astype(np.uint8)
+    found[7] = CBD
+    area = accuracy_causes.confused(labels, found, true, others, size=0.5)
+    face = 36 * 0.25 / 1.5
+    np.testing.assert_allclose(area, [[0, 0], [face, face]])  # the other plate's first voxels are 1.5 um away
+    others[9] = 4
+    np.testing.assert_allclose(accuracy_causes.confused(labels, found, true, others, 0.5), [[face, 0], [0, face]])

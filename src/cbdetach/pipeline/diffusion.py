@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cbdetach import diffusion
 from cbdetach.job import Job
+from cbdetach.outline import REACH
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +25,7 @@ def diffusion_stage(job: Job) -> dict[str, Any]:
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
         (w0, w1), here = job.whole(z0, z1)
-        w0, w1 = max(0, w0 - diffusion.HALO), min(job.shape[0], w1 + diffusion.HALO)
+        w0, w1 = max(0, w0 - REACH), min(job.shape[0], w1 + REACH)
         starts_here = here & (regions.bbox[:, 0] >= z0)
         found = diffusion.diffusion_lengths(
             job.particles(w0, w1),
