@@ -26,11 +26,15 @@ Spacing = tuple[float, float, float]
 UNIT: Spacing = (1.0, 1.0, 1.0)
 """The default spacing everywhere: lengths in voxels."""
 
+_INT32 = np.dtype(np.int32)
+
 
 def device_of(**arguments: Any) -> Cuda | None:
     """The GPU on which the arrays among the arguments lie; None for NumPy's. They must all lie in one place."""
     cupy = sys.modules.get("cupy")  # who has a CuPy array has imported it
-    arrays = {name: value for name, value in arguments.items() if cupy and isinstance(value, cupy.ndarray)}
+    if cupy is None:
+        return None
+    arrays = {name: value for name, value in arguments.items() if isinstance(value, cupy.ndarray)}
     if not arrays:
         return None
     first = next(iter(arrays))
@@ -62,6 +66,8 @@ def describe(value: Any) -> str:
 
 def as_spacing(spacing: Any) -> Spacing:
     """Check a voxel size (dz, dy, dx): three positive, finite numbers."""
+    if spacing is UNIT:
+        return 1.0, 1.0, 1.0
     try:
         values = () if isinstance(spacing, str) else tuple(float(s) for s in spacing)
     except (TypeError, ValueError):
@@ -79,6 +85,10 @@ def as_array(name: str, value: Any, ndim: int, axes: str = "", *, device: Cuda |
 
     `axes` names them in the message, by default those of a volume, an image or a list.
     """
+    plain = type(value) is np.ndarray and device is None and value.ndim == ndim
+    if plain and value.flags.carray and value.dtype.isnative:  # at once: all that follows takes longer than it seems
+        ready: npt.NDArray[Any] = value
+        return ready
     wanted_type: Any = np.ndarray if device is None else device.array_type
     if not isinstance(value, wanted_type):
         module = type(value).__module__.split(".")[0]
@@ -130,14 +140,14 @@ def as_labels(
     them (one more read of an image costs as much as a fast kernel).
     """
     array = as_array(name, value, ndim, device=device)
-    if array.dtype == np.bool_:
+    kind, item_bytes = array.dtype.kind, array.dtype.itemsize
+    if kind == "b":
         return array.view(np.uint8)
-    if array.dtype.kind not in "iu":
+    if kind not in "iu":
         raise TypeError(
             f"{name}: must be of an integer type; got {describe(array)}. Convert it with .astype(numpy.int32)."
         )
-    look = look or array.dtype.itemsize > 4
-    if look and array.dtype.kind == "i" and array.size:
+    if kind == "i" and (look or item_bytes > 4) and array.size:
         with where(array):
             lowest = int(array.min())
         if lowest < 0:
@@ -150,9 +160,11 @@ def narrow_labels(labels: npt.NDArray[Any], name: str = "labels") -> npt.NDArray
 
     Kernels then meet two label types only, and mostly one. A value past 2^63 - 1 raises ValueError.
     """
+    if labels.dtype == _INT32:
+        return labels
     with where(labels):
-        if labels.dtype.itemsize < 4 or labels.dtype == np.int32:
-            return labels.astype(np.int32, copy=False)
+        if labels.dtype.itemsize < 4:
+            return labels.astype(np.int32)
         top = int(labels.max()) if labels.size else 0
         if top < 2**31:
             return labels.view(np.int32) if labels.dtype == np.uint32 else labels.astype(np.int32)
@@ -180,6 +192,9 @@ def same_shape(name: str, array: npt.NDArray[Any], other_name: str, other: npt.N
 
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """Check an option that takes one of a few values; return the one that it equals (6 for `numpy.int64(6)`)."""
+    for one in allowed:
+        if type(value) is type(one) and value == one:
+            return one
     if not np.ndim(value) and isinstance(value, bool) == any(isinstance(a, bool) for a in allowed):
         for one in allowed:
             if value == one:

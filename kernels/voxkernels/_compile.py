@@ -86,13 +86,15 @@ class ParallelKernel:
 
     def __call__(self, *args: Any) -> Any:
         layer, process = _threading_layer()
+        if layer == "workqueue":
+            with _one_caller:
+                return self.dispatcher(*args)
         if layer == "omp" and process != os.getpid():
             raise RuntimeError(
                 "process: must be spawned, not forked, after a kernel has run; got a fork, which GNU OpenMP would end. "
                 "Use multiprocessing.get_context('spawn'), or set NUMBA_THREADING_LAYER=workqueue."
             )
-        with _one_caller if layer == "workqueue" else contextlib.nullcontext():
-            return self.dispatcher(*args)
+        return self.dispatcher(*args)
 
 
 _one_caller = threading.RLock()
