@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,7 +22,7 @@ from .._arrays import (
     same_shape,
     where,
 )
-from . import cpu, cpu_results, cpu_words, cuda
+from . import cpu, cpu_results, cpu_tables, cpu_words, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,11 +37,18 @@ SAMPLE = 4096
 MORE_ROWS = 64
 """Labels have rows up to the largest of so many voxels, a quarter more and so many more; if not enough, once more."""
 
-ROW_BYTES = 8 * (cpu.N_SUMS + cpu.N_BOX + cpu_words.N_GREY + cpu.N_SLICE)
+ROW_BYTES = 8 * (cpu_tables.N_ROW + cpu_words.N_GREY)
+
+_NONE = np.empty(0, np.int64)
+_NO_IMAGE = np.empty((0, 0), np.uint8)
 
 
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """The axes of each product in the last six columns of `RegionProperties.moments`."""
+
+
+_START = (0, 0, 0)
+_CORNER = np.zeros(3, np.int64)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def region_properties(
     image: npt.NDArray[Any] | None = None,
     *,
     spacing: Any = UNIT,
-    origin: Any = (0, 0, 0),
+    origin: Any = _START,
 ) -> RegionProperties:
     """Measure every label of a volume in one pass: count, bounding box, centroid, second moments, grey statistics.
 
@@ -119,11 +127,10 @@ def region_properties(
             as_labels("labels", labels, device=device)
             raise AssertionError("a negative label was met, then none found")
         return RegionProperties(**found, spacing=size)
-    sums, box, grey, names = _sum_regions(grid, values)
-    n = cpu_results.merge_chunks(sums, box, grey)
-    rows, count, bbox, moments = (np.empty((n, *shape), np.int64) for shape in ((), (), (6,), (9,)))
-    centroid, inertia = np.empty((n, 3)), np.empty((n, 3, 3))
-    cpu_results.list_regions(sums[0], box[0], corner, np.array(size), rows, count, bbox, moments, centroid, inertia)
+    memory, n_rows, grey, names = _sum_regions(grid, values)
+    rows, count, bbox, centroid, inertia, moments = cpu_results.list_regions(
+        memory, n_rows, 1 if names is None else 0, grey, corner, _array_of(size)
+    )
     mean = std = low = high = None
     if values is not None:
         first, deviations, squares, low, high = grey[0, rows].T
@@ -133,51 +140,54 @@ def region_properties(
     return RegionProperties(present, count, bbox, centroid, inertia, mean, std, low, high, moments, size)
 
 
-def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, Ints, Floats, Ints | None]:
-    """Position sums, boxes and grey sums of each row in chunks (C, R, ...), and the rows' labels (R,), ascending.
+def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, int, Floats, Ints | None]:
+    """The tables of all chunks (C, ...), their rows R, grey sums (C, R, ...), and the rows' labels (R,), ascending.
 
     Labels are their own rows (the last is None then) where they are dense: no more bytes of sums than of labels.
     """
     n_z, n_y, n_x = grid.shape
     lines = grid.reshape(n_z * n_y, n_x)
-    grey_image = np.empty((0, 0), np.uint8) if image is None else image.reshape(n_z * n_y, n_x)
+    grey_image = _NO_IMAGE if image is None else image.reshape(n_z * n_y, n_x)
     most = max(grid.nbytes, CHUNK_BYTES)
-    squares = np.zeros(n_x + 1, np.int64)
-    np.cumsum(np.arange(n_x) ** 2, out=squares[1:])
-    top = int(grid.ravel()[:: grid.size // SAMPLE | 1].max(initial=0))
+    top = int(np.maximum.reduce(grid.reshape(-1)[:: grid.size // SAMPLE | 1], initial=0))
     n_rows = min(top + top // 4 + MORE_ROWS, most // ROW_BYTES)
-    names = keys = rows = np.empty(0, np.int64)
+    names = keys = rows = _NONE
     while True:
         if top >= most // ROW_BYTES:
             names, keys, rows = _rows_of_labels(lines)
             n_rows = names.size
         chunks = max(1, min(most // max(ROW_BYTES * n_rows, 1), grid.size // CHUNK_VOXELS, CHUNKS))
-        touched, plane = np.empty((chunks, n_rows), np.int64), np.empty((chunks, n_rows, 2), np.int64)
-        sums = np.zeros((chunks, n_rows, cpu.N_SUMS), np.int64)
-        box = np.zeros((chunks, n_rows, cpu.N_BOX), np.int64)
+        memory, beyond = _memory(chunks, n_rows), np.empty(chunks, np.int64)
         grey = np.zeros((chunks, 0 if image is None else n_rows, cpu_words.N_GREY))
-        beyond, scratch = np.empty(chunks, np.int64), (touched, _parts(chunks, n_rows), plane)
-        cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, squares, *scratch, sums, box, grey, beyond)
-        if beyond.min() < 0:
+        cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, _squares(n_x), n_rows, memory, grey, beyond)
+        largest = beyond.tolist()
+        if min(largest) < 0:
             as_labels("labels", lines, 2)
-        top = int(beyond.max())
+        top = max(largest)
         if top == 0:
-            break
+            return memory, n_rows, grey, names if keys.size else None
         n_rows = top + 1
-    if keys.size:
-        return sums, box, grey, names
-    sums[:, :1, 0] = 0  # the background
-    return sums, box, grey, None
 
 
-def _parts(chunks: int, n_rows: int) -> Ints:
-    """(chunks, n_rows, 8) sums of a slice as the kernel wants them: empty, each row on a line of the cache."""
-    n = chunks * n_rows * cpu_words.N_PART
-    memory = np.zeros(n + 8, np.int64)
-    begin = -memory.ctypes.data // 8 % 8
-    part = memory[begin : begin + n].reshape(chunks, n_rows, cpu_words.N_PART)
-    part[:, :, 6:] = cpu.NOTHING
-    return part
+def _memory(chunks: int, n_rows: int) -> Ints:
+    """Zeros for the tables of each chunk, as the kernel wants them: on a line of the cache."""
+    n = -(-cpu_tables.N_ROW * n_rows // 8) * 8
+    memory = np.zeros(chunks * n + 8, np.int64)
+    begin = -memory.__array_interface__["data"][0] // 8 % 8
+    return memory[begin : begin + chunks * n].reshape(chunks, n)
+
+
+@functools.lru_cache(maxsize=4)
+def _squares(n_x: int) -> Ints:
+    """(n_x + 1,) the sum of the squares of all integers below each."""
+    squares = np.zeros(n_x + 1, np.int64)
+    np.cumsum(np.arange(n_x) ** 2, out=squares[1:])
+    return squares
+
+
+@functools.lru_cache(maxsize=16)
+def _array_of(size: Spacing) -> Floats:
+    return np.array(size)
 
 
 def _moved(regions: RegionProperties, move: Callable[[Any], Any]) -> RegionProperties:
@@ -248,6 +258,8 @@ def _merge(listed: list[RegionProperties]) -> RegionProperties:
 
 
 def _as_origin(origin: Any) -> Ints:
+    if origin is _START:
+        return _CORNER
     corner = np.asarray(origin)
     if corner.shape != (3,) or corner.dtype.kind not in "iu":
         raise ValueError(f"origin: must be three integers (z, y, x); got {describe(origin)}.")

@@ -24,9 +24,11 @@ voxels; the label of every run is compared with it, and where one is beyond, all
 Cost: one read of the volume. Memory: 256 bytes for each label and chunk.
 Floor: the read, 2.5 ms for 256^3 int32 on one core, with nothing in it but one label. Reached on a quiet machine (Zen
 5), one core and two: 3.8 and 2.1 ms (balls; cc3d.statistics 65), 2.5 and 1.5 (one label), 23 and 12 (300 labels at
-random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3: 92 and 64 us, of which 21 are the call itself.
+random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3, one core: 78 us, of which 12 are the call itself.
 What paid: no pass before this one for the largest label, and results derived in one compiled pass over the rows, not by
-NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; voxels of noise added as
+NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; one piece of zeros for
+all tables of a chunk and one function for all results, 64^3 95 -> 83; words of a line by a plain loop, not a range with
+a step, and whether there is a hash table asked once, 83 -> 78, 256^3 4.2 -> 3.4 ms; voxels of noise added as
 vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs found by words, balls 11.3 and 7.8
 -> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with grey values, signed rows 8. Did not
 pay: a mark in every row of grey values that it has none yet (a page of memory for each; a cathode 15.8 -> 20 ms).
@@ -38,13 +40,9 @@ from numba import prange
 
 from .._compile import jit
 from .cpu_grey import add_grey_run
+from .cpu_tables import tables_of
 from .cpu_words import N_PART, add_grey_voxels, add_voxels, all_below, count_bits, lowest_bit, run_ends
 
-N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
-N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
-N_SLICE = N_PART + 3  # and y0, y1; its place in the list
-
-NOTHING = np.iinfo(np.int64).min  # below every -x0 and x1
 MANY = 20  # runs among 64 voxels from which these are added one by one
 
 HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
@@ -97,8 +95,8 @@ def last_run_ends(flat, start, n):
 
 
 @jit(inline=True)
-def add_run(part, plane, row, y, start, stop, sum_xx):
-    """Add the voxels (y, start:stop) to one row of a slice's `part` (N, 8) and `plane` (N, 2)."""
+def add_run(part, plane, row, y, start, stop, sum_xx, n_x):
+    """Add the voxels (y, start:stop) to one row of a slice's `part` (N, 8) and `plane` (N, 2). Lines of n_x voxels."""
     n = stop - start
     sum_x = (n * (start + stop - 1)) >> 1
     plane[row, 1] = y + 1  # lines come in order: y0 stays
@@ -108,20 +106,20 @@ def add_run(part, plane, row, y, start, stop, sum_xx):
     part[row, 3] += n * y * y
     part[row, 4] += y * sum_x
     part[row, 5] += sum_xx
-    part[row, 6] = max(part[row, 6], -start)
+    part[row, 6] = max(part[row, 6], n_x - start)
     part[row, 7] = max(part[row, 7], stop)
 
 
 @jit
-def add_slice(sums, box, part, plane, touched, z):
+def add_slice(sums, box, part, plane, touched, z, n_x):
     """Add what slice z has summed for the rows `touched` to `sums` (N, 10) and `box` (N, 6), and clear it."""
     for row in touched:
-        n, sum_y, sum_x = part[row, 0], part[row, 1], part[row, 2]
+        n, sum_y, sum_x, first_x = part[row, 0], part[row, 1], part[row, 2], n_x - part[row, 6]
         if sums[row, 0] == 0:
-            box[row, 0], box[row, 1], box[row, 2] = z, plane[row, 0], -part[row, 6]
+            box[row, 0], box[row, 1], box[row, 2] = z, plane[row, 0], first_x
             box[row, 3], box[row, 4], box[row, 5] = z + 1, plane[row, 1], part[row, 7]
         else:  # slices come in order: z0 stays
-            box[row, 1], box[row, 2] = min(box[row, 1], plane[row, 0]), min(box[row, 2], -part[row, 6])
+            box[row, 1], box[row, 2] = min(box[row, 1], plane[row, 0]), min(box[row, 2], first_x)
             box[row, 3] = z + 1
             box[row, 4], box[row, 5] = max(box[row, 4], plane[row, 1]), max(box[row, 5], part[row, 7])
         sums[row, 0] += n
@@ -133,84 +131,93 @@ def add_slice(sums, box, part, plane, touched, z):
         sums[row, 6] += z * sum_x
         for k in range(3):
             sums[row, 7 + k] += part[row, 3 + k]
-        for k in range(6):
+        for k in range(N_PART):
             part[row, k] = 0
-        part[row, 6] = part[row, 7] = NOTHING
 
 
 @jit(parallel=True)
-def sum_runs(labels, image, lines_per_slice, keys, rows, squares, touched, part, plane, sums, box, grey, beyond):
-    """Sum every label of `labels` (L, X) chunk by chunk.
+def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond):
+    """Sum every label of `labels` (L, X) chunk by chunk, in N = n_rows rows.
 
     keys, rows : hash table of labels and their rows; empty if a label is its own row. Then row 0 may hold anything.
     beyond     : (C,) int64: the largest label that has no row, or 0; -1 if a label is negative. Then the sums are void.
     image      : (L, X), or empty for no grey statistics.
     squares    : (X + 1,) int64, sum of the squares of all integers below each.
-    touched, part, plane : (C, N), (C, N, 8), (C, N, 2) int64, scratch; part on a border of 64 bytes, on entry six zeros
-        and twice `NOTHING`.
-    sums, box, grey : (C, N, 10), (C, N, 6) int64 and (C, N, 5) float64, zero on entry.
+    memory     : (C, M) int64, each on a border of 64 bytes, at least N_ROW * N; zero on entry; see `tables_of`.
+    grey       : (C, N, 5) float64, zero on entry.
     """
+    n_chunks = memory.shape[0]
+    if n_chunks == 1:  # no threads to start
+        sum_chunk(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond, 0)
+    else:
+        for chunk in prange(n_chunks):
+            sum_chunk(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond, chunk)
+
+
+@jit
+def sum_chunk(labels, image, lines_per_slice, keys, rows, squares, all_rows, memory, grey, beyond, chunk):
+    """Sum one chunk of `sum_runs`."""
     n_lines, n_x = labels.shape
-    flat = labels.reshape(-1)
-    n_chunks, n_rows = sums.shape[0], np.uint64(sums.shape[1])
-    values = image.reshape(-1)
-    for chunk in prange(n_chunks):
-        # One view for each chunk: a view for each run would cost more than the sums (Numba counts its references).
-        chunk_sums, chunk_box, chunk_grey = sums[chunk], box[chunk], grey[chunk]
-        chunk_touched, chunk_part, chunk_plane = touched[chunk], part[chunk], plane[chunk]
-        flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
-        first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
-        n_touched, largest = 0, 0
-        z = first_line // lines_per_slice
-        for line in range(first_line, end_line):
-            if line >= (z + 1) * lines_per_slice:
-                add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z)
-                n_touched = 0
-                z += 1
-            y = line - z * lines_per_slice
-            start = np.int64(0)
-            for first in range(0, n_x, 64):
-                n = min(64, n_x - first)
-                at = line * n_x + first
-                if at + 65 <= flat.size:
-                    bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
-                else:
-                    bits = last_run_ends(flat, at, n)
-                alone = keys.size == 0 and count_bits(bits) >= MANY and at + 64 <= flat.size
-                alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(n_rows))
-                if alone and start == first:
-                    n_before = n_touched
-                    n_touched = add_voxels(
-                        flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y)
-                    )
+    flat, values = labels.reshape(-1), image.reshape(-1)
+    n_chunks, n_rows, dense = memory.shape[0], np.uint64(all_rows), keys.size == 0
+    # One view for each table: a view for each run would cost more than the sums (Numba counts its references).
+    chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched = tables_of(memory[chunk], all_rows)
+    chunk_grey = grey[chunk]
+    flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
+    first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
+    n_touched, largest = 0, 0
+    z = first_line // lines_per_slice
+    for line in range(first_line, end_line):
+        if line >= (z + 1) * lines_per_slice:
+            add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
+            n_touched = 0
+            z += 1
+        y, begin = line - z * lines_per_slice, line * n_x
+        start = first = np.int64(0)
+        n = np.int64(0)
+        while first + n < n_x:
+            first += n
+            n = min(64, n_x - first)
+            at = begin + first
+            if at + 65 <= flat.size:
+                bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
+            else:
+                bits = last_run_ends(flat, at, n)
+            alone = count_bits(bits) >= MANY and dense and at + 64 <= flat.size
+            alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(n_rows))
+            if alone and start == first:
+                n_before = n_touched
+                n_touched = add_voxels(
+                    flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y), n_x
+                )
+                if image.size:
+                    for row in chunk_touched[n_before:n_touched]:
+                        if chunk_sums[row, 0] == 0:  # no value so far
+                            chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
+                    add_grey_voxels(flat, at, n, values, flat_grey)
+                start = first + n
+                continue
+            if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one
+                bits |= np.uint64(1) << np.uint64(n - 1)
+            while bits != 0:
+                stop = first + np.int64(lowest_bit(bits)) + 1
+                bits &= bits - np.uint64(1)
+                label = flat[np.uint64(line * n_x + start)]
+                if label != 0:
+                    row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
+                    if row >= n_rows:
+                        largest = -1 if label < 0 or largest < 0 else max(largest, label)
+                        row = np.uint64(0)
+                    if chunk_part[row, 0] == 0:
+                        chunk_touched[n_touched] = row
+                        n_touched += 1
+                        chunk_plane[row, 0] = y
+                        if image.size and chunk_sums[row, 0] == 0:
+                            value = np.float64(image[line, start])
+                            chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
+                    add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
                     if image.size:
-                        for row in chunk_touched[n_before:n_touched]:
-                            if chunk_sums[row, 0] == 0:  # no value so far
-                                chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
-                        add_grey_voxels(flat, at, n, values, flat_grey)
-                    start = first + n
-                    continue
-                if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one
-                    bits |= np.uint64(1) << np.uint64(n - 1)
-                while bits != 0:
-                    stop = first + np.int64(lowest_bit(bits)) + 1
-                    bits &= bits - np.uint64(1)
-                    label = flat[np.uint64(line * n_x + start)]
-                    if label != 0:
-                        row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
-                        if row >= n_rows:
-                            largest = -1 if label < 0 or largest < 0 else max(largest, label)
-                            row = np.uint64(0)
-                        if chunk_part[row, 0] == 0:
-                            chunk_touched[n_touched] = row
-                            n_touched += 1
-                            chunk_plane[row, 0] = y
-                            if image.size and chunk_sums[row, 0] == 0:
-                                value = np.float64(image[line, start])
-                                chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
-                        add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start])
-                        if image.size:
-                            add_grey_run(chunk_grey, row, image, line, start, stop)
-                    start = stop
-        add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z)
-        beyond[chunk] = largest
+                        add_grey_run(chunk_grey, row, image, line, start, stop)
+                start = stop
+    add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
+    beyond[chunk] = largest

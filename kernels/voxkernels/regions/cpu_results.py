@@ -7,43 +7,54 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_grey import merge_grey
+from .cpu_tables import tables_of
 
 
 @jit
-def merge_chunks(sums, box, grey):
-    """Add all chunks to chunk 0, in their order; return how many rows are in use. grey may have no rows."""
-    n = 0
-    for row in range(sums.shape[1]):
-        for chunk in range(1, sums.shape[0]):
-            count = sums[chunk, row, 0]
+def merge_chunks(memory, n_rows, grey):
+    """Add all chunks to chunk 0, in their order. grey may have no rows."""
+    _, sums, box, _, _ = tables_of(memory[0], n_rows)
+    for chunk in range(1, memory.shape[0]):
+        _, more, more_box, _, _ = tables_of(memory[chunk], n_rows)
+        for row in range(n_rows):
+            count = more[row, 0]
             if count == 0:
                 continue
-            if sums[0, row, 0] == 0:
-                box[0, row] = box[chunk, row]
+            if sums[row, 0] == 0:
+                for k in range(6):
+                    box[row, k] = more_box[row, k]
                 if grey.size:
                     grey[0, row] = grey[chunk, row]
             else:
                 for k in range(3):
-                    box[0, row, k] = min(box[0, row, k], box[chunk, row, k])
-                    box[0, row, k + 3] = max(box[0, row, k + 3], box[chunk, row, k + 3])
+                    box[row, k] = min(box[row, k], more_box[row, k])
+                    box[row, k + 3] = max(box[row, k + 3], more_box[row, k + 3])
                 if grey.size:
                     merge_grey(grey[0, row], grey[chunk, row], count)
-            for k in range(sums.shape[2]):
-                sums[0, row, k] += sums[chunk, row, k]
-        n += sums[0, row, 0] > 0
-    return n
+            for k in range(sums.shape[1]):
+                sums[row, k] += more[row, k]
 
 
 @jit
-def list_regions(sums, box, corner, spacing, rows, count, bbox, moments, centroid, inertia):
-    """Derive the results (N, ...) of RegionProperties from the sums (R, 10) and boxes (R, 6) of the rows in use.
+def list_regions(memory, n_rows, first, grey, corner, spacing):
+    """Merge the chunks of `memory` and `grey`; derive the results (N, ...) of RegionProperties for the rows in use.
 
+    first   : the lowest row that counts.
     corner  : (3,) int64, where the volume begins: bbox counts from there.
     spacing : (3,) float64.
-    rows    : (N,) int64, written: which rows these are.
+
+    Returns which rows these are, count, bbox, centroid, inertia and moments.
     """
+    merge_chunks(memory, n_rows, grey)
+    _, sums, box, _, _ = tables_of(memory[0], n_rows)
     n = 0
-    for row in range(sums.shape[0]):
+    for row in range(first, n_rows):
+        n += sums[row, 0] != 0
+    rows, count = np.empty(n, np.int64), np.empty(n, np.int64)
+    bbox, moments = np.empty((n, 6), np.int64), np.empty((n, 9), np.int64)
+    centroid, inertia = np.empty((n, 3)), np.empty((n, 3, 3))
+    n = 0
+    for row in range(first, n_rows):
         if sums[row, 0] == 0:
             continue
         rows[n], count[n] = row, sums[row, 0]
@@ -52,6 +63,7 @@ def list_regions(sums, box, corner, spacing, rows, count, bbox, moments, centroi
         shift(sums[row, 1:], sums[row, 0], box[row], moments[n])
         n += 1
     derive(count, bbox, moments, spacing, centroid, inertia)
+    return rows, count, bbox, centroid, inertia, moments
 
 
 @jit

@@ -1,7 +1,7 @@
 """64 labels of a line in vector instructions: where they change, whether they have rows, and their sums one by one.
 
-The sums of noise go to rows of eight numbers, on a border of 64 bytes: count, sums of y, x, yy, yx, xx, largest -x and
-x + 1. What a voxel adds is a vector of eight numbers, which changes from voxel to voxel by another one.
+The sums of noise go to rows of eight numbers, on a border of 64 bytes: count, sums of y, x, yy, yx, xx, largest n_x - x
+and x + 1. What a voxel adds is a vector of eight numbers, which changes from voxel to voxel by another one.
 """
 
 from numba import core, extending, types
@@ -9,7 +9,7 @@ from numba import core, extending, types
 cgutils = core.cgutils
 ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
-N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; -x0, x1
+N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; n_x - x0, x1
 N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
 
@@ -70,10 +70,11 @@ def count_bits(context, bits):
 
 
 @extending.intrinsic
-def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
+def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y, n_x):
     """Add voxels (y, x) to (y, x + n - 1), whose labels are elements at to at + n - 1 of a flat array, one by one.
 
-    part, plane : flat, (N * 8,) on a border of 64 bytes and (N * 2,). Returns how many rows are touched then.
+    part, plane : flat, (N * 8,) on a border of 64 bytes and (N * 2,). n_x : voxels of a line. Returns how many rows are
+                  touched then.
 
     What one voxel adds, and how that changes from one to the next, are vectors of eight numbers; the row of a label is
     one, too: the first six are sums, the last two maxima. The background has a row like all others.
@@ -94,12 +95,12 @@ def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
                 packed = builder.insert_element(packed, value, ir.Constant(ir.IntType(32), k))
             return packed
 
-        at, n, n_touched, x, y = (arguments[k] for k in (1, 2, 6, 7, 8))
+        at, n, n_touched, x, y, n_x = (arguments[k] for k in (1, 2, 6, 7, 8, 9))
         one, zero = ir.Constant(number, 1), ir.Constant(number, 0)
         after = builder.add(y, one)
         odd = builder.add(builder.add(x, x), one)
         squares = (builder.mul(y, y), builder.mul(y, x), builder.mul(x, x))
-        start = pack(1, y, x, *squares, builder.neg(x), builder.add(x, one))
+        start = pack(1, y, x, *squares, builder.sub(n_x, x), builder.add(x, one))
         step = pack(0, 0, 1, 0, y, odd, -1, 1)
         value = cgutils.alloca_once_value(builder, start)
         change = cgutils.alloca_once_value(builder, step)
@@ -126,7 +127,7 @@ def add_voxels(context, labels, at, n, part, plane, touched, n_touched, x, y):
         return builder.load(count)
 
     number = types.int64
-    return number(labels, number, number, part, plane, touched, number, number, number), generate
+    return number(labels, number, number, part, plane, touched, number, number, number, number), generate
 
 
 @extending.intrinsic

@@ -1,0 +1,25 @@
+"""What a chunk sums, one row for each label, in one piece of memory: one array is made and handed over, not five."""
+
+from .._compile import jit
+from .cpu_words import N_PART
+
+N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
+N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
+N_SLICE = N_PART + 3  # of the slice in hand, with y0, y1 and its place in the list
+N_ROW = N_SLICE + N_SUMS + N_BOX
+
+
+@jit
+def tables_of(memory, n_rows):
+    """The tables of a chunk in its part of the memory: part (N, 8), sums (N, 10), box (N, 6), plane (N, 2), touched."""
+    a = N_PART * n_rows
+    b = a + N_SUMS * n_rows
+    c = b + N_BOX * n_rows
+    d = c + 2 * n_rows
+    return (
+        memory[:a].reshape((n_rows, N_PART)),
+        memory[a:b].reshape((n_rows, N_SUMS)),
+        memory[b:c].reshape((n_rows, N_BOX)),
+        memory[c:d].reshape((n_rows, 2)),
+        memory[d:],
+    )
