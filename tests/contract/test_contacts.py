@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import ModuleType
 
@@ -21,6 +21,15 @@ from voxkernels import contacts
 from voxkernels.contacts import reference
 
 ops = backend_fixture("contacts")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    """Volumes as small as these are counted by several threads, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contacts, "BLOCK_VOXELS", 8)
+        yield
+
 
 ESTIMATORS = ("faces", "crofton", "weighted")
 COUNTED = ("labels", "pairs", "faces", "pair_faces")
@@ -604,6 +613,22 @@ def test_blocks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in (1, 3, 7):
         monkeypatch.setattr(contacts.numba, "get_num_threads", lambda n=n: n)
         assert_identical(vk.contact_areas(labels, phases, spacing=(1, 0.7, 2.1)), expected)
+
+
+@pytest.mark.parametrize("estimator", ["faces", "weighted"])
+def test_more_pairs_than_are_kept_beside_the_table(estimator: str) -> None:
+    """Thousands of pairs that come and go take one another's places; every face is still counted once."""
+    labels = np.random.default_rng(5).integers(0, 120, (6, 11, 130)).astype(np.int32)
+    found = vk.contact_areas(labels, voids(labels), estimator=estimator)
+    for axis in range(3):
+        one, two = np.delete(labels, -1, axis), np.delete(labels, 0, axis)
+        low, high = np.minimum(one, two).ravel(), np.maximum(one, two).ravel()
+        both = (low > 0) & (low != high)
+        pairs, count = np.unique(np.stack([low[both], high[both]], axis=1), axis=0, return_counts=True)
+        there = found.pair_faces[axis] > 0
+        np.testing.assert_array_equal(found.pairs[there], pairs)
+        np.testing.assert_array_equal(found.pair_faces[axis, there], count)
+    assert len(found.pairs) > 4000
 
 
 def test_tables_grow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,10 @@ _ESTIMATORS = {"faces": cpu.FACES, "crofton": cpu.CROFTON, "weighted": cpu.WEIGH
 _TABLE_ROWS = (1 << 10, 1 << 18)
 """The fewest and the most rows of a block's table at first: one for 1024 voxels, as long as that is enough."""
 
+BLOCK_VOXELS = 1 << 16
+"""A thread gets about so many voxels or more."""
+
+_NOT_GIVEN = np.zeros((0, 0, 0), np.bool_)
 _LARGEST_PHASE = (1 << 16) - 1
 
 
@@ -116,7 +120,12 @@ def contact_areas(
     else:
         found = _count(labels, phases, n_phases, solid, core, mode, size, factors.size)
         if found is not None:
-            return _assemble(*found, size, factors)
+            rows, n_phases = found
+            order, others = _order(rows, fits=labels.itemsize == 4), np.sort(rows[:, 1])
+            names, area, pairs, pair_area, border, mouth, faces, pair_faces = cpu.sum_areas(
+                rows, order, others, n_phases, factors, _face_areas(size)
+            )
+            return ContactAreas(names, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
     as_labels("labels", labels, device=device)
     raise AssertionError("a negative label was met, then none found")
 
@@ -186,24 +195,27 @@ def check_arguments(
     labels = narrow_labels(as_labels("labels", labels, look=look, device=device))
     phases = as_labels("phases", phases, device=device)
     same_shape("phases", phases, "labels", labels)
-    with where(phases):
-        left = not look and phases.dtype == np.uint8  # to the kernel
-        last = 0 if left or phases.size == 0 else int(phases.max())
+    last = 0
+    if look or phases.dtype != np.uint8:  # else the kernel looks
+        with where(phases):
+            last = int(phases.max()) if phases.size else 0
+            if last <= _LARGEST_PHASE:
+                phases = phases.astype(np.uint8 if last <= 255 else np.int32, copy=False)
     if last > _LARGEST_PHASE:
         raise ValueError(
             f"phases: must be at most {_LARGEST_PHASE}; got a maximum of {last}. Are labels and phases exchanged?"
         )
-    with where(phases):
-        phases = phases.astype(np.uint8 if last <= 255 else np.int32, copy=False)
     if solid is None:
-        solid = np.zeros((0, 0, 0), np.bool_)
+        solid = _NOT_GIVEN
     else:
         solid = as_mask("solid", solid, device=device)
         same_shape("solid", solid, "labels", labels)
-    try:
-        lo, hi = (0, len(labels)) if core is None else (index(i) for i in core)
-    except (TypeError, ValueError):
-        lo, hi = -1, -1
+    lo, hi = 0, len(labels)
+    if core is not None:
+        try:
+            lo, hi = (index(i) for i in core)
+        except (TypeError, ValueError):
+            lo, hi = -1, -1
     if not 0 <= lo <= hi <= len(labels):
         raise ValueError(
             f"core: must be slices (lo, hi) with 0 <= lo <= hi <= {len(labels)}; got {describe(core)}. "
@@ -221,35 +233,33 @@ def _count(
     mode: int,
     size: Spacing,
     n_counts: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int] | None:
+) -> tuple[npt.NDArray[np.int64], int] | None:
     """Run the kernel, with larger tables until they suffice.
 
-    Returns distinct keys, ascending, their counts, and the number of phase values, at least n_phases. None where a
-    label is negative.
+    Returns the rows of all blocks, and the number of phase values, at least n_phases. None where a label is negative.
     """
     lo, hi = core
     if labels.size == 0 or lo == hi:
-        return np.zeros((0, 2), np.int64), np.zeros((0, n_counts), np.int64), n_phases
-    scale = 1 / np.array(size)
-    blocks = min(hi - lo, numba.get_num_threads())
-    bounds = lo + (hi - lo) * np.arange(blocks + 1) // blocks
+        return np.empty((0, cpu.COUNTS + n_counts), np.int64), n_phases
+    blocks = min(hi - lo, numba.get_num_threads(), labels.size // BLOCK_VOXELS + 1)
+    bounds = np.array([lo + (hi - lo) * b // blocks for b in range(blocks + 1)])
     wanted = min(max(labels.size // (1024 * blocks), _TABLE_ROWS[0]), _TABLE_ROWS[1])
     capacity = 1 << (wanted - 1).bit_length()
+    scale = _scale(size)
     while True:
         tables = np.empty((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
         used = np.empty((blocks, 2), np.int64)
         cpu.count_contacts(labels, phases, solid, bounds, mode, scale, tables, used)
-        if used.min() >= 0:
+        ends = used.tolist()
+        lowest, _ = min(ends)
+        if lowest >= 0:
             break
-        if used.min() == -2:
+        if lowest == -2:
             return None
         capacity *= 4
-    parts = [table[:n] for table, n in zip(tables, used[:, 0], strict=True)]
+    parts = [table[:n] for table, (n, _) in zip(tables, ends, strict=True)]
     rows = parts[0] if blocks == 1 else np.concatenate(parts)
-    distinct, total = cpu.add_equal_rows(rows, _order(rows))
-    n_phases = max(n_phases, int(used[:, 1].max()) + 1)
-    distinct[distinct[:, 1] < -cpu.MOUTH, 1] += cpu.MOUTH - n_phases
-    return distinct, total, n_phases
+    return rows, max(n_phases, *(top + 1 for _, top in ends))
 
 
 def _summed(keys: npt.NDArray[np.int64], *values: npt.NDArray[Any], kind: Any = None) -> tuple[npt.NDArray[Any], ...]:
@@ -262,36 +272,26 @@ def _summed(keys: npt.NDArray[np.int64], *values: npt.NDArray[Any], kind: Any = 
     return keys[first], *(np.add.reduceat(value[order], first) for value in values)
 
 
-def _order(rows: npt.NDArray[np.int64], kind: Any = None) -> npt.NDArray[np.int64]:
-    """What puts rows (n, 2 or more) in ascending order of their first two columns."""
+def _order(rows: npt.NDArray[np.int64], kind: Any = None, fits: bool = False) -> npt.NDArray[np.int64]:
+    """What puts rows (n, 2 or more) in ascending order of their first two columns. `fits`: both are below 2**31."""
     first, second = rows[:, 0], rows[:, 1]
-    if max(first.max(initial=0), second.max(initial=0)) < 2**31:
+    if fits or max(first.max(initial=0), second.max(initial=0)) < 2**31:
         return np.argsort((first << 32) + second, kind=kind)
     return np.lexsort((second, first))
 
 
-def _assemble(
-    keys: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    n_phases: int,
-    size: Spacing,
-    factors: npt.NDArray[np.float64],
-) -> ContactAreas:
-    """Turn counts under (label, target) into the result."""
-    targets = keys[:, 1]
-    labels, outer, pairs, shared = cpu.split_rows(keys, counts, np.sort(targets[targets > 0]), n_phases + 2)
-    n, q, phases = labels.size, len(pairs), (labels.size, n_phases)
-    area, mouth, border, pair_area = np.empty(phases), np.empty(n), np.empty(n), np.empty(q)
-    faces, pair_faces = np.empty((3, *phases), np.int64), np.empty((3, q), np.int64)
-    cpu.sum_areas(outer, shared, factors, _face_areas(size), area, mouth, border, faces, pair_area, pair_faces)
-    return ContactAreas(labels, area, pairs, pair_area, border, mouth, faces, pair_faces, size)
+@functools.lru_cache(maxsize=16)
+def _scale(size: Spacing) -> npt.NDArray[np.float64]:
+    return np.asarray(1 / np.array(size))
 
 
+@functools.lru_cache(maxsize=16)
 def _face_areas(size: Spacing) -> npt.NDArray[np.float64]:
     dz, dy, dx = size
     return np.array([dy * dx, dz * dx, dz * dy])
 
 
+@functools.lru_cache(maxsize=16)
 def _factors(mode: int, size: Spacing) -> npt.NDArray[np.float64]:
     """(M,) the area that one count of each column stands for."""
     if mode == cpu.FACES:

@@ -30,8 +30,8 @@ Measured on a quiet machine (Zen 5), one core and two, fresh input, ms. 256^3, a
 of the volume (cc3d.contacts 297): faces 7.1 and 4.0, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
 everywhere: 5.2 and 3.0. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 231):
 17.4 and 9.4, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
-(1.3), 5 ns for each run; and it has 360,000 faces between two labels, which are looked up one by one, 8 ns each, the
-half of it for memory. With weights a face costs some 15 ns for its window, and a run 20 for its masks.
+(1.3), 5 ns for each run; and it has 360,000 faces between two labels, which are looked up one by one. With weights a
+face costs some 15 ns for its window, and a run 20 for its masks.
 
 What paid, faces at 28 % and weights of the cathode, one core: words in place of faces, 20 -> 13 and 190 -> 180; memory
 asked for 1024 voxels ahead, 13 -> 7.5, and the masks' rows, 149 -> 139; one list of a run's faces in place of six loops
@@ -39,12 +39,18 @@ that no branch predictor foresees, and weights many at a time, 180 -> 162; masks
 upper bits of the hash in place of the lower, 134 -> 115. Faces of the cathode, two cores: what follows the kernel
 compiled, 10.8 -> 10.1; slices in parts, faces between labels in lists, and vectors that begin with a line of the cache,
 each some 4 to 8 %, -> 9.4. 64^3, two cores: memory that comes empty and is cleared by the thread that uses it, and sums
-of a label when it comes, 146 -> 121 us, of which 50 are the call itself. Weights of 300 labels at random, 256^3, one
-core (cc3d 2.5 s): masks of one voxel where runs are of one, and rows of a large table asked for before the windows are
-summed, 2.97 -> 2.12 s. Did not pay: rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows
-where it is (pages touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept;
+of a label when it comes, 146 -> 121 us. Weights of 300 labels at random, 256^3, one core (cc3d 2.5 s): masks of one
+voxel where runs are of one, and rows of a large table asked for before the windows are summed, 2.97 -> 2.12 s. 1024
+pairs of labels kept beside the table, which is larger than the L2, two cores, the cathode: 8.5 -> 7.4. The ends along x
+counted with their row, not by a pass that touches every line of the cache, and those along y and z in words: 128 x 64 x
+64 of one label 195 -> 175 us. 64^3 on one core: results in one compiled function and arguments that are right looked at
+once, 148 -> 121 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start.
+
+Did not pay: rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows where it is (pages
+touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept, 2048 pairs kept;
 rows marked, listed and counted in functions of their own (a call counts references, 100 ns, and marking no longer hides
-the rest: 20 -> 21); runs in a list; a larger table.
+the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 410 -> 510 us); weights of parts half as
+large; runs in a list; a larger table.
 """
 
 from __future__ import annotations
@@ -53,9 +59,8 @@ import numba
 
 from .._compile import jit
 from .cpu_faces import count_faces
-from .cpu_marks import MOUTH
 from .cpu_rays import DIRECTIONS, count_rays
-from .cpu_table import COUNTS, add_equal_rows, count_border, move_to_front, split_rows, sum_areas
+from .cpu_table import COUNTS, MOUTH, count_border, move_to_front, sum_areas
 from .cpu_weights import WEIGHT
 
 __all__ = [
@@ -66,9 +71,7 @@ __all__ = [
     "MOUTH",
     "WEIGHT",
     "WEIGHTED",
-    "add_equal_rows",
     "count_contacts",
-    "split_rows",
     "sum_areas",
 ]
 
@@ -95,17 +98,27 @@ def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used
     used     (B, 2) int64, written: rows in use, or -1 where the table was too small, or -2 where a label is
              negative; the largest phase of the slices and those beside them (neither with "crofton")
     """
-    core = bounds[0], bounds[-1]
-    for b in numba.prange(bounds.size - 1):
-        start, stop = bounds[b], bounds[b + 1]
-        tables[b], used[b] = 0, 0  # by the thread that uses them
-        if count_border(labels, -2 - MOUTH, start, stop, tables[b], used[b]):
-            if estimator == CROFTON:
-                count_rays(labels, phases, MOUTH, solid, start, stop, tables[b], used[b])
-            else:
-                n_y, n_x = labels.shape[1], labels.shape[2]
-                n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
-                for tile in range(n_tiles):
-                    rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
-                    count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, tables[b], used[b])
-            move_to_front(tables[b])
+    n_blocks = bounds.size - 1
+    if n_blocks == 1:  # no threads to start
+        count_block(labels, phases, solid, bounds, 0, estimator, scale, tables[0], used[0])
+    else:
+        for b in numba.prange(n_blocks):
+            count_block(labels, phases, solid, bounds, b, estimator, scale, tables[b], used[b])
+
+
+@jit
+def count_block(labels, phases, solid, bounds, b, estimator, scale, table, used):
+    """Count the contacts of block b: `table` and `used` are its own. See `count_contacts`."""
+    core, start, stop = (bounds[0], bounds[-1]), bounds[b], bounds[b + 1]
+    table[:], used[:] = 0, 0  # by the thread that uses them
+    if not count_border(labels, start, stop, estimator == CROFTON, table, used):
+        return
+    if estimator == CROFTON:
+        count_rays(labels, phases, MOUTH, solid, start, stop, table, used)
+    else:
+        n_y, n_x = labels.shape[1], labels.shape[2]
+        n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
+        for tile in range(n_tiles):
+            rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
+            count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, table, used)
+    move_to_front(table)

@@ -15,20 +15,20 @@ from .._compile import jit
 from .cpu_marks import (
     ALL,
     AT_ONCE,
-    MOUTH,
     NONE,
     ONE,
     add_pairs,
     count_rest,
     empty_lines,
     flush,
+    flush_pairs,
     highest,
     mark_last_class,
     mark_pairs,
     mark_void,
     zero_lines,
 )
-from .cpu_table import COUNTS, first_slot, slot_of
+from .cpu_table import COUNTS, MOUTH, count_end, first_slot, slot_of
 from .cpu_weights import SIDE, SPAN, add_weights, list_last_masks, list_rows, sum_window
 from .cpu_words import (
     above_bits,
@@ -51,6 +51,7 @@ from .cpu_words import (
 AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hardware does here
 LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
 PAIRS = 256  # words of faces between two labels that are listed before they are counted
+KEPT = 1024  # pairs of labels that are counted outside the table at a time, at most
 BATCH = 1024  # faces whose weights are computed together
 BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
 MASKS = 64  # words for the masks of one
@@ -94,8 +95,10 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     n_windows, all_rows, large = 0, table.reshape(-1), len(table) >= LARGE
     # words of faces between two labels, which are counted many at a time
     pair_words, pair_places = np.empty(PAIRS + 4 * n_words + 2, np.uint64), np.empty(PAIRS + 4 * n_words + 2, np.int64)
-    n_pairs = NONE
+    n_pairs, kept_pairs = NONE, zero_lines(8 * min(max(len(table) // 16, 16), KEPT)).view(np.int64)
 
+    left_end = right_end = zero  # labels at the ends of the rows before, and of how many
+    n_left = n_right = 0
     top = np.int64(0)  # the highest class so far
     begin = start * plane + lowest * n_x
     if start > 0:
@@ -150,8 +153,17 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                 return
             if higher != 0:
                 top = highest(classes, row + step_z, n_x, top)
+            if flat[np.uint64(row)] != left_end:
+                if not count_end(left_end, n_left, 2, table, used):
+                    return
+                left_end, n_left = flat[np.uint64(row)], 0
+            if flat[np.uint64(row + n_x - 1)] != right_end:
+                if not count_end(right_end, n_right, 2, table, used):
+                    return
+                right_end, n_right = flat[np.uint64(row + n_x - 1)], 0
+            n_left, n_right = n_left + 1, n_right + 1
             if n_pairs > np.uint64(PAIRS):
-                if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, table, used):
+                if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, table, used):
                     return
                 n_pairs = NONE
             listed, last_right = False, NONE
@@ -312,7 +324,11 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         windows[n_windows] = sum_window(masks, mask, k, axis, forward)
                         axes[n_windows], places[n_windows] = axis, np.int64(slot) * table.shape[1] + COUNTS + 3 + axis
                         n_windows += 1
-    if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, table, used):
+    if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, table, used):
+        return
+    if not flush_pairs(kept_pairs, table, used):
+        return
+    if not count_end(left_end, n_left, 2, table, used) or not count_end(right_end, n_right, 2, table, used):
         return
     for kept_at in range(LABELS):
         if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):

@@ -8,10 +8,9 @@ Not checked here: as `cpu`.
 import numpy as np
 
 from .._compile import jit
-from .cpu_table import COUNTS, first_slot, slot_of
+from .cpu_table import COUNTS, FACTOR, MOUTH, OTHER_FACTOR, slot_of
 from .cpu_words import above_bits, equal_bits, equal_word, lowest_bit, negative_bits, store_six
 
-MOUTH = 1 << 16  # in place of a phase value; the border is the next one
 AT_ONCE = 4  # phase values below this are counted a word at a time
 ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 
@@ -126,12 +125,28 @@ def count_rest(flat, classes, at, steps, faces, table, used):
 
 
 @jit
-def add_pairs(flat, steps, words, places, n, table, used):
+def flush_pair(kept, line, table, used):
+    """Add what one line of `kept` (see `add_pairs`) holds to the table; False if the table is too small."""
+    if kept[line] != 0:
+        slot = slot_of(table, used, kept[line], kept[line + 1])
+        if slot < 0:
+            return False
+        for axis in range(3):
+            table[slot, COUNTS + axis] += kept[line + 2 + axis]
+            kept[line + 2 + axis] = 0
+    return True
+
+
+@jit
+def add_pairs(flat, steps, words, places, n, kept, table, used):
     """Count n words of faces between two labels; False if the table is too small.
 
     words, places : (N + 2,), where there is a face; 8 times the word's first voxel, plus the direction. A face towards
                     a higher voxel adds 1; one towards a lower voxel shows that the pair is there.
+    kept          : (8 * K,) int64, on a border of 64 bytes, K a power of two: the pairs met last, each with its counts
+                    along the axes, until another one takes its line. The table itself may be larger than the L2.
     """
+    mask = np.uint64(kept.size - 8)
     i, bits, following = NONE, words[0], words[1]
     while i < n:
         place = places[i]
@@ -142,11 +157,20 @@ def add_pairs(flat, steps, words, places, n, table, used):
         following = words[i + ONE]
         one, two = np.int64(flat[k]), np.int64(flat[k + np.uint64(steps[d])])
         low, high = min(one, two), max(one, two)
-        slot = first_slot(table, low, high)
-        if (table[slot, 0] != low) | (table[slot, 1] != high):
-            found = slot_of(table, used, low, high)
-            if found < 0:
+        line = (np.uint64(low) * FACTOR + np.uint64(high) * OTHER_FACTOR) >> np.uint64(32) & mask
+        if (kept[line] != low) | (kept[line + ONE] != high):
+            if not flush_pair(kept, line, table, used):
                 return False
-            slot = np.uint64(found)
-        table[slot, COUNTS + (d >> ONE)] += np.int64(d & ONE)
+            kept[line], kept[line + ONE] = low, high
+        kept[line + np.uint64(2) + (d >> ONE)] += np.int64(d & ONE)
+    return True
+
+
+@jit
+def flush_pairs(kept, table, used):
+    """Add all that `kept` holds to the table; False if it is too small."""
+    for line in range(0, kept.size, 8):
+        if not flush_pair(kept, line, table, used):
+            return False
+        kept[line] = 0
     return True

@@ -6,8 +6,10 @@ A row is label, target, and counts; a free row has label 0.
 import numpy as np
 
 from .._compile import jit
+from .cpu_words import lowest_bit, unequal_bits, unequal_word
 
 COUNTS = 2  # where the counts of a row begin
+MOUTH = 1 << 16  # in place of a phase value; the border is the next one
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 OTHER_FACTOR = np.uint64(0xBF58476D1CE4E5B9)  # another odd number with bits everywhere
 
@@ -61,35 +63,44 @@ def add_equal_rows(rows, order):
 
 
 @jit
-def split_rows(keys, counts, others, n_targets):
+def split_rows(keys, counts, others, n_phases):
     """Sort counts (K, M) under keys that ascend: of pairs of labels, and of labels by what else they face.
 
-    others : (Q,), the higher labels of the Q pairs, ascending
+    others : the second column of the keys, ascending, in which equal ones may follow one another
 
-    Returns the labels (N,), ascending; counts (N, n_targets, M) towards target -1 - p; pairs (Q, 2), and theirs (Q, M)
+    Returns the labels (N,), ascending; counts (N, n_phases + 2, M) towards each phase, MOUTH and the border; pairs
+    (Q, 2), and theirs (Q, M)
     """
-    labels, n, q = np.empty(len(keys) + others.size, np.int64), 0, 0
+    at, n_pairs = 0, 0
+    while at < others.size and others[at] <= 0:
+        at += 1
+    labels, n = np.empty(len(keys) + others.size - at, np.int64), 0
     for k in range(len(keys) + 1):
-        while q < others.size and (k == len(keys) or others[q] < keys[k, 0]):
-            if n == 0 or labels[n - 1] != others[q]:
-                labels[n] = others[q]
+        while at < others.size and (k == len(keys) or others[at] < keys[k, 0]):
+            if n == 0 or labels[n - 1] != others[at]:
+                labels[n] = others[at]
                 n += 1
-            q += 1
-        if k < len(keys) and (n == 0 or labels[n - 1] != keys[k, 0]):
-            labels[n] = keys[k, 0]
-            n += 1
-    outer = np.zeros((n, n_targets, counts.shape[1]), np.int64)
-    pairs, shared = np.empty((others.size, 2), np.int64), np.empty((others.size, counts.shape[1]), np.int64)
+            at += 1
+        if k < len(keys):
+            if n == 0 or labels[n - 1] != keys[k, 0]:
+                labels[n] = keys[k, 0]
+                n += 1
+            n_pairs += keys[k, 1] > 0
+    outer = np.zeros((n, n_phases + 2, counts.shape[1]), np.int64)
+    pairs, shared = np.empty((n_pairs, 2), np.int64), np.empty((n_pairs, counts.shape[1]), np.int64)
     row = q = 0
     for k in range(len(keys)):
         label, target = keys[k, 0], keys[k, 1]
         while labels[row] < label:
             row += 1
+        column = -1 - target
+        if column >= MOUTH:
+            column += n_phases - MOUTH
         for c in range(counts.shape[1]):
             if target > 0:
                 shared[q, c] = counts[k, c]
             else:
-                outer[row, -1 - target, c] = counts[k, c]
+                outer[row, column, c] = counts[k, c]
         if target > 0:
             pairs[q, 0], pairs[q, 1] = label, target
             q += 1
@@ -97,15 +108,23 @@ def split_rows(keys, counts, others, n_targets):
 
 
 @jit
-def sum_areas(outer, shared, factors, face_areas, area, mouth, border, faces, pair_area, pair_faces):
-    """The areas behind counts of labels (N, P + 2, M) and pairs (Q, M), as `split_rows` gives them, and voxel faces.
+def sum_areas(rows, order, others, n_phases, factors, face_areas):
+    """The labels and pairs of rows (R, 2 + M), the areas behind their counts, and voxel faces.
 
-    factors    : (M,) the area that one count stands for. Except of voxel faces, pairs have the counts of both sides.
-    face_areas : (3,) the areas of voxel faces.
-    area, mouth, border, faces : (N, P), (N,), (N,), (3, N, P), written. pair_area, pair_faces : (Q,), (3, Q), written.
+    order, others : what `add_equal_rows` and `split_rows` want
+    factors       : (M,) the area that one count stands for. Except of voxel faces, pairs have the counts of both sides.
+    face_areas    : (3,) the areas of voxel faces.
+
+    Returns labels (N,), area (N, P), pairs (Q, 2), pair_area (Q,), border and mouth (N,), faces (3, N, P) and
+    pair_faces (3, Q). All in one function: a call for each step would take as long as a small volume.
     """
-    n_phases = area.shape[1]
-    for n in range(area.shape[0]):
+    keys, counts = add_equal_rows(rows, order)
+    labels, outer, pairs, shared = split_rows(keys, counts, others, n_phases)
+    n_labels, n_pairs = labels.size, len(pairs)
+    area, border, mouth = np.empty((n_labels, n_phases)), np.empty(n_labels), np.empty(n_labels)
+    pair_area = np.empty(n_pairs)
+    faces, pair_faces = np.empty((3, n_labels, n_phases), np.int64), np.empty((3, n_pairs), np.int64)
+    for n in range(n_labels):
         for p in range(n_phases + 1):
             total = outer[n, p, 0] * factors[0]
             for m in range(1, factors.size):
@@ -118,45 +137,64 @@ def sum_areas(outer, shared, factors, face_areas, area, mouth, border, faces, pa
                 faces[axis, n, p] = outer[n, p, axis]
         last = outer[n, n_phases + 1]
         border[n] = last[0] * face_areas[0] + last[1] * face_areas[1] + last[2] * face_areas[2]
-    for q in range(pair_area.size):
+    for q in range(n_pairs):
         total = shared[q, 0] * factors[0]
         for m in range(1, factors.size):
             total += shared[q, m] * (factors[m] * (1.0 if m < 3 else 0.5))
         pair_area[q] = total
         for axis in range(3):
             pair_faces[axis, q] = shared[q, axis]
+    return labels, area, pairs, pair_area, border, mouth, faces, pair_faces
 
 
 @jit
-def count_line(flat, start, n, step, axis, target, table, used):
-    """Count the ends of the array behind n voxels, a step apart; False if the table is too small."""
-    slot, last = 0, np.int64(0)
-    for i in range(n):
-        label = np.int64(flat[start + i * step])
-        if label != 0:
-            if label != last:
-                slot = slot_of(table, used, label, target)
-                if slot < 0:
-                    return False
-                last = label
-            table[slot, COUNTS + axis] += 1
+def count_end(label, n, axis, table, used):
+    """Count n ends of the array, all behind voxels of one label, along an axis; False if the table is too small."""
+    if label != 0 and n > 0:
+        slot = slot_of(table, used, np.int64(label), np.int64(-2 - MOUTH))
+        if slot < 0:
+            return False
+        table[slot, COUNTS + axis] += n
     return True
 
 
 @jit
-def count_border(labels, target, start, stop, table, used):
-    """Count the ends of the array behind the voxels in slices start..stop-1; False if the table is too small."""
+def count_line(flat, start, n, axis, table, used):
+    """Count the ends of the array behind n voxels that follow one another; False if the table is too small."""
+    begin, stop = start, start + n
+    for first in range(start, stop, 64):
+        if first + 65 <= flat.size:
+            bits = unequal_bits(flat, np.uint64(first), np.uint64(first + 1))
+        else:
+            bits = unequal_word(flat, first, first + 1)
+        if stop - first <= 64:
+            last = np.uint64(1) << np.uint64(stop - first - 1)
+            bits = bits & (last - np.uint64(1)) | last
+        while bits != 0:
+            end = first + lowest_bit(bits)
+            bits &= bits - np.uint64(1)
+            if not count_end(flat[end], end + 1 - begin, axis, table, used):
+                return False
+            begin = end + 1
+    return True
+
+
+@jit
+def count_border(labels, start, stop, sides, table, used):
+    """Count the ends of the array behind slices start..stop-1, those along x if `sides`; False as `count_line`."""
     n_z, n_y, n_x = labels.shape
     flat = labels.reshape(-1)
     for z in range(start, stop):
         first = z * n_y * n_x
-        for i in (0, n_x - 1):
-            if not count_line(flat, first + i, n_y, n_x, 2, target, table, used):
-                return False
         for i in (0, n_y - 1):
-            if not count_line(flat, first + i * n_x, n_x, 1, 1, target, table, used):
+            if not count_line(flat, first + i * n_x, n_x, 1, table, used):
                 return False
         for i in (0, n_z - 1):
-            if z == i and not count_line(flat, first, n_y * n_x, 1, 0, target, table, used):
+            if z == i and not count_line(flat, first, n_y * n_x, 0, table, used):
                 return False
+        if sides:
+            for k in range(n_y):
+                for i in (0, n_x - 1):
+                    if not count_end(flat[first + k * n_x + i], 1, 2, table, used):
+                        return False
     return True
