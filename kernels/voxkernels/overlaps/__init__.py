@@ -290,7 +290,7 @@ def _join(columns: Ints, begin: Ints, top: Ints) -> list[OverlapCounts]:
     starts, ends = begin[:-1].tolist(), (begin[:-1, None] + n).T.tolist()
     at_a, at_b, at = (list(map(slice, starts, stops)) for stops in ends)
     cut = ((ids_a, at), (ids_b, at), (count, at), (labels_a, at_a), (size_a, at_a), (labels_b, at_b), (size_b, at_b))
-    return list(map(OverlapCounts, *(map(column.__getitem__, places) for column, places in cut)))
+    return list(map(OverlapCounts, *([column[place] for place in places] for column, places in cut)))
 
 
 def _renumber(labels: Ints) -> Ints:
