@@ -39,6 +39,16 @@ Record = TypeVar("Record")
 Slab = tuple[int, int]
 """Half-open range of slices, z0 to z1."""
 
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your share of the disk is full",
+    errno.EFBIG: "no file may be that large here (ulimit -f)",
+}
+"""What the system says where nothing more can be written."""
+
+IMAGE_BLOCK = 1 << 22
+"""Bytes by which an HDF5 file in memory grows."""
+
 RUN_RECORD = "run.json"
 OWN_NAMES = (
     "survey",
@@ -87,14 +97,31 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if error.errno in FULL:
             raise ResumableError(
-                f"{path.parent}: the disk is full; nothing is lost. Free some space and continue with --resume."
+                f"{path.parent}: {FULL[error.errno]}; nothing is lost. Free some space and continue with --resume."
             ) from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_hdf5(path: Path, **options: Any) -> Iterator[Any]:
+    """An HDF5 file to write to, made in memory and put to `path` on success; `options` are those of `h5py.File`.
+
+    HDF5 writes much of a file when it closes it, and what fails then is no error to h5py: a full disk leaves a file
+    that opens, and reads as zeros. Memory: the file's size, which is that of its compressed volumes.
+    """
+    import h5py
+
+    with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=IMAGE_BLOCK, **options) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with whole_file(path) as temporary:
+        temporary.write_bytes(image)
 
 
 def to_json(content: Any) -> str:
@@ -172,21 +199,18 @@ class RunFolder:
 
     def write_slab(self, stage: str, index: int, arrays: Mapping[str, Array]) -> None:
         """Write one slab's arrays; names may hold slashes (groups). Volumes (3-D) are chunked and compressed."""
-        import h5py
-
         path = self.slab_path(stage, index)
-        with whole_file(path) as temporary:
-            with h5py.File(temporary, "w", libver=("earliest", "v110"), track_order=False) as file:
-                file.attrs["slab"] = np.array(self.slabs[index], dtype=np.int64)
-                for name, array in arrays.items():
-                    if array.ndim == 3 and array.size > 4096 and not name.startswith("table/"):
-                        chunks = tuple(min(n, c) for n, c in zip(array.shape, (8, 128, 128), strict=True))
-                        file.create_dataset(
-                            name, data=array, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True,
-                            track_times=False,
-                        )  # fmt: skip
-                    else:
-                        file.create_dataset(name, data=array, track_times=False)
+        with whole_hdf5(path, libver=("earliest", "v110"), track_order=False) as file:
+            file.attrs["slab"] = np.array(self.slabs[index], dtype=np.int64)
+            for name, array in arrays.items():
+                if array.ndim == 3 and array.size > 4096 and not name.startswith("table/"):
+                    chunks = tuple(min(n, c) for n, c in zip(array.shape, (8, 128, 128), strict=True))
+                    file.create_dataset(
+                        name, data=array, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True,
+                        track_times=False,
+                    )  # fmt: skip
+                else:
+                    file.create_dataset(name, data=array, track_times=False)
 
     def has_slab(self, stage: str, index: int) -> bool:
         """Whether a slab is there and whole; a truncated file counts as absent."""
@@ -241,32 +265,31 @@ class RunFolder:
         """Write `volumes.h5`: for each name, (stage, dataset) as one virtual dataset over the slabs, and as NXdata."""
         import h5py
 
-        with whole_file(self.path / "volumes.h5") as temporary:
-            with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-                file.attrs["NX_class"] = "NXroot"
-                file.attrs["default"] = "entry"
-                entry = file.create_group("entry")
-                entry.attrs["NX_class"] = "NXentry"
-                for name, (stage, dataset) in volumes.items():
-                    with h5py.File(self.require_slab(stage, 0), "r") as first:
-                        dtype = first[dataset].dtype
-                    layout = h5py.VirtualLayout(shape=shape, dtype=dtype)
-                    for index, (lo, hi) in enumerate(self.slabs):
-                        self.require_slab(stage, index)
-                        relative = f"{stage}/slab_{index:05d}.h5"
-                        layout[lo:hi] = h5py.VirtualSource(relative, dataset, shape=(hi - lo, *shape[1:]))
-                    virtual = file.create_virtual_dataset(name, layout)
-                    virtual.attrs["element_size_um"] = np.array(voxel_size, dtype=np.float64)
-                    virtual.attrs["voxel_size_um"] = np.array(voxel_size, dtype=np.float64)
-                    group = entry.create_group(name)
-                    group.attrs["NX_class"] = "NXdata"
-                    group.attrs["signal"] = "data"
-                    group.attrs["axes"] = ["z", "y", "x"]
-                    group["data"] = h5py.SoftLink(f"/{name}")
-                    for axis, n, size in zip("zyx", shape, voxel_size, strict=True):
-                        positions = group.create_dataset(axis, data=np.arange(n) * size, track_times=False)
-                        positions.attrs["units"] = "um"
-                entry.attrs["default"] = next(iter(volumes))
+        with whole_hdf5(self.path / "volumes.h5", libver=("v110", "v110")) as file:
+            file.attrs["NX_class"] = "NXroot"
+            file.attrs["default"] = "entry"
+            entry = file.create_group("entry")
+            entry.attrs["NX_class"] = "NXentry"
+            for name, (stage, dataset) in volumes.items():
+                with h5py.File(self.require_slab(stage, 0), "r") as first:
+                    dtype = first[dataset].dtype
+                layout = h5py.VirtualLayout(shape=shape, dtype=dtype)
+                for index, (lo, hi) in enumerate(self.slabs):
+                    self.require_slab(stage, index)
+                    relative = f"{stage}/slab_{index:05d}.h5"
+                    layout[lo:hi] = h5py.VirtualSource(relative, dataset, shape=(hi - lo, *shape[1:]))
+                virtual = file.create_virtual_dataset(name, layout)
+                virtual.attrs["element_size_um"] = np.array(voxel_size, dtype=np.float64)
+                virtual.attrs["voxel_size_um"] = np.array(voxel_size, dtype=np.float64)
+                group = entry.create_group(name)
+                group.attrs["NX_class"] = "NXdata"
+                group.attrs["signal"] = "data"
+                group.attrs["axes"] = ["z", "y", "x"]
+                group["data"] = h5py.SoftLink(f"/{name}")
+                for axis, n, size in zip("zyx", shape, voxel_size, strict=True):
+                    positions = group.create_dataset(axis, data=np.arange(n) * size, track_times=False)
+                    positions.attrs["units"] = "um"
+            entry.attrs["default"] = next(iter(volumes))
 
     # ---- the folder itself ------------------------------------------------------------------------------------------
 

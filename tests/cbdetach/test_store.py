@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from cbdetach.errors import InputError
-from cbdetach.store import RunFolder, pack, partition, to_json, unpack, whole_file
+from cbdetach.store import RunFolder, pack, partition, to_json, unpack, whole_file, whole_hdf5
 
 SHAPE = (10, 40, 30)
 
@@ -145,3 +147,44 @@ def test_a_record_of_arrays_comes_back(tmp_path: Path) -> None:
     assert back.labels.tolist() == [3, 5]
     assert back.spacing == (1.0, 2.0, 3.0)
     assert back.mean is None
+
+
+# ---- a disk that is really full --------------------------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from cbdetach.errors import ResumableError
+from cbdetach.store import RunFolder
+
+out, limit = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+folder = RunFolder(out, [(0, 32)])
+try:
+    folder.write_slab("stage", 0, {"volume": np.random.default_rng(0).random((32, 64, 64), np.float32)})
+except ResumableError as error:
+    print(error)
+print(folder.has_slab("stage", 0), [path.name for path in (out / "stage").iterdir()])
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 3_000, 100_000, 400_000])
+def test_a_slab_that_the_disk_has_no_room_for_is_absent(limit: int, tmp_path: Path) -> None:
+    """The system's own limit, in a process of its own: HDF5 fails while it closes a file, which must not pass."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    said, there = ended.stdout.splitlines()
+    assert said.startswith(f"{tmp_path / 'stage'}: no file may be that large here (ulimit -f); nothing is lost. ")
+    assert there == "False []"
+
+
+def test_a_file_made_in_memory_has_the_bytes_of_one_made_on_the_disk(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).random((40, 50, 60))
+    with h5py.File(tmp_path / "disk.h5", "w", libver=("earliest", "v110")) as file:
+        file.create_dataset("volume", data=values, chunks=(8, 50, 60), compression="gzip", track_times=False)
+    with whole_hdf5(tmp_path / "memory.h5", libver=("earliest", "v110")) as file:
+        file.create_dataset("volume", data=values, chunks=(8, 50, 60), compression="gzip", track_times=False)
+    assert (tmp_path / "memory.h5").read_bytes() == (tmp_path / "disk.h5").read_bytes()
