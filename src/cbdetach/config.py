@@ -6,13 +6,14 @@ Each section is one stage. Lengths are micrometres, areas square micrometres, un
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbdetach.errors import InputError
 
@@ -60,6 +61,16 @@ class Phases(Section):
     classifier: str | None = None
     collector: Literal["auto", "z0", "z1", "y0", "y1", "x0", "x1"] | None = None
     edge_width_um: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Thresholds that are given go up from void to dense active material."""
+        given = [t for t in (self.void_cbd, self.cbd_active, self.active_high) if t is not None]
+        if any(low >= high for low, high in itertools.pairwise(given)):
+            raise ValueError(
+                f"void_cbd, cbd_active and active_high must go up; got {', '.join(f'{t:g}' for t in given)}"
+            )
+        return self
 
 
 class Segment(Section):
@@ -239,6 +250,8 @@ def validate(content: Mapping[str, Any]) -> Settings:
             inner = section.annotation if section is not None and len(first["loc"]) > 1 else Settings
             known = ", ".join(sorted(getattr(inner, "model_fields", {})))
             raise InputError(f"{name}: unknown setting; the settings there are {known}.") from None
+        if first["type"] == "value_error":
+            raise InputError(f"{name}: {first['ctx']['error']}.") from None
         came = first.get("input")
         raise InputError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {came!r}.") from None
 

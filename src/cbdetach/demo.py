@@ -13,7 +13,7 @@ import voxkernels as vk
 from cbdetach.errors import InputError
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
-from cbdetach.store import RunFolder, whole_file
+from cbdetach.store import RunFolder, whole_hdf5
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +29,16 @@ SMALLEST_IOU = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a run has found beside what is true, over uncut particles matched one to one (IoU above 0.5).
+    """What a run has found beside what is true. A found and a true particle are one where their IoU is above 0.5.
 
-    Errors are found minus true. Diameters in micrometres.
+    Everything but the counts is over the `n_compared` particles that are uncut in both. Errors are found minus true.
+    Diameters in micrometres.
     """
 
-    n_found: int
-    n_true: int
-    n_matched: int
+    n_found: int  # uncut as found
+    n_true: int  # truly uncut
+    n_matched: int  # of these, found: some as cut by the border, where their outline grew to it
+    n_compared: int  # of these, found uncut
     diameter_found: float
     diameter_true: float
     diameter_bias: float  # mean of the relative error
@@ -53,7 +55,7 @@ class Agreement:
     def __str__(self) -> str:
         rows = [
             ("", "found", "true", ""),
-            ("uncut particles", f"{self.n_found}", f"{self.n_true}", f"{self.n_matched} one to one"),
+            ("uncut particles", f"{self.n_found}", f"{self.n_true}", self._matches()),
             (
                 "equivalent diameter, median (um)",
                 f"{self.diameter_found:.2f}",
@@ -71,13 +73,17 @@ class Agreement:
         ]
         return "\n".join(f"{name:<34}{found:>9}{true:>9}  {note}".rstrip() for name, found, true, note in rows)
 
+    def _matches(self) -> str:
+        """What became of the true particles, and what the rows below are taken over."""
+        cut = self.n_matched - self.n_compared
+        found = f"{self.n_matched} of {self.n_true} found one to one"
+        return f"{found}, {cut} of them as cut by the border; below: {self.n_compared}" if cut else found
+
 
 def write_phantom(phantom: Phantom, path: Path) -> None:
     """Write a phantom as NeXus HDF5: the grey volume, with its voxel size, and the truth beside it."""
-    import h5py
-
     settings = phantom.settings
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_hdf5(path) as file:
         file.attrs["default"] = "entry"
         entry = file.create_group("entry")
         entry.attrs.update(NX_class="NXentry", default="data")
@@ -120,6 +126,7 @@ def agreement(found: Run, truth: pd.DataFrame, true_labels: Any) -> Agreement:
         n_found=int((~found.table["touches_border"].astype(bool)).sum()),
         n_true=int((~truth["touches_border"].astype(bool)).sum()),
         n_matched=matched,
+        n_compared=len(left),
         diameter_found=float(left["equivalent_diameter_um"].median()),
         diameter_true=float(right["equivalent_diameter_um"].median()),
         diameter_bias=_mean(ratio - 1),

@@ -31,7 +31,10 @@ NETWORK_BYTES = 0.7e9
 """and what the network takes beside that: weights, ONNX Runtime, a few slices and one tile."""
 
 DISK_BYTES = 6.0
-"""Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed."""
+"""Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed,"""
+
+REPORT_BYTES = 25e6
+"""and for figures, report and tables."""
 
 DEVICE_BYTES = {"detachment": 8.0, "diffusion": 30.0, "damage": 16.0}
 """Bytes on a GPU for each voxel of a stage's window: what its hungriest kernel is given, returns and works in."""
@@ -68,7 +71,7 @@ class Estimate:
         gpu = f"{self.device / 1e9:.1f} GB on the GPU, " if self.device else ""
         return (
             f"{measured}needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {gpu}"
-            f"{self.disk / 1e9:.2f} GB of disk and {_duration(self.seconds)} on two cores"
+            f"{_size(self.disk)} of disk and {_duration(self.seconds)} on two cores"
         )
 
 
@@ -107,7 +110,7 @@ def estimate(
     seen = voxels * views * thickness["segment"] / min(shape[0], slab)
     return Estimate(
         memory=BASE_BYTES + window[stage],
-        disk=voxels * DISK_BYTES,
+        disk=REPORT_BYTES + voxels * DISK_BYTES,
         seconds=15 + voxels * SECONDS["grey" if grey else "phases"] + network * seen * zoom**2 * NETWORK_SECONDS,
         stage=stage,
         device=(DEVICE_BASE_BYTES + network * DEVICE_NETWORK_BYTES + at_once * plane * most) if on_gpu else 0.0,
@@ -141,7 +144,7 @@ def refuse_what_cannot_fit(
     disk = float(shutil.disk_usage(parent).free) if disk is None else disk
     if need.disk > disk:
         raise InputError(
-            f"-o/--out: this run needs about {need.disk / 1e9:.2f} GB of disk, {disk / 1e9:.2f} GB are free at "
+            f"-o/--out: this run needs about {_size(need.disk)} of disk, {_size(disk)} are free at "
             f"{parent}; choose another folder, a part with --crop, or a coarser volume with --bin 2."
         )
 
@@ -165,6 +168,10 @@ def available_memory(proc: Path = Path("/proc"), group: Path = Path("/sys/fs/cgr
 def _fields(path: Path) -> dict[str, float]:
     """The lines `name number ...` of a file of the kernel."""
     return {name: float(number) for name, number, *_ in map(str.split, path.read_text().splitlines())}
+
+
+def _size(bytes: float) -> str:
+    return f"{bytes / 1e6:.0f} MB" if bytes < 1e9 else f"{bytes / 1e9:.1f} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cbdetach.codes import PHASE_CODES
+from cbdetach.codes import ACTIVE, ACTIVE_HIGH, PHASE_CODES
 from cbdetach.errors import InputError
+
+PHASES_OF_PARTICLES = {name for name, code in PHASE_CODES.items() if code in (ACTIVE, ACTIVE_HIGH)}
+
+
+def check_phase_values(mapping: Mapping[str, int]) -> None:
+    """InputError unless every name is that of a phase, active material is among them, and no value has two names."""
+    check_phase_names(mapping)
+    if not PHASES_OF_PARTICLES & set(mapping):
+        raise InputError(
+            f"--phase-values: must name the active phase; got {', '.join(mapping) or 'none'}. Add active=VALUE."
+        )
+    if len(set(mapping.values())) < len(mapping):
+        raise InputError(f"--phase-values: must give each value one name; got {_spell(mapping)}.")
+
+
+def check_phase_names(mapping: Mapping[str, int]) -> None:
+    """InputError unless every name is that of a phase."""
+    unknown = [name for name in mapping if name not in PHASE_CODES]
+    if unknown:
+        raise InputError(f"--phase-values: names must be of {', '.join(PHASE_CODES)}; got {', '.join(unknown)}.")
+
+
+def check_phase_type(dtype: np.dtype[Any]) -> None:
+    """InputError unless values of this type can be phases."""
+    if dtype.kind not in "uib":
+        raise InputError(f"--phases: must be a volume of integers; got {dtype}. Convert it, or give it as VOLUME.")
 
 
 def map_phases(volume: ArrayLike, mapping: Mapping[str, int]) -> NDArray[np.uint8]:
@@ -17,19 +44,8 @@ def map_phases(volume: ArrayLike, mapping: Mapping[str, int]) -> NDArray[np.uint
     volume (Z, Y, X) integer or bool; names as in codes.PHASE_CODES; every value in the volume must be named.
     """
     image = np.asarray(volume)
-    if image.dtype.kind not in "uib":
-        raise InputError(
-            f"phases: must be a volume of integers; got {image.dtype}. Convert it, or give it as the grey VOLUME."
-        )
-    unknown = [name for name in mapping if name not in PHASE_CODES]
-    if unknown:
-        raise InputError(f"phase values: names must be of {', '.join(PHASE_CODES)}; got {', '.join(unknown)}.")
-    if not any(PHASE_CODES[name] in (PHASE_CODES["active"], PHASE_CODES["active_high"]) for name in mapping):
-        raise InputError(
-            f"phase values: must name the active phase; got {', '.join(mapping) or 'none'}. Add active=VALUE."
-        )
-    if len(set(mapping.values())) < len(mapping):
-        raise InputError(f"phase values: must give each value one name; got {_spell(mapping)}.")
+    check_phase_type(image.dtype)
+    check_phase_values(mapping)
     if image.dtype.kind == "b":
         image = image.view(np.uint8)
     if image.size == 0:
@@ -49,7 +65,7 @@ def map_phases(volume: ArrayLike, mapping: Mapping[str, int]) -> NDArray[np.uint
         values = np.unique(image[result == 255])
         shown = ", ".join(str(x) for x in values[:8]) + (", ..." if values.size > 8 else "")
         raise InputError(
-            f"phase values: must name every value in the volume; got {_spell(mapping)}, but it also holds {shown}."
+            f"--phase-values: must name every value in the volume; got {_spell(mapping)}, but it also holds {shown}."
         )
     return result
 

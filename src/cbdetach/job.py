@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import voxkernels as vk
+from cbdetach import given_phases
 from cbdetach.classifier import Classifier
 from cbdetach.classifier import load as load_classifier
 from cbdetach.collector import Plate
@@ -22,7 +23,7 @@ from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError
 from cbdetach.progress import bar
-from cbdetach.segment import maskrcnn, runtime
+from cbdetach.segment import check_label_type, maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.thresholds import Thresholds
@@ -35,9 +36,6 @@ SLAB_VOXELS = 2**23
 
 SLAB_SLICES = (32, 64)
 """in no fewer and no more slices than these."""
-
-SEGMENT_FLAGS = ("segmenter", "model", "views")
-"""Settings of [segment] that the command line has as well."""
 
 
 @dataclass
@@ -182,6 +180,11 @@ def open_job(
             raise InputError("--phase-values: must name the value of each phase, for example void=0,active=1,cbd=2.")
         if codes is None and wanted.phase_values:
             raise InputError("--phase-values: only goes with --phases FILE; give the file, or leave it out.")
+        if codes is not None:
+            given_phases.check_phase_type(codes.dtype)
+            given_phases.check_phase_values(wanted.phase_values or {})
+        if labels is not None:
+            check_label_type(labels.dtype)
         for name, other in (("--labels", labels), ("--phases", codes)):
             if other is not None and grey is not None and _same_file(other, grey):
                 raise InputError(
@@ -254,7 +257,18 @@ def parse_phase_values(text: str | None) -> dict[str, int] | None:
 
 
 def resolved_settings(
-    given: Mapping[str, Any], config: str | Path | Mapping[str, Any] | None, **flags: Any
+    given: Mapping[str, Any],
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    phase_values: Mapping[str, int] | None = None,
+    voxel_size: Any = None,
+    crop: str | None = None,
+    bin: int | None = None,
+    anchor: str | None = None,
+    slab: int | None = None,
+    segmenter: str | None = None,
+    model: str | Path | None = None,
+    views: str | None = None,
 ) -> Settings:
     """Settings from a file or mapping and the call's own arguments, which win."""
     source = {
@@ -262,18 +276,17 @@ def resolved_settings(
         for name, value in given.items()
         if value is not None
     }
-    size = flags.get("voxel_size")
     overrides = {
-        "slab": flags.get("slab"),
+        "slab": slab,
         "input": source
         | {
-            "phase_values": dict(flags["phase_values"]) if flags.get("phase_values") else None,
-            "voxel_size": None if size is None else parse_voxel_size(size),
-            "crop": flags.get("crop"),
-            "bin": flags.get("bin"),
+            "phase_values": dict(phase_values) if phase_values else None,
+            "voxel_size": None if voxel_size is None else parse_voxel_size(voxel_size),
+            "crop": crop,
+            "bin": bin,
         },
-        "connected": {"anchor": flags.get("anchor")},
-        "segment": {name: None if flags.get(name) is None else str(flags[name]) for name in SEGMENT_FLAGS},
+        "connected": {"anchor": anchor},
+        "segment": {"segmenter": segmenter, "model": None if model is None else str(model), "views": views},
     }
     if isinstance(config, Mapping):
         return resolve(None, overrides, base=config)

@@ -6,9 +6,11 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,37 @@ LIBRARIES = ("numpy", "numba", "scipy", "scikit-image", "h5py", "pandas", "matpl
 """Whose versions the record names, and which must be the same to resume."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: the record of a new one, that of the one to continue or None, and whether that is deleted."""
+
+    fresh: dict[str, Any]
+    existing: dict[str, Any] | None
+    overwrite: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run to continue has ended already."""
+        return bool((self.existing or {}).get("finished"))
+
+
+def look_up(job: Job, *, resume: bool, overwrite: bool) -> Start:
+    """How the run begins, by what its folder holds. Writes nothing; InputError where it may not begin."""
+    if resume and overwrite:
+        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
+    fresh = _fresh_record(job)
+    existing = _take_up(job.folder, fresh, resume=resume, overwrite=overwrite)
+    _require_writable(job.folder.path)
+    return Start(fresh, existing, overwrite)
+
+
 @contextmanager
-def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, Any]]:
+def prepared(job: Job, start: Start) -> Iterator[dict[str, Any]]:
     """Make or take up the run's folder, hold its lock and its log, and yield the run record.
 
     Bad input that is found only while working takes the new folder away again; anything else leaves a run that resumes.
     """
-    if resume and overwrite:
-        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
-    folder = job.folder
-    fresh = _fresh_record(job)
-    existing = _take_up(folder, fresh, resume=resume, overwrite=overwrite)
+    folder, existing = job.folder, start.existing
     made = not folder.path.exists()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -52,12 +74,16 @@ def prepared(job: Job, *, resume: bool, overwrite: bool) -> Iterator[dict[str, A
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"-o/--out: another process is working in {folder.path}; wait for it to end.") from None
-        if overwrite:
+            raise _busy(folder.path) from None
+        if not start.overwrite and folder.read_record() != existing:
+            raise InputError(
+                f"-o/--out: another process has worked in {folder.path} meanwhile; give the command again."
+            )
+        if start.overwrite:
             folder.clear(keep=("run.lock", "run.log"))
             existing = None
         folder.sweep()
-        record = existing or fresh
+        record = existing or start.fresh
         if existing is None:
             folder.write_record(record)
         try:
@@ -100,6 +126,23 @@ def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrit
                 "give the same ones, choose another folder, or start again with --overwrite."
             )
     return existing
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse a folder that cannot be written, or made, or in which another process works; nothing is tried out."""
+    there = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "it may not be written" if there.is_dir() else "it is a file"
+        raise InputError(f"-o/--out: {path} cannot be written ({there}: {why}); choose another folder.")
+    with suppress(FileNotFoundError, PermissionError), (path / "run.lock").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            raise _busy(path) from None
+
+
+def _busy(path: Path) -> InputError:
+    return InputError(f"-o/--out: another process is working in {path}; wait for it to end.")
 
 
 def _fresh_record(job: Job) -> dict[str, Any]:

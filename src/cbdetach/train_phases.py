@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cbdetach.classifier import Classifier, train
 from cbdetach.codes import PHASE_CODES
 from cbdetach.errors import InputError
+from cbdetach.given_phases import check_phase_names
 from cbdetach.pixel_features import grey_scale, halo, slice_features
 from cbdetach.volume import Volume, check_finite, open_volume
 
@@ -47,9 +48,7 @@ def train_phases(
         raise InputError("train-phases: must get at least one pair of grey volume and labels; got none.")
     if dimensions not in (2, 3):
         raise InputError(f"dimensions: must be 2 or 3; got {dimensions}.")
-    unknown = [name for name in phase_values if name not in PHASE_CODES]
-    if unknown:
-        raise InputError(f"phase values: names must be of {', '.join(PHASE_CODES)}; got {', '.join(unknown)}.")
+    check_phase_names(phase_values)
     drawn, names, sizes = [], [], set()
     for number, (grey_source, label_source) in enumerate(pairs):
         with _opened(grey_source, "grey") as grey, _opened(label_source, "labels") as labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import shlex
 import subprocess
@@ -148,6 +149,60 @@ def test_a_dry_run_prints_the_needs_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_refuses_what_a_run_would_refuse_at_once(phases: Path, tmp_path: Path) -> None:
+    """Each by the same sentence as the run, and neither leaves anything behind."""
+    grey = tmp_path / "grey.npy"
+    np.save(grey, np.arange(8000, dtype=np.uint16).reshape(20, 20, 20))
+    np.save(tmp_path / "float.npy", np.ones((20, 24, 40)))
+    (tmp_path / "no.onnx").write_text("not a model")
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "thesis.tex").touch()
+    given = f"--phases '{phases}' --voxel-size 0.5"
+    for line, message in (
+        (f"{given} --phase-values void=0,cbd=1,active=2 --threads 999", "--threads: must be 1 to "),
+        (f"{given} --phase-values vod=0,cbd=1,active=2", "--phase-values: names must be of void, cbd, "),
+        (f"{given} --phase-values void=0,cbd=1", "--phase-values: must name the active phase; got void, cbd."),
+        (f"{given} --phase-values void=0,cbd=1,active=1", "--phase-values: must give each value one name; got void=0,"),
+        (f"--phases {tmp_path}/float.npy {VALUES}", "--phases: must be a volume of integers; got float64."),
+        (f"{given} {VALUES} --labels {tmp_path}/float.npy", "--labels: must be of an integer type; got float64."),
+        (f"{grey} --voxel-size 0.5 --model {tmp_path}/no.onnx", "model: no.onnx is damaged, or no ONNX file"),
+        (f"{given} {VALUES} --resume --overwrite", "--resume, --overwrite: only one of them can be meant"),
+        (f"{given} {VALUES} -o {held}", f"-o/--out: {held} is not empty and holds no run"),
+        (f"{given} {VALUES} -o {grey}/out", f"-o/--out: {grey}/out cannot be written ({grey}: it is a file)"),
+    ):
+        out = "" if "-o " in line else f" -o {tmp_path}/out"
+        before = sorted(tmp_path.rglob("*"))
+        code, said, complained = command(f"run {line}{out} --dry-run")
+        assert (code, said) == (2, ""), line
+        assert complained.startswith(f"cbdetach: {message}"), complained
+        assert complained.count("\n") == 1
+        assert command(f"run {line}{out}") == (code, said, complained)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_refuses_what_cannot_fit_and_who_is_in_the_way(
+    finished: tuple[Path, tuple[int, str, str]], phases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"run --phases '{phases}' {VALUES} --dry-run -o"
+    out = finished[0]
+    assert command(f"{line} {out}")[2].startswith(f"cbdetach: -o/--out: {out} holds a finished run; ")
+    assert command(f"{line} {out} --slab 10 --resume")[0] == 0
+    assert "--resume: " in command(f"{line} {out} --slab 9 --resume")[2]
+    with (out / "run.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert command(f"{line} {out} --overwrite")[2] == (
+            f"cbdetach: -o/--out: another process is working in {out}; wait for it to end.\n"
+        )
+    assert command(f"{line} {out} --overwrite")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        assert f"cannot be written ({tmp_path}: it may not be written); choose" in command(f"{line} {tmp_path}/new")[2]
+    monkeypatch.setattr("cbdetach.estimate.available_memory", lambda: 1e6)
+    assert command(f"{line} {tmp_path}/new")[2].startswith("cbdetach: memory: this run needs about ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     planned: dict[str, Any] = {}
     ran: dict[str, Any] = {}
@@ -184,9 +239,12 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "bin": 2,
         "slab": 16,
         "device": "cpu",
+        "threads": 1,
+        "resume": True,
+        "overwrite": True,
     }
     assert planned == same
-    assert ran == same | {"threads": 1, "resume": True, "overwrite": True, "progress": True}
+    assert ran == same | {"progress": True}
     command("run v.tif --quiet")
     assert ran["progress"] is False
     assert ran["threads"] is None
@@ -268,6 +326,7 @@ WRONG = {
     "--nonsense": r"No such option: --nonsense; see cbdetach --help\.",
     "rum": "No such command 'rum'",
     "run --nonsense": "No such option: --nonsense",
+    "rnu": r"No such command .rnu.\. Did you mean .run.\? See cbdetach --help\.",
     "run --bin two": "Invalid value for '--bin'",
     "run a.tif b.tif": r"Got unexpected extra argument.*; see cbdetach run --help\.",
     "run --voxel-size": "Option '--voxel-size' requires an argument",

@@ -152,7 +152,8 @@ def test_particles_cut_on_either_side_are_left_out_of_the_errors() -> None:
     """Found cut (4): found all the same. Truly cut (1): not asked for."""
     measured = TRUTH.assign(touches_border=[False, False, False, True], detachment_fraction=[0.9, 0.2, 0.4, 0.9])
     found = agreement(measured, true_labels())
-    assert (found.n_found, found.n_true, found.n_matched) == (3, 3, 3)
+    assert (found.n_found, found.n_true, found.n_matched, found.n_compared) == (3, 3, 3, 2)
+    assert "3 of 3 found one to one, 1 of them as cut by the border; below: 2" in str(found)
     assert found.diameter_found == 5.5
     assert found.detachment_mae == 0
 
@@ -180,7 +181,7 @@ def test_the_text_holds_both_sides() -> None:
     text = str(agreement(TRUTH.assign(detachment_fraction=[0.1, 0.3, 0.5, 0.7]), true_labels()))
     assert text.splitlines()[0].split() == ["found", "true"]
     assert "uncut particles" in text
-    assert "3 one to one" in text
+    assert "3 of 3 found one to one\n" in text
     assert "mean absolute error 0.100, r 1.000" in text
     assert not any(line.endswith(" ") for line in text.splitlines())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cbdetach.errors import InputError
-from cbdetach.estimate import BASE_BYTES, Estimate, available_memory, estimate, refuse_what_cannot_fit
+from cbdetach.estimate import BASE_BYTES, REPORT_BYTES, Estimate, available_memory, estimate, refuse_what_cannot_fit
 
 HALOS = {"phases": 4, "segment": 32, "detachment": 6, "diffusion": 32, "damage": 20}
 
@@ -51,7 +51,8 @@ def test_a_classifier_and_missing_grey_need_memory_of_their_own() -> None:
 
 def test_disk_and_time_grow_with_the_volume_alone() -> None:
     one, two = need(1000), need(2000)
-    assert two.disk == 2 * one.disk
+    assert two.disk - REPORT_BYTES == 2 * (one.disk - REPORT_BYTES)
+    assert estimate((9, 9, 9), 9, {}, grey=True).disk == pytest.approx(REPORT_BYTES, rel=1e-3)  # figures are not small
     assert two.seconds > 1.8 * one.seconds
     assert need(slab=32).disk == one.disk
     assert need(grey=False).seconds < one.seconds
@@ -78,8 +79,9 @@ def test_slice_by_slice_needs_no_windows_and_the_network_has_its_own_needs() -> 
 )
 def test_in_words(seconds: float, words: str) -> None:
     assert str(Estimate(1.26e9, 5.4e7, seconds, "segment")) == (
-        f"needs about 1.3 GB of memory (most in segment), 0.05 GB of disk and {words} on two cores"
+        f"needs about 1.3 GB of memory (most in segment), 54 MB of disk and {words} on two cores"
     )
+    assert "1.2 GB of disk" in str(Estimate(1.26e9, 1.24e9, seconds, "segment"))
     measured = str(Estimate(1.26e9, 5.4e7, seconds, "segment", volume="9 x 8 x 7 voxels of 1 x 1 x 1 um"))
     assert measured.startswith("measures 9 x 8 x 7 voxels of 1 x 1 x 1 um and needs about 1.3 GB of memory")
 
@@ -101,7 +103,7 @@ def test_too_little_memory_names_the_options(tmp_path: Path) -> None:
 
 def test_too_little_disk_names_the_options(tmp_path: Path) -> None:
     out = tmp_path / "not" / "yet"
-    with pytest.raises(InputError, match=r"this run needs about 1\.00 GB of disk, 0\.50 GB are free") as caught:
+    with pytest.raises(InputError, match=r"this run needs about 1\.0 GB of disk, 500 MB are free") as caught:
         refuse_what_cannot_fit(Estimate(2e9, 1e9, 60, "segment"), out, memory=1e12, disk=5e8)
     assert str(caught.value).startswith("-o/--out: ")
     assert f" at {tmp_path};" in str(caught.value)

@@ -627,6 +627,22 @@ def test_bad_folders(tmp_path: Path) -> None:
     refused(source, r"all slices must be whole TIFF files; got .*slice_11\.tif")
 
 
+def test_a_folder_with_a_slice_missing(tmp_path: Path) -> None:
+    """A stack with a hole would be measured as if there were none."""
+    source = folder(tmp_path / "slices")
+    (source / "slice_10.tif").unlink()
+    refused(source, r"slices' numbers must go up by one step, here 1; got .*slice_11\.tif after slice_9\.tif\. Add the")
+    (source / "slice_11.tif").rename(source / "rest.tif")  # names of another kind are nobody's business
+    assert open_volume(source).shape[0] == len(GREY) - 1
+
+
+def test_a_folder_of_every_tenth_slice(tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    for z in range(3):
+        tiff(tmp_path / "slices" / f"2026_{10 * z:04d}.tif", GREY[z])
+    assert open_volume(tmp_path / "slices").shape[0] == 3
+
+
 def test_check_finite() -> None:
     slab = np.zeros((3, 4, 5), np.float32)
     check_finite(slab)

@@ -65,8 +65,9 @@ def start() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # only Typer's own errors have it; it names no class of theirs
             raise
-        text = error.format_message().rstrip(".?")
+        text = error.format_message()
         command = getattr(getattr(error, "ctx", None), "command_path", "cbdetach")
-        print(text if "\n" in text else f"cbdetach: {text}; see {command} --help.", file=sys.stderr)
+        more = f" See {command} --help." if text.endswith("?") else f"; see {command} --help."
+        print(text if "\n" in text else f"cbdetach: {text.rstrip('.')}{more}", file=sys.stderr)
         code = 2
     raise SystemExit(code)

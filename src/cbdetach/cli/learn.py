@@ -26,7 +26,10 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the network that finds particles on slices, on synthetic slices or on your own labels."""
+    """Train the network that finds particles on slices.
+
+    On synthetic slices, or on your own labels (--annotations).
+    """
     with one_line_errors(quiet, verbose, "interrupted; continue with --resume."):
         require("torch", "torchvision", extra="train")
         from cbdetach.train import loop, settings
@@ -53,7 +56,10 @@ def train_phases(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the forest.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Train a pixel classifier for the phases, on slices or volumes that you have labelled."""
+    """Train a pixel classifier for the phases.
+
+    On slices or volumes that you have labelled; a few strokes are enough.
+    """
     with one_line_errors(quiet, verbose=False, interrupted="interrupted; nothing is written."):
         from cbdetach import job
         from cbdetach import train_phases as _train
@@ -81,7 +87,10 @@ def export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a trained network as an ONNX file, and say how well it agrees with PyTorch."""
+    """Write a trained network as an ONNX file.
+
+    And say how well it agrees with PyTorch.
+    """
     with one_line_errors(quiet, verbose, "interrupted; nothing is written."):
         require("torch", "torchvision", "onnx", extra="train")
         require("onnxruntime", extra="cpu")
@@ -115,7 +124,7 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the network and the watershed on labelled slices."""
+    """Compare network and watershed on labelled slices."""
     with one_line_errors(quiet, verbose):
         from cbdetach import evaluate as _evaluate
 

@@ -23,7 +23,10 @@ def bench(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the kernels and the pipeline on this machine, beside its memory's bandwidth; check every answer first."""
+    """Time the kernels and the pipeline on this machine.
+
+    Beside its memory's bandwidth; every answer is checked first.
+    """
     with one_line_errors(quiet, verbose):
         from cbdetach import bench as _bench
         from cbdetach.bench import cases, table
@@ -46,7 +49,7 @@ def bench(
 
 
 def doctor() -> None:
-    """Say what this installation can do, and what is missing."""
+    """Say what this installation can do, and what not."""
     from cbdetach import doctor as _doctor
 
     print(_doctor.examine())

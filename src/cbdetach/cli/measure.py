@@ -75,15 +75,16 @@ def run(
             "slab": slab,
             "config": config,
             "device": device,
+            "threads": threads,
+            "resume": resume,
+            "overwrite": overwrite,
         }
         need = pipeline.plan(out=out, **arguments)
         if not quiet:
             print(f"This run {need}.")
         if dry_run:
             return
-        found = pipeline.run(
-            out=out, threads=threads, resume=resume, overwrite=overwrite, progress=not quiet, **arguments
-        )
+        found = pipeline.run(out=out, progress=not quiet, **arguments)
         if not quiet:
             print(gather.summary(found))
 
@@ -101,7 +102,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure a synthetic electrode, and print what was found beside what is true."""
+    """Measure a synthetic electrode, beside its known truth."""
     with one_line_errors(quiet, verbose, "interrupted; start again with --overwrite."):
         from cbdetach import demo as _demo
 

@@ -17,7 +17,10 @@ def streamlines(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the points that ways start from.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the shortest ways of one particle to its contact, on a slice and on its surface."""
+    """Draw one particle's shortest ways to its contact.
+
+    On a slice, and on its surface.
+    """
     with one_line_errors(quiet, verbose=False):
         from cbdetach import particle as _particle
 
@@ -41,7 +44,10 @@ def sweep(
     curves: Annotated[Path | None, typer.Option("--curves", help="CSV instead: detachment, electronic, ionic.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Take contact from one particle step by step: its diffusion length, and a schematic model of accessibility."""
+    """Take contact from one particle, step by step.
+
+    Draws its diffusion length, and a schematic model of accessibility, against detachment.
+    """
     with one_line_errors(quiet, verbose=False):
         from cbdetach import particle as _particle
         from cbdetach.volume import parse_direction
@@ -88,7 +94,10 @@ def correlate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Register one particle's projected density to a map of it, and correlate the two."""
+    """Correlate one particle's density with a map of it.
+
+    Its density is projected and registered to the map first.
+    """
     with one_line_errors(quiet, verbose=False):
         from cbdetach import particle_map
         from cbdetach.volume import parse_direction, parse_range

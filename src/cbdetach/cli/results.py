@@ -12,7 +12,7 @@ from cbdetach.cli.common import FinishedRun, Out, Quiet, one_line_errors
 
 
 def report(run: FinishedRun, quiet: Quiet = False) -> None:
-    """Write the figures and the report of a finished run again."""
+    """Write figures and report of a finished run again."""
     with one_line_errors(quiet, verbose=False):
         from cbdetach import gather
 
@@ -38,7 +38,10 @@ def compare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the comparison in the folder.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare electrodes: detachment by rate, cycles or state of charge, the electrode as the unit of every test."""
+    """Compare electrodes by rate, cycles or charge.
+
+    Detachment by rate, cycles or state of charge; the electrode is the unit of every test.
+    """
     with one_line_errors(quiet, verbose=False):
         from cbdetach import compare as _compare
 
@@ -61,7 +64,10 @@ def export_labels(
     tiff: Annotated[Path, typer.Argument(metavar="TIFF", help="TIFF file to write.")],
     quiet: Quiet = False,
 ) -> None:
-    """Write the particle labels as a TIFF that Fiji opens with its scale."""
+    """Write the particle labels as a TIFF for Fiji.
+
+    Fiji opens it with its scale.
+    """
     with one_line_errors(quiet, verbose=False), cbdetach.open_run(run) as found:
         path = found.export_labels(tiff)
         if not quiet:

@@ -40,7 +40,7 @@ from cbdetach.pipeline.needs import needs
 from cbdetach.pipeline.phases import phases_stage
 from cbdetach.pipeline.segment import segment_stage
 from cbdetach.pipeline.survey import survey_stage
-from cbdetach.prepare import prepared
+from cbdetach.prepare import Start, look_up, prepared
 from cbdetach.results import Run
 
 Array = npt.NDArray[Any]
@@ -127,25 +127,58 @@ def run(
         anchor=anchor,
         slab=slab,
     )
-    gpu = devices.find(device)
-    with open_job(settings, Path(out), given, progress=progress, gpu=gpu) as job:
-        need = needs(job)
-        refuse_what_cannot_fit(need, job.folder.path, device=None if gpu is None else gpu.free)
-        with prepared(job, resume=resume, overwrite=overwrite) as record, devices.threads(threads):
+    with (
+        devices.threads(threads),
+        open_job(settings, Path(out), given, progress=progress, gpu=devices.find(device)) as job,
+    ):
+        need, start = admitted(job, resume=resume, overwrite=overwrite)
+        with prepared(job, start) as record:
             if not record["finished"] or not _all_slabs_whole(job):
                 if job.model is not None:
-                    log.info("%s on %s", job.model.name, job.network.model.provider)  # loaded first: it may be unfit
+                    log.info("%s on %s", job.model.name, job.network.model.provider)
                 log.info("the run %s", need)
                 work_through(job, record)
     return Run(out)
 
 
-def plan(out: str | Path = "cbdetach_run", *, device: str = "cpu", **arguments: Any) -> Estimate:
-    """What `run` with the same arguments would need: memory, disk and time. Reads metadata only, writes nothing."""
-    given = {name: arguments.pop(name, None) for name in ("volume", "labels", "phases")}
-    settings = resolved_settings(given, arguments.pop("config", None), **arguments)
-    with open_job(settings, Path(out), given, progress=False, gpu=devices.find(device)) as job:
-        return needs(job)
+def plan(
+    volume: str | Path | Array | None = None,
+    out: str | Path = "cbdetach_run",
+    *,
+    labels: str | Path | Array | None = None,
+    phases: str | Path | Array | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Estimate:
+    """What `run` with the same arguments would need: memory, disk and time. Reads metadata only, writes nothing.
+
+    Raises
+    ------
+    InputError
+        Whatever `run` would refuse before its first voxel.
+    """
+    given = {"volume": volume, "labels": labels, "phases": phases}
+    resolved = resolved_settings(given, config, **settings)
+    with (
+        devices.threads(threads),
+        open_job(resolved, Path(out), given, progress=False, gpu=devices.find(device)) as job,
+    ):
+        return admitted(job, resume=resume, overwrite=overwrite)[0]
+
+
+def admitted(job: Job, *, resume: bool, overwrite: bool) -> tuple[Estimate, Start]:
+    """What a run needs and how it begins, once all has been refused that is known to be wrong before it begins."""
+    start = look_up(job, resume=resume, overwrite=overwrite)
+    need = needs(job)
+    if not start.finished:
+        refuse_what_cannot_fit(need, job.folder.path, device=None if job.gpu is None else job.gpu.free)
+        if job.model is not None:
+            assert job.network is not None  # loaded here: it may be unfit
+    return need, start
 
 
 def work_through(job: Job, record: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from voxkernels._arrays import as_image, as_mask, as_spacing, choice
 
 from .bridge import bridge_cracks, bridge_halo
 from .fit import CLOSE_UM_INSTANCE, fit_to_phase
-from .given import check_labels
+from .given import check_label_type, check_labels
 from .scaling import NOMINAL_DIAMETER, histogram_levels
 from .slices import Sections, mean_scores, network_sections, summed, typical_diameter, watershed_sections
 from .views import fuse_views, fused_scores
@@ -34,6 +34,7 @@ __all__ = [
     "Sections",
     "bridge_cracks",
     "bridge_halo",
+    "check_label_type",
     "check_labels",
     "finish",
     "fit_to_phase",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -113,6 +114,7 @@ def open_tiff_folder(path: Path) -> Stored:
     )
     if not files:
         raise InputError(f"volume: must be a folder with TIFF slices, or a Zarr store; got {path}, which has neither.")
+    _require_no_gap(files)
     first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     voxel_size = None
     for file in files:
@@ -144,6 +146,26 @@ def open_tiff_folder(path: Path) -> Stored:
         return np.stack(planes) if planes else np.empty((0, *(p.stop - p.start for p in box[1:])), dtype)
 
     return Stored((len(files), *shape), dtype, read, voxel_size, axes="ZYX")
+
+
+def _require_no_gap(files: Sequence[Path]) -> None:
+    """Refuse slices whose one running number does not go up by one and the same step: a slice is missing then."""
+    keys = [_natural(file) for file in files]
+    if len({tuple(text for _, text in key) for key in keys}) > 1:  # names of several kinds
+        return
+    numbers = [
+        column for column in zip(*([number for number, _ in key] for key in keys), strict=True) if len(set(column)) > 1
+    ]
+    if len(numbers) != 1:
+        return
+    steps = [b - a for a, b in itertools.pairwise(numbers[0])]
+    usual = sorted(steps)[len(steps) // 2]
+    wrong = [i for i, step in enumerate(steps) if step != usual]
+    if wrong:
+        raise InputError(
+            f"volume: the slices' numbers must go up by one step, here {usual}; got {files[wrong[0] + 1]} after "
+            f"{files[wrong[0]].name}. Add the slices that are missing, or renumber the files if none is."
+        )
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
