@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,18 @@ CONNECTED_VOLUMES = {
 """And where carbon/binder is followed to an anchor: the codes of `cbdetach.connected`."""
 
 
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What the slabs' shares add up to."""
+
+    particles: pd.DataFrame
+    features: pd.DataFrame
+    profile: pd.DataFrame
+    densities: pd.DataFrame | None  # None without a grey volume
+    peaks: pd.DataFrame | None
+    contacts: Contacts
+
+
 def report_stage(job: Job) -> dict[str, Any]:
     """The table, the profiles, the volumes' file, the balances, the figures and the report."""
     import h5py
@@ -49,16 +62,17 @@ def report_stage(job: Job) -> dict[str, Any]:
     contacts = merged_contacts(job)
     columns, empty = particle_columns(job, contacts)
     frame = table.assemble(columns)
-    profile = depth_profile(job, frame)
+    by_grey, peak_record = peaks(job)
+    features = feature_frame(job, frame, contacts["measured"])
+    tables = Tables(frame, features, depth_profile(job, frame), densities(job), by_grey, contacts)
     out = job.folder.path
     for name in ("particles.csv", "particles.parquet"):
         write_table(out / name, frame)
     write_json(out / "columns.json", table.data_dictionary(empty))
-    write_table(out / "profiles.csv", profile)
-    write_features(job, feature_frame(job, frame, contacts["measured"]), empty)
-    by_depth = densities(job)
-    if by_depth is not None:
-        write_table(out / "densities.csv", by_depth)
+    write_table(out / "profiles.csv", tables.profile)
+    write_features(job, features, empty)
+    if tables.densities is not None:
+        write_table(out / "densities.csv", tables.densities)
     named = VOLUMES | (CONNECTED_VOLUMES if job.is_connected else {})
     job.folder.write_volumes(named, job.shape, job.voxel_size)
     record = {
@@ -75,21 +89,14 @@ def report_stage(job: Job) -> dict[str, Any]:
         "links": job.result("link")["links"],
         "connected": connected_record(job),
         "min_contact_um2": job.result("diffusion")["min_contact_um2"],
-        "peaks": peaks(job)[1],
+        "peaks": peak_record,
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:
-        report.write_report(report_input(job, frame, profile, contacts, record, volumes))
+        report.write_report(report_input(job, tables, record, volumes))
     return {"record": record, "warnings": [b["sentence"] for b in record["balances"] if not b["holds"]]}
 
 
-def report_input(
-    job: Job,
-    frame: pd.DataFrame,
-    profile: pd.DataFrame,
-    contacts: Contacts,
-    record: Mapping[str, Any],
-    volumes: Mapping[str, Any],
-) -> report.ReportInput:
+def report_input(job: Job, tables: Tables, record: Mapping[str, Any], volumes: Mapping[str, Any]) -> report.ReportInput:
     """Everything that the report draws; `volumes` are those of `volumes.h5`."""
     import pandas as pd
 
@@ -106,9 +113,9 @@ def report_input(
         title=(inputs.get("volume") or inputs["phases"])["name"],
         voxel_size=job.voxel_size,
         shape=job.shape,
-        table=frame,
+        table=tables.particles,
         boxes=job.regions.bbox,
-        profiles=profile,
+        profiles=tables.profile,
         radial=radial_profile(job),
         particles=volumes["particles"],
         phases=volumes["phases"],
@@ -122,7 +129,7 @@ def report_input(
         if survey is None
         else survey.to_dict() | {"edge_profile": {"distance_um": survey.edge_distance_um, "grey": survey.edge_profile}},
         thresholds=None if job.thresholds is None else job.thresholds.to_dict(),
-        sensitivity=sensitivity(job, frame, contacts),
+        sensitivity=sensitivity(job, tables.particles, tables.contacts),
         cbd_thickness=None
         if not thickness.any()
         else pd.DataFrame({"thickness_um": (edges[:-1] + edges[1:]) / 2, "share": thickness / thickness.sum()}),
@@ -133,10 +140,10 @@ def report_input(
             for b in record["balances"]
         ],
         warnings=run_record.get("warnings", []),
-        features=feature_frame(job, frame, contacts["measured"]),
-        densities=densities(job),
+        features=tables.features,
+        densities=tables.densities,
         erosion_um=job.result("density").get("erosion_um"),
-        peaks=peaks(job)[0],
+        peaks=tables.peaks,
         settings=job.settings.to_toml(),
         versions=run_record.get("versions", {}),
         seed=job.settings.report.seed,
@@ -160,10 +167,10 @@ def rewrite_report(path: str | Path) -> Path:
         folder = RunFolder(found.path, [(z0, z1) for z0, z1 in record["slabs"]])
         z, y, x = record["shape"]
         job = Job(found.settings, folder, grey, None, None, found.voxel_size, (z, y, x))
-        frame = found.table
-        return report.write_report(
-            report_input(job, frame, depth_profile(job, frame), merged_contacts(job), record, found.volumes)
-        )
+        frame, contacts = found.table, merged_contacts(job)
+        features = feature_frame(job, frame, contacts["measured"])
+        tables = Tables(frame, features, depth_profile(job, frame), densities(job), peaks(job)[0], contacts)
+        return report.write_report(report_input(job, tables, record, found.volumes))
 
 
 def summary(found: Run) -> str:
