@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from cbdetach import device
 
 BLOCK = 24
-"""Slices that `capped_distance` works on at a time."""
+"""Slices that distances are found on at a time."""
 
 
 def along(axis: int, lo: int | None, hi: int | None) -> tuple[slice, slice, slice]:
@@ -35,20 +36,40 @@ def capped_distance(
     """
     from scipy.ndimage import distance_transform_edt
 
-    n = len(mask)
-    halo = n if math.isinf(reach) else math.ceil(reach / spacing[0])
-    step = max(BLOCK, halo)
     result = np.zeros(mask.shape, dtype=np.float32)
-    for z in range(0, n, step):
-        lo, hi = max(0, z - halo), min(n, z + step + halo)
-        block, core = mask[lo:hi], slice(z - lo, z - lo + step)
+    for window, core, here in blocks(len(mask), spacing[0], reach):
+        block = mask[window]
         if not block[core].any():
             continue
         if block.all():
-            result[z : z + step] = np.inf
+            result[here] = np.inf
             continue
         distance = distance_transform_edt(block, sampling=spacing)[core]
-        result[z : z + step] = np.where(distance > reach, np.inf, distance)
+        result[here] = np.where(distance > reach, np.inf, distance)
+    return result
+
+
+def blocks(n: int, dz: float, reach: float) -> Iterator[tuple[slice, slice, slice]]:
+    """Blocks of `BLOCK` of n slices, or of `reach` where that is more, each with `reach` on either side.
+
+    Yields the slices of the block with what is on either side, the block's own among these, and its own in the whole.
+    """
+    halo = n if math.isinf(reach) else math.ceil(reach / dz)
+    step = max(BLOCK, halo)
+    for z in range(0, n, step):
+        lo, hi = max(0, z - halo), min(n, z + step + halo)
+        yield slice(lo, hi), slice(z - lo, min(n, z + step) - lo), slice(z, min(n, z + step))
+
+
+def expanded(labels: npt.NDArray[Any], *, spacing: tuple[float, float, float], reach: float) -> npt.NDArray[Any]:
+    """Labels (Z, Y, X), and in the voxels of 0 within `reach` of one the label of the nearest; block by block."""
+    from skimage.segmentation import expand_labels
+
+    result = labels.copy()
+    for window, core, here in blocks(len(labels), spacing[0], reach):
+        if labels[window].any():
+            grown = expand_labels(labels[window], distance=reach, spacing=spacing)  # type: ignore[no-untyped-call]
+            result[here] = grown[core]
     return result
 
 

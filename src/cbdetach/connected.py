@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 import voxkernels as vk
 from cbdetach import device
+from cbdetach.arrays import expanded
 from cbdetach.codes import CBD, N_PHASES, VOID
 
 Array = npt.NDArray[Any]
@@ -107,11 +108,9 @@ def attach_classes(
     labels: Array, phases: Array, classes: Array, tolerance_um: float, spacing: tuple[float, float, float]
 ) -> npt.NDArray[np.uint8]:
     """Classes, with void within `tolerance_um` of carbon/binder in the class of the nearest (the contact tolerance)."""
-    from skimage.segmentation import expand_labels
-
     if tolerance_um <= 0 or not classes.any():
         return classes
-    grown = expand_labels(classes, distance=tolerance_um * (1 + 1e-6), spacing=spacing)  # type: ignore[no-untyped-call]
+    grown = expanded(classes, reach=tolerance_um * (1 + 1e-6), spacing=spacing)
     return np.where((phases == VOID) & (labels == 0), grown, classes).astype(np.uint8)
 
 

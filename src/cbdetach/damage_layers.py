@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cbdetach.arrays import blocks, capped_distance
 from cbdetach.damage import CRACK, PORE
 from cbdetach.damage_map import crack_density
 
@@ -56,20 +57,29 @@ def outer_depth(particle: Array, spacing: Spacing) -> npt.NDArray[np.float64]:
 
 
 def radial_sums(
-    labels: Array, codes: Array, ids: Array, boxes: Array, *, spacing: Spacing, layer_um: float
+    labels: Array,
+    codes: Array,
+    ids: Array,
+    boxes: Array,
+    *,
+    spacing: Spacing,
+    layer_um: float,
+    density: Array | None = None,
 ) -> npt.NDArray[np.float64]:
     """Voxels, crack voxels, pore voxels and crack surface (um^2) by layer, (N, LAYERS, 4).
 
     labels, codes (Z, Y, X): a window that holds every particle of `ids` (N,) whole; boxes (N, 6) in its voxels.
+    density: of `crack_density` there, where it is known already.
     """
-    surface = crack_density(labels, codes, spacing=spacing) * math.prod(spacing)
+    density = crack_density(labels, codes, spacing=spacing) if density is None else density
+    voxel = math.prod(spacing)
     sums = np.zeros((len(ids), LAYERS, 4))
     for row, label, box in zip(sums, ids, boxes, strict=True):
         part = tuple(slice(max(0, int(a) - 1), int(b) + 1) for a, b in zip(box[:3], box[3:], strict=True))
         mine = labels[part] == label
         layer = np.minimum(outer_depth(mine, spacing)[mine] / layer_um, LAYERS - 1).astype(np.intp)
         code = codes[part][mine]
-        weights = (None, code == CRACK, code == PORE, surface[part][mine])
+        weights = (None, code == CRACK, code == PORE, density[part][mine] * voxel)
         for column, weight in enumerate(weights):
             row[:, column] = np.bincount(layer, weights=weight, minlength=LAYERS)
     return sums
@@ -124,32 +134,46 @@ def grey_deficit(
     labels, codes, grey (Z, Y, X): a window that holds its particles whole; void: grey of void; edge_width_um: full
     width of the blur. The sums are the deficit in voxels, and the crack voxels that it belongs to.
     """
-    from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+    from scipy.ndimage import maximum_filter, minimum_filter
 
-    none = np.zeros(0, np.int64), np.zeros((0, 2))
     crack = codes == CRACK
     if not crack.any():
-        return none
+        return np.zeros(0, np.int64), np.zeros((0, 2))
     reach = max(REACH * edge_width_um, min(spacing))
     edge = (maximum_filter(labels, 3, mode="nearest") != labels) | (minimum_filter(labels, 3, mode="nearest") != labels)
-    apart = distance_transform_edt(~(edge | (codes == PORE)), sampling=spacing)
-    away, nearest = distance_transform_edt(~crack, sampling=spacing, return_indices=True)
-    owner = labels[tuple(nearest)]
-    clear = (crack & (apart > 2 * reach))[tuple(nearest)] & (owner == labels) & (labels > 0) & (away <= reach)
-    calm = (labels > 0) & (codes == 0) & (away > reach) & (apart > reach)
+    apart = capped_distance(~(edge | (codes == PORE)), spacing=spacing, reach=2 * reach)
+    near, clear = _sides(labels, crack, crack & np.isinf(apart), spacing=spacing, reach=reach)
+    calm = (labels > 0) & (codes == 0) & ~near & (apart > reach)
     size = int(labels.max()) + 1
-    value = grey.astype(np.float64)
 
     def total(where: Array, weight: Array | None = None) -> npt.NDArray[np.float64]:
-        weights = None if weight is None else weight[where]
+        weights = None if weight is None else weight[where].astype(np.float64)
         return np.asarray(np.bincount(labels[where], weights=weights, minlength=size), np.float64)
 
     n = total(calm)
-    level = np.divide(total(calm, value), n, out=np.full(size, np.nan), where=n > 0)
+    level = np.divide(total(calm, grey), n, out=np.full(size, np.nan), where=n > 0)
     counted = total(clear & crack)
-    deficit = (total(clear) * level - total(clear, value)) / (level - void)
+    deficit = (total(clear) * level - total(clear, grey)) / (level - void)
     found = np.flatnonzero((counted > 0) & np.isfinite(deficit))
     return found.astype(np.int64), np.stack([deficit[found], counted[found]], axis=1)
+
+
+def _sides(
+    labels: Array, crack: Array, alone: Array, *, spacing: Spacing, reach: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Voxels within reach of a crack, and those of them whose nearest crack voxel is of their particle, and `alone`."""
+    from scipy.ndimage import distance_transform_edt
+
+    near, clear = np.zeros(labels.shape, np.bool_), np.zeros(labels.shape, np.bool_)
+    for window, core, here in blocks(len(labels), spacing[0], reach):
+        if not crack[window].any():
+            continue
+        away, nearest = distance_transform_edt(~crack[window], sampling=spacing, return_indices=True)
+        near[here] = away[core] <= reach
+        at = np.nonzero(near[here] & (labels[here] > 0))
+        to = tuple(index[core][at] for index in nearest)
+        clear[here][at] = alone[window][to] & (labels[window][to] == labels[here][at])
+    return near, clear
 
 
 def deficit_ratio(labels: Array, held: Array, sums: Array) -> npt.NDArray[np.float64]:

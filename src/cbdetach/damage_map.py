@@ -28,13 +28,15 @@ def halo(spacing: Spacing, window_um: float | None = None) -> int:
 
 
 def damage_map(
-    labels: Array, codes: Array, *, spacing: Spacing, window_um: float | None = None
+    labels: Array, codes: Array, *, spacing: Spacing, window_um: float | None = None, density: Array | None = None
 ) -> npt.NDArray[np.float32]:
     """Degree of morphological damage: crack surface per volume of particle around each voxel, in 1/um.
 
     Both are summed over a box of `window_um` (rounded to an odd number of voxels along each axis) around the voxel; at
     the volume's border over the part of it that is inside. nan outside particles. Exact where the window holds
     `halo(spacing, window_um)` slices more on either side (fewer only at the volume's ends).
+
+    labels, codes (Z, Y, X); density: of `crack_density` there, where it is known already.
     """
     from scipy.ndimage import uniform_filter
 
@@ -42,8 +44,9 @@ def damage_map(
     result = np.where(inside, np.float32(0), np.float32(np.nan))
     if not (codes == CRACK).any():
         return result
+    density = crack_density(labels, codes, spacing=spacing) if density is None else density
     size = _window_voxels(spacing, window_um)
-    area = uniform_filter(crack_density(labels, codes, spacing=spacing), size, mode="constant")
+    area = uniform_filter(density, size, mode="constant")
     share = uniform_filter(inside.astype(np.float32), size, mode="constant")
     result[inside] = np.maximum(area[inside] / share[inside], 0)
     return result

@@ -38,22 +38,15 @@ def attach_within(
     return np.where(near & (phases == VOID) & (labels == 0), np.uint8(CBD), phases)
 
 
-def moved_particles(
-    labels: Array, phases: Array, moved: Array, *, reach_um: float, spacing: tuple[float, float, float]
-) -> Array:
+def moved_particles(labels: Array, phases: Array, moved: Array, near: Array) -> Array:
     """The particles, after the thresholds have moved their surfaces from those of `phases` to those of `moved`.
 
-    A voxel that has ceased to be active leaves its particle; one that has become active joins the nearest particle
-    within `reach_um`. Cracks and pores stay what they were.
+    A voxel that has ceased to be active leaves its particle; one that has become active joins the nearest particle, as
+    `near` (Z, Y, X) says: `labels` expanded as far as surfaces may move. Cracks and pores stay what they were.
     """
-    from skimage.segmentation import expand_labels
-
     before, after = is_active(phases), is_active(moved)
     result = np.where(before & ~after, 0, labels)
-    grown = after & (labels == 0) & ~before
-    if grown.any():
-        near = expand_labels(labels, distance=reach_um, spacing=spacing)  # type: ignore[no-untyped-call]
-        result = np.where(grown, near, result)
+    np.copyto(result, near, where=after & (labels == 0) & ~before)
     return result.astype(labels.dtype, copy=False)
 
 

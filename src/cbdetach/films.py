@@ -23,18 +23,22 @@ THIN = 0.45
 """Lower quartile of the heights below which the CBD is too thin for the blur."""
 
 
-def film_heights(
-    labels: NDArray[Any], phases: NDArray[np.uint8], height: NDArray[np.float32], core: tuple[int, int]
-) -> NDArray[np.int64]:
+def height_classes(height: NDArray[np.float32], phases: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bin of each CBD voxel's height between `HEIGHTS`, from 0; 255 elsewhere: all that is stored of heights."""
+    number = np.searchsorted(HEIGHTS, np.clip(height, HEIGHTS[0], HEIGHTS[-1]), side="right") - 1
+    return np.where(phases == CBD, np.minimum(number, len(HEIGHTS) - 2), 255).astype(np.uint8)
+
+
+def film_heights(labels: NDArray[Any], classes: NDArray[np.uint8], core: tuple[int, int]) -> NDArray[np.int64]:
     """Histogram, between `HEIGHTS`, of the height of the CBD that particles touch, in slices of `core`.
 
-    labels (Z, Y, X) integer particles; phases (Z, Y, X) uint8; height (Z, Y, X) as from `phases.resolve_moved`.
+    labels (Z, Y, X) integer particles; classes (Z, Y, X) as from `height_classes`.
     """
     from scipy.ndimage import binary_dilation
 
-    contact = (binary_dilation(labels > 0) & (labels == 0) & (phases == CBD))[core[0] : core[1]]
-    found = np.clip(height[core[0] : core[1]][contact], HEIGHTS[0], HEIGHTS[-1])
-    return np.histogram(found, bins=HEIGHTS)[0].astype(np.int64)
+    n = len(HEIGHTS) - 1
+    contact = (binary_dilation(labels > 0) & (labels == 0) & (classes < n))[core[0] : core[1]]
+    return np.bincount(classes[core[0] : core[1]][contact], minlength=n).astype(np.int64)
 
 
 def low_height(counts: NDArray[np.int64]) -> float | None:

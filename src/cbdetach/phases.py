@@ -108,37 +108,52 @@ def resolve_phases(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Phases void, CBD, active of a grey window, with the partial-volume rim of the particles resolved.
 
-    grey (Z, Y, X) any real dtype : the window, with `halo` slices more than wanted at inner ends
-    spacing (dz, dy, dx) um; edge_width_um : full width at half maximum of the blur
-    -> phases (Z, Y, X) uint8 (codes.VOID, CBD, ACTIVE, and ACTIVE_HIGH where `thresholds.active_high` is set);
-       unresolved (Z, Y, X) bool: voxels of the rim (within one edge width of active material) behind which something
-       else lies: CBD films, gaps and cracks thinner than the edge.
-
-    Moving `thresholds.cbd_active` moves surfaces that face void by the same share of their step.
+    What `resolve` finds, without anything moved: `phases` and `unresolved`.
     """
-    found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
-    phases = found.decide(thresholds)
-    return phases, _unresolved(phases, found.active, found.blur, spacing)
+    found = resolve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
+    return found.phases, found.unresolved
 
 
-def resolve_moved(
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """The phases of a window, and what they would be with other thresholds; (Z, Y, X) each."""
+
+    phases: NDArray[np.uint8]
+    """codes.VOID, CBD, ACTIVE, and ACTIVE_HIGH where `active_high` is set."""
+    unresolved: NDArray[np.bool_]
+    """Voxels of the rim (within one edge width of active material) behind which something else lies: CBD films, gaps
+    and cracks thinner than the edge."""
+    moved: list[NDArray[np.uint8]]
+    """Phases with each of the moved thresholds."""
+    height: Float32
+    """The highest grey nearby of what is not active, 0 void, 1 thick CBD: the height of films."""
+
+
+def resolve(
     grey: ArrayLike,
     thresholds: Thresholds,
-    moved: Sequence[Thresholds],
+    moved: Sequence[Thresholds] = (),
     *,
     spacing: tuple[float, float, float],
     edge_width_um: float,
-) -> tuple[list[NDArray[np.uint8]], Float32]:
-    """Phases after the thresholds have moved: what `resolve_phases` finds, with each last decision taken anew.
+) -> Resolved:
+    """The rim of a grey window resolved once, and decided for the thresholds and for each that is moved.
 
-    And the height of films before that, (Z, Y, X): the highest grey nearby of what is not active, 0 void, 1 thick CBD.
+    grey (Z, Y, X) any real dtype : the window, with `halo` slices more than wanted at inner ends
+    spacing (dz, dy, dx) um; edge_width_um : full width at half maximum of the blur
 
     `moved` are thresholds with the means of `thresholds`. The model of the blurred boundary stays that of `thresholds`;
     `void_cbd` moves the decision between void and CBD, `cbd_active` moves every surface of the active phase by about
-    the distance that the blurred step puts between the two values. So all of them cost one resolution.
+    the distance that the blurred step puts between the two values: those that face void by the same share of their
+    step.
     """
     found = _solve(grey, thresholds, spacing=spacing, edge_width_um=edge_width_um)
-    return [found.decide(to) for to in moved], found.height / _scaled(thresholds)[1]
+    phases = found.decide(thresholds)
+    unresolved = _unresolved(phases, found.active, found.blur, spacing)
+    ways = [found.decide(to) for to in moved]
+    height = found.height
+    height /= _scaled(thresholds)[1]
+    return Resolved(phases, unresolved, ways, height)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,10 +81,10 @@ def test_films_too_thin_for_the_blur_are_told(widths: float, thin: bool) -> None
     survey = accumulator.finish()
     found = find_thresholds(survey.counts, survey.edges, strength=(survey.strength_grey, survey.strength))
     blurred: dict[str, Any] = {"spacing": size, "edge_width_um": survey.edge_width_um}
-    codes, _ = phases.resolve_phases(grey, found, **blurred)
-    _, height = phases.resolve_moved(grey, found, [], **blurred)
+    resolved = phases.resolve(grey, found, **blurred)
+    codes = resolved.phases
     labels = segment_volume(detachment.is_active(codes), spacing=size)
-    low = films.low_height(films.film_heights(labels, codes, height, (0, 72)))
+    low = films.low_height(films.film_heights(labels, films.height_classes(resolved.height, codes), (0, 72)))
     assert low is not None
     assert (low < films.THIN) == thin
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
+from skimage.segmentation import expand_labels
 
 from cbdetach import arrays
 
@@ -28,6 +29,19 @@ def test_nothing_and_everything(reach: float) -> None:
     mask = np.zeros((50, 3, 3), bool)
     assert not arrays.capped_distance(mask, spacing=(1, 1, 1), reach=reach).any()
     assert np.isinf(arrays.capped_distance(~mask, spacing=(1, 1, 1), reach=reach)).all()
+
+
+@pytest.mark.parametrize("reach", [0.0, 1.0, 2.3, 40.0])
+def test_labels_expanded_in_blocks_are_those_of_the_whole(reach: float) -> None:
+    """Ties, too: scikit-image on the whole volume is the oracle."""
+    rng = np.random.default_rng(5)
+    labels = np.where(rng.random((70, 9, 8)) < 0.02, rng.integers(1, 9, (70, 9, 8)), 0).astype(np.int32)
+    labels[20:60] = 0
+    before, size = labels.copy(), (0.5, 1.0, 1.0)
+    found = arrays.expanded(labels, reach=reach, spacing=size)
+    assert found.dtype == labels.dtype
+    np.testing.assert_array_equal(found, expand_labels(labels, distance=reach, spacing=size))
+    np.testing.assert_array_equal(labels, before)
 
 
 def test_along() -> None:

@@ -12,6 +12,7 @@ from cbdetach.damage import CRACK, PORE
 from cbdetach.damage_layers import (
     ENOUGH,
     LAYERS,
+    _sides,
     deficit_ratio,
     grey_deficit,
     outer_depth,
@@ -113,3 +114,19 @@ def test_ratio_needs_enough_voxels() -> None:
     np.testing.assert_array_equal(deficit_ratio(np.array([1]), np.zeros(0, int), np.zeros((0, 2))), [1.0])
     nothing = grey_deficit(*(np.zeros((5, 5, 5), int),) * 3, void=0.0, spacing=UNIT, edge_width_um=1.0)
     assert nothing[0].size == 0
+
+
+@pytest.mark.parametrize("reach", [1.0, 2.5, 30.0])
+def test_the_sides_of_cracks_found_in_blocks_are_those_of_the_whole(reach: float) -> None:
+    """One distance transform of the whole volume is the oracle."""
+    rng, size = np.random.default_rng(3), (0.5, 1.0, 1.0)
+    labels = rng.integers(0, 3, (18, 3, 3)).repeat(4, 0).repeat(3, 1).repeat(3, 2)
+    crack = (rng.random(labels.shape) < 0.01) & (labels > 0)
+    crack[20:50] = False
+    alone = crack & (rng.random(labels.shape) < 0.7)
+    near, clear = _sides(labels, crack, alone, spacing=size, reach=reach)
+    away, nearest = ndimage.distance_transform_edt(~crack, sampling=size, return_indices=True)
+    to = tuple(nearest)
+    np.testing.assert_array_equal(near, away <= reach)
+    np.testing.assert_array_equal(clear, (away <= reach) & (labels > 0) & alone[to] & (labels[to] == labels))
+    assert clear.any()

@@ -10,6 +10,7 @@ import pytest
 
 import voxkernels as vk
 from cbdetach import detachment
+from cbdetach.arrays import expanded
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, N_PHASES, VOID
 
 UNIT = (1.0, 1.0, 1.0)
@@ -144,7 +145,8 @@ def test_particles_follow_their_moved_surfaces(scene: tuple[Array, Array]) -> No
     moved[3, 3, 3] = VOID
     moved[2:6, 2:6, 10] = ACTIVE  # the second gains a layer,
     moved[2:6, 2:6, 13] = ACTIVE  # and far away something becomes active
-    found = detachment.moved_particles(labels, phases, moved, reach_um=1.5, spacing=UNIT)
+    near = expanded(labels, reach=1.5, spacing=UNIT)
+    found = detachment.moved_particles(labels, phases, moved, near)
     assert (found == 4).sum() == 48
     assert (found[2] != 4).all()
     assert found[3, 3, 3] == 4

@@ -14,9 +14,9 @@ from scipy.special import ndtri
 
 from cbdetach.codes import ACTIVE, CBD, COLLECTOR, VOID
 from cbdetach.errors import InputError
-from cbdetach.films import FEWEST, HEIGHTS, film_heights, low_height
+from cbdetach.films import FEWEST, HEIGHTS, film_heights, height_classes, low_height
 from cbdetach.given_phases import map_phases
-from cbdetach.phases import _highest, halo, resolve_moved, resolve_phases
+from cbdetach.phases import _highest, halo, resolve, resolve_phases
 from cbdetach.thresholds import Thresholds, find_thresholds
 
 Array = np.ndarray[Any, Any]
@@ -170,9 +170,10 @@ class TestRim:
         share = (now.cbd_active - LEVELS[1]) / (LEVELS[2] - LEVELS[1])
         out = replace(now, cbd_active=now.cbd_active - 0.15)
         dark = replace(now, void_cbd=now.void_cbd + 0.1)
-        ways, _ = resolve_moved(grey, now, [now, out, dark], spacing=UNIT, edge_width_um=2.0)
-        same, grown, less = ways
-        phases, _ = resolve_phases(grey, now, spacing=UNIT, edge_width_um=2.0)
+        found = resolve(grey, now, [now, out, dark], spacing=UNIT, edge_width_um=2.0)
+        same, grown, less = found.moved
+        phases = found.phases
+        assert np.array_equal(phases, resolve_phases(grey, now, spacing=UNIT, edge_width_um=2.0)[0])
         assert np.array_equal(same, phases)
         # the surface moves by about the distance between the two values on a blurred step, whatever it faces
         sigma = math.hypot(1, 0.5) * 2.0 / FWHM
@@ -193,18 +194,18 @@ class TestRim:
         """Thick carbon/binder reaches its own grey value, thinner films less."""
         scene = ball(48, 12, coat, 0.5)
         grey = image(scene, 3, 2.0)
-        phases, _ = resolve_phases(grey, thresholds(), spacing=UNIT, edge_width_um=2.0)
-        _, height = resolve_moved(grey, thresholds(), [], spacing=UNIT, edge_width_um=2.0)
-        counts = film_heights((phases == ACTIVE).astype(np.int32), phases, height, (0, 48))
-        top, bottom = (
-            film_heights((phases == ACTIVE).astype(np.int32), phases, height, c) for c in ((0, 20), (20, 48))
-        )
+        found = resolve(grey, thresholds(), spacing=UNIT, edge_width_um=2.0)
+        phases, classes = found.phases, height_classes(found.height, found.phases)
+        assert np.array_equal(classes < 255, phases == CBD)
+        counts = film_heights((phases == ACTIVE).astype(np.int32), classes, (0, 48))
+        top, bottom = (film_heights((phases == ACTIVE).astype(np.int32), classes, c) for c in ((0, 20), (20, 48)))
         assert np.array_equal(top + bottom, counts)
         contact = ndimage.binary_dilation(phases == ACTIVE) & (phases == CBD)
-        assert counts.sum() == contact.sum()
+        of_contacts = np.clip(found.height[contact], HEIGHTS[0], HEIGHTS[-1])
+        assert np.array_equal(counts, np.histogram(of_contacts, HEIGHTS)[0])
         low = low_height(counts)
         assert low is not None
-        assert low == pytest.approx(np.quantile(height[contact], 0.25), abs=0.02)
+        assert low == pytest.approx(np.quantile(found.height[contact], 0.25), abs=0.02)
         assert least < low < most
 
     def test_few_films_say_nothing(self) -> None:
@@ -359,7 +360,7 @@ class TestGivenPhases:
             map_phases(volume, {"void": 0, "active": 1})
         with pytest.raises(InputError, match="must give each value one name"):
             map_phases(volume, {"void": 0, "active": 0})
-        with pytest.raises(InputError, match="phases: must be a volume of integers; got float64"):
+        with pytest.raises(InputError, match="--phases: must be a volume of integers; got float64"):
             map_phases(volume.astype(float), {"void": 0, "active": 1})
 
 

@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from tests.cbdetach.pretend import Pretender
 
 import cbdetach
-from cbdetach import job, pipeline, prepare, store, table
+from cbdetach import films, job, phases, pipeline, prepare, store, table
 from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.demo import agreement, match, write_phantom
 from cbdetach.errors import InputError
@@ -27,6 +27,7 @@ from cbdetach.estimate import REPORT_BYTES
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
 from cbdetach.segment import maskrcnn, runtime
+from cbdetach.thresholds import Thresholds
 
 SIZE = 72
 SLAB = 12
@@ -178,6 +179,25 @@ def test_slabs_do_not_show(finished: Run, volume: Path, tmp_path: Path) -> None:
     with cbdetach.run(volume, tmp_path / "other", slab=2 * SLAB) as other:
         np.testing.assert_array_equal(other.volumes["phases"][()], finished.volumes["phases"][()])
         assert abs(len(other.table) - len(finished.table)) <= 0.05 * len(finished.table)
+
+
+def test_moved_thresholds_are_decided_with_the_phases(finished: Run, phantom: Phantom) -> None:
+    """What lies in the slabs is what one look at the whole volume gives."""
+    now = Thresholds.from_dict(finished.record["thresholds"])
+    size, width = finished.voxel_size, finished.record["edge_width_um"]
+    found = phases.resolve(phantom.volume().grey, now, list(now.variants().values()), spacing=size, edge_width_um=width)
+    folder = store.RunFolder(finished.path, [(z0, z1) for z0, z1 in finished.record["slabs"]])
+
+    def stored(name: str) -> npt.NDArray[Any]:
+        return folder.read_volume("phases", name, 0, SIZE)
+
+    np.testing.assert_array_equal(stored("phases"), found.phases)
+    np.testing.assert_array_equal(stored("unresolved"), found.unresolved)
+    np.testing.assert_array_equal(stored("film_class"), films.height_classes(found.height, found.phases))
+    assert len(now.variants()) == 4
+    for name, way in zip(now.variants(), found.moved, strict=True):
+        np.testing.assert_array_equal(stored(f"moved/{name}"), way)
+        assert (way != found.phases).any()
 
 
 def test_threads_do_not_show(small: Any, tmp_path: Path) -> None:

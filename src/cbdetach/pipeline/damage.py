@@ -32,13 +32,15 @@ def damage_stage(job: Job) -> dict[str, Any]:
         active = detachment.is_active(job.codes(w0, w1))
         labels = job.particles(w0, w1)
         codes = damage.classify_damage(labels, active, spacing=size, max_crack_width_um=width, skin_um=skin)
-        layers = _damage_layers(job, index, labels, codes, w0, layer, void)
-        labels, codes = labels[h0 - w0 : h1 - w0], codes[h0 - w0 : h1 - w0]
+        surface = damage_map.crack_density(labels, codes, spacing=size)
+        layers = _damage_layers(job, index, labels, codes, surface, w0, layer, void)
+        near = slice(h0 - w0, h1 - w0)
+        labels, codes = labels[near], codes[near]
         core = (z0 - h0, z1 - h0)
         share = damage.measure_damage(
             labels, codes, spacing=size, core=core, z0=h0, profile_window_um=wanted.profile_window_um
         )
-        degree = damage_map.damage_map(labels, codes, spacing=size, window_um=window)
+        degree = damage_map.damage_map(labels, codes, spacing=size, window_um=window, density=surface[near])
         return {
             "damage": degree[slice(*core)],
             "damage_class": codes[slice(*core)],
@@ -59,7 +61,7 @@ def damage_stage(job: Job) -> dict[str, Any]:
 
 
 def _damage_layers(
-    job: Job, index: int, labels: Array, codes: Array, w0: int, layer_um: float, void: float | None
+    job: Job, index: int, labels: Array, codes: Array, surface: Array, w0: int, layer_um: float, void: float | None
 ) -> dict[str, Array]:
     """Damage by depth under the surface, and missing grey, of the particles that begin in a slab."""
     z0, z1 = job.slab(index)
@@ -71,7 +73,7 @@ def _damage_layers(
     found: dict[str, Array] = {
         "table/radial_labels": whole,
         "table/radial": damage_layers.radial_sums(
-            labels, codes, whole, shifted, spacing=job.voxel_size, layer_um=layer_um
+            labels, codes, whole, shifted, spacing=job.voxel_size, layer_um=layer_um, density=surface
         ),
     }
     if job.grey is not None and void is not None:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 import voxkernels as vk
 from cbdetach import connected, detachment, films
+from cbdetach.arrays import expanded
 from cbdetach.gather.areas import TOLERANCES, thickness_edges
 from cbdetach.job import Job
-from cbdetach.pipeline.phases import moved_phases
 from cbdetach.store import pack
 
 Array = npt.NDArray[Any]
@@ -43,7 +43,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         for n in TOLERANCES:
             shares[f"tolerance_{n}"] = areas(labels, codes, n * voxel)
         if job.is_connected:
-            classes = [
+            kinds = [
                 connected.attach_classes(
                     labels,
                     codes,
@@ -53,17 +53,16 @@ def detachment_stage(job: Job) -> dict[str, Any]:
                 )
                 for name in ("connected", "connected26")
             ]
-            shares["connected"] = areas(labels, connected.surface_kinds(codes, *classes), 0.0)
+            shares["connected"] = areas(labels, connected.surface_kinds(codes, *kinds), 0.0)
         arrays: dict[str, Array] = {}
+        if variants and job.classifier is None:
+            classes = job.folder.read_volume("phases", "film_class", w0, w1)
+            arrays["table/film_heights"] = films.film_heights(labels, classes, core)
         if variants:
-            ways, height = moved_phases(job, w0, w1)
-            if height is not None:
-                arrays["table/film_heights"] = films.film_heights(labels, codes, height, core)
-            for name, moved in zip(variants, ways, strict=True):
-                grown = detachment.moved_particles(
-                    labels, codes, moved, reach_um=2 * job.edge_width_um, spacing=job.voxel_size
-                )
-                shares[name] = areas(grown, moved, wanted.tolerance_um)
+            near = expanded(labels, reach=2 * job.edge_width_um, spacing=job.voxel_size)
+        for name in variants:
+            moved = job.folder.read_volume("phases", f"moved/{name}", w0, w1)
+            shares[name] = areas(detachment.moved_particles(labels, codes, moved, near), moved, wanted.tolerance_um)
         for name, share in shares.items():
             arrays |= pack(f"table/{name}", share)
         arrays["table/faces"] = detachment.electrode_faces(labels, codes, core=core)

@@ -18,7 +18,7 @@ def needs(job: Job) -> Estimate:
     halos = {
         "phases": rim,
         "segment": job.settings.segment.halo,
-        "detachment": detachment_halo(job) + rim,
+        "detachment": detachment_halo(job),
         "diffusion": job.settings.segment.halo,
         "damage": max(damage_map.halo(job.voxel_size), job.settings.segment.halo),
     }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach import given_phases, phases
+from cbdetach import films, given_phases, phases
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, CBD, COLLECTOR, N_PHASES
 from cbdetach.collector import mark, rim
 from cbdetach.errors import InputError
@@ -18,17 +18,20 @@ Array = npt.NDArray[Any]
 
 
 def phases_stage(job: Job) -> dict[str, Any]:
-    """Phase of every voxel: as given, by a classifier, or by thresholds with the partial-volume rim resolved."""
+    """Phase of every voxel: as given, by a classifier, or by thresholds with the partial-volume rim resolved.
+
+    And what it would be with every threshold moved (`job.variants`), by the same look at the grey values: `moved/NAME`.
+    """
     halo = phases_halo(job)
 
     def work(index: int) -> dict[str, Array]:
         if job.phases is not None:
             codes = given_phases.map_phases(job.phases[slice(*job.slab(index))], job.settings.input.phase_values or {})
-            unresolved = np.zeros(codes.shape, dtype=np.bool_)
+            found: dict[str, Array] = {"phases": codes, "unresolved": np.zeros(codes.shape, dtype=np.bool_)}
         else:
-            codes, unresolved = _decided(job, job.slab(index), job.slab(index, halo))
-        count = np.bincount(codes.ravel(), minlength=N_PHASES)
-        return {"phases": codes, "unresolved": unresolved, "table/count": count, "table/unresolved": unresolved.sum()}
+            found = _decided(job, job.slab(index), job.slab(index, halo))
+        count = np.bincount(found["phases"].ravel(), minlength=N_PHASES)
+        return found | {"table/count": count, "table/unresolved": found["unresolved"].sum()}
 
     job.each_slab("phases", work)
     shares = job.tables("phases")
@@ -45,23 +48,33 @@ def phases_stage(job: Job) -> dict[str, Any]:
     }
 
 
-def _decided(job: Job, core: Slab, window: Slab) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Phases of the slices of a core from the grey values of a window around it, and where they are unresolved."""
+def _decided(job: Job, core: Slab, window: Slab) -> dict[str, Array]:
+    """Phases of the slices of a core from the grey values of a window around it, where they are unresolved, and moved.
+
+    And the classes of the height of films, where thresholds tell the phases.
+    """
     assert job.grey is not None
     assert job.thresholds is not None
     w0, w1 = window
     inner = slice(core[0] - w0, core[1] - w0)
     grey = job.grey[w0:w1]
     if job.classifier is not None:
-        codes = job.classifier.decide(job.classifier.shares(grey, _grey_scale(job), (inner.start, inner.stop)))
+        shares = job.classifier.shares(grey, _grey_scale(job), (inner.start, inner.stop))
+        codes, ways = job.classifier.decide(shares), [job.classifier.decide(shares, name) for name in job.variants]
         unresolved = np.zeros(codes.shape, dtype=np.bool_)
     else:
-        codes, unresolved = phases.resolve_phases(
-            grey, job.thresholds, spacing=job.voxel_size, edge_width_um=job.edge_width_um
+        found = phases.resolve(
+            grey,
+            job.thresholds,
+            list(job.variants.values()),
+            spacing=job.voxel_size,
+            edge_width_um=job.edge_width_um,
         )
-        codes, unresolved = codes[inner], unresolved[inner]
-    codes = _with_collector(job, codes, grey, core[0], w0)
-    return codes, unresolved & (codes != COLLECTOR)
+        codes, unresolved, ways = found.phases[inner], found.unresolved[inner], [way[inner] for way in found.moved]
+    codes, *ways = (_with_collector(job, way, grey, core[0], w0) for way in (codes, *ways))
+    films_there = {} if job.classifier is not None else {"film_class": films.height_classes(found.height[inner], codes)}
+    moved = {f"moved/{name}": way for name, way in zip(job.variants, ways, strict=True)}
+    return {"phases": codes, "unresolved": unresolved & (codes != COLLECTOR)} | films_there | moved
 
 
 def phases_halo(job: Job) -> int:
@@ -85,25 +98,3 @@ def _grey_scale(job: Job) -> tuple[float, float]:
     """The grey values that are 0 and 1 to a classifier."""
     low, high = job.result("survey")["pixel_scale"]
     return low, high
-
-
-def moved_phases(job: Job, z0: int, z1: int) -> tuple[list[Array], Array | None]:
-    """Phases of slices z0 to z1 for every variant of the thresholds, or of the classifier's decision.
-
-    And the height of films there, where thresholds tell the phases.
-    """
-    assert job.grey is not None
-    assert job.thresholds is not None
-    variants = job.variants
-    halo = phases_halo(job)
-    w0, w1 = max(0, z0 - halo), min(job.shape[0], z1 + halo)
-    grey = job.grey[w0:w1]
-    if job.classifier is not None:
-        shares = job.classifier.shares(grey, _grey_scale(job), (z0 - w0, z1 - w0))
-        ways = [job.classifier.decide(shares, name) for name in variants]
-        return [_with_collector(job, way, grey, z0, w0) for way in ways], None
-    ways, height = phases.resolve_moved(
-        grey, job.thresholds, list(variants.values()), spacing=job.voxel_size, edge_width_um=job.edge_width_um
-    )
-    inner = slice(z0 - w0, z1 - w0)
-    return [_with_collector(job, way[inner], grey, z0, w0) for way in ways], height[inner]
