@@ -127,13 +127,15 @@ class Connected(Section):
 class Diffusion(Section):
     """Electron diffusion lengths (DEFINITIONS: Electron diffusion length).
 
-    `min_contact_um2`: patches of contact that are smaller do not count; None: the square of two blur widths, of one
-    where phases were given.
+    `min_contact_um2`: patches of contact that are smaller do not count; None: the square of one blur width.
+    `min_piece_um3`: neither do pieces of carbon/binder that are smaller; None: four blur widths cubed, 0 where phases
+    were given.
     """
 
     order: Literal[1, 2] = 2
     start: Literal["surface", "faces", "centres"] = "surface"
     min_contact_um2: float | None = Field(default=None, ge=0)
+    min_piece_um3: float | None = Field(default=None, ge=0)
 
 
 class Damage(Section):

@@ -7,6 +7,7 @@ resistance, and not sqrt(D tau). A window that holds whole particles goes in; le
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,12 @@ Spacing = tuple[float, float, float]
 STATUS = ("reached", "partly_reached", "no_contact")
 """Values of `diffusion_status`: every voxel, some voxels, or no voxel of the solid reaches the contact."""
 
-LEAST_CONTACT_WIDTHS = 2.0
-"""Side, in widths (FWHM) of the blur, of the square that is the least contact where none is set.
+LEAST_PIECE = 4.0
+"""Least volume, in cubed widths (FWHM) of the blur, of a piece of carbon/binder that makes contact, where none is set.
 
 Noise and cusps leave specks of false carbon/binder on particles that face void, and one speck shortens many ways. On
-phantoms (seeds 0 and 1 told the limit, 2 to 4 judged it) 112 false patches of contact were larger than one squared
-width, 12 larger than this; of the true ones one in eleven lies in between.
+phantoms (seeds 0, 1 and 41) nine tenths of the false patches of contact are on pieces of less than this, by their area
+alone half of them look like true ones; 3 and 6 would do as well (docs/diffusion.md).
 """
 
 SMOOTH_SURFACE_FACES = 1.5
@@ -47,24 +48,38 @@ class Lengths:
     farthest: npt.NDArray[np.int64]  # (N, 3): index of the voxel with the largest finite L; -1 where there is none
 
 
-def default_min_contact_um2(edge_width_um: float, *, phases_given: bool) -> float:
-    """Least contact that counts where none is set: a square of so many widths of the blur.
+def default_min_contact_um2(edge_width_um: float) -> float:
+    """Least contact that counts where none is set: a square of one width of the blur; 0 where it is unknown."""
+    return edge_width_um**2
 
-    Phases that were given have no such specks: there it is one width; 0 where no grey volume tells the blur.
+
+def default_min_piece_um3(edge_width_um: float, *, phases_given: bool) -> float:
+    """Least piece of carbon/binder that makes contact where none is set; phases that were given have no specks."""
+    return 0.0 if phases_given else LEAST_PIECE * edge_width_um**3
+
+
+def halo(dz: float, min_piece_um3: float) -> int:
+    """Slices beside whole particles that a window needs: for smooth outlines, and to see how large pieces are.
+
+    A piece that leaves the window counts, however small; no speck is longer than two sides of a cube of its volume.
     """
-    return ((1.0 if phases_given else LEAST_CONTACT_WIDTHS) * edge_width_um) ** 2
+    return max(REACH, math.ceil(2 * math.cbrt(min_piece_um3) / dz))
 
 
 def contact_sources(
-    labels: Array, phases: Array, *, spacing: Spacing, min_contact_um2: float = 0.0
+    labels: Array, phases: Array, *, spacing: Spacing, min_contact_um2: float = 0.0, min_piece_um3: float = 0.0
 ) -> npt.NDArray[np.bool_]:
     """Carbon/binder voxels outside every filled particle that electrons may leave through.
 
-    With `min_contact_um2`, connected patches of contact (26-connected voxels of one particle that share a face with
-    carbon/binder) whose area is smaller are too small to be real and are taken out. The patch's area is that of its
-    voxel faces, divided by 1.5 for a smooth surface. A voxel between two particles serves both if it serves one.
+    With `min_piece_um3`, 26-connected pieces of carbon/binder whose volume is smaller are specks and are taken out,
+    unless they reach the ends of the arrays. With `min_contact_um2`, connected patches of contact (26-connected voxels
+    of one particle that share a face with what is left) whose area is smaller are too small to be real and are taken
+    out, too. The patch's area is that of its voxel faces, divided by 1.5 for a smooth surface. A voxel between two
+    particles serves both if it serves one.
     """
     sources = (phases == CBD) & (labels == 0)
+    if min_piece_um3 > 0:
+        sources &= ~_specks(sources, min_piece_um3 / math.prod(spacing))
     if min_contact_um2 <= 0 or not sources.any():
         return np.asarray(sources)
     dz, dy, dx = spacing
@@ -87,6 +102,17 @@ def contact_sources(
     return np.asarray(sources & kept)
 
 
+def _specks(mask: Array, voxels: float) -> npt.NDArray[np.bool_]:
+    """Pieces of a mask (26-connected) of fewer voxels that do not reach the ends of the array."""
+    pieces, n = device.label(mask, connectivity=26)
+    small = np.bincount(pieces.ravel(), minlength=n + 1) < voxels * (1 - 1e-9)
+    small[0] = False
+    for axis in range(3):
+        for end in (0, -1):
+            small[np.take(pieces, end, axis)] = False
+    return np.asarray(small[pieces])
+
+
 def diffusion_lengths(
     labels: Array,
     phases: Array,
@@ -97,6 +123,7 @@ def diffusion_lengths(
     order: int = 2,
     start: str = "surface",
     min_contact_um2: float = 0.0,
+    min_piece_um3: float = 0.0,
 ) -> Lengths:
     """Diffusion lengths of the particles that are whole in a window, and the statistics of those that it owns.
 
@@ -108,14 +135,17 @@ def diffusion_lengths(
     owned : (N,) labels, ascending, among `whole`: the rows of the table.
     spacing : voxel size (dz, dy, dx), micrometres.
     order, start : as in `voxkernels.travel_time`.
-    min_contact_um2 : smallest contact patch that counts (`contact_sources`).
+    min_contact_um2, min_piece_um3 : smallest patch of contact, and smallest piece of carbon/binder, that counts
+        (`contact_sources`).
 
     Three solves separate the causes: L00 filled and attached all round, L10 filled with the real contact, L11 the solid
     with the real contact (the lengths that are returned). `contact_ratio` = mean L10 / mean L00, `crack_ratio` =
     mean L11 / mean L10, means over reached voxels. For `contact_ratio` both are solved again in the particle with its
     outline smoothed (`outline.py`): L00 ends at every dent of the surface, L10 only at those in the contact.
     """
-    sources = contact_sources(labels, phases, spacing=spacing, min_contact_um2=min_contact_um2)
+    sources = contact_sources(
+        labels, phases, spacing=spacing, min_contact_um2=min_contact_um2, min_piece_um3=min_piece_um3
+    )
     options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start}
     active = (phases == ACTIVE) | (phases == ACTIVE_HIGH)
     solid = np.where(active & np.isin(labels, whole), labels, 0)

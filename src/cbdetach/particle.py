@@ -136,9 +136,8 @@ def detachment_sweep(
         mine = labels == found.label
         contact = None
         if measured:
-            contact = diffusion.contact_sources(
-                labels, phases, spacing=run.voxel_size, min_contact_um2=run.record["min_contact_um2"]
-            )
+            least = {name: run.record.get(name, 0.0) for name in ("min_contact_um2", "min_piece_um3")}
+            contact = diffusion.contact_sources(labels, phases, spacing=run.voxel_size, **least)
         try:
             sweeps = [
                 sweep.detachment_sweep(

@@ -14,9 +14,12 @@ from cbdetach.diffusion import (
     Lengths,
     contact_sources,
     default_min_contact_um2,
+    default_min_piece_um3,
     diffusion_lengths,
+    halo,
     longest_paths,
 )
+from cbdetach.outline import REACH
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]
@@ -242,9 +245,35 @@ def test_the_smallest_contact_changes_the_lengths() -> None:
 
 
 def test_the_least_contact_where_none_is_set() -> None:
-    assert default_min_contact_um2(0.5, phases_given=False) == 1.0
-    assert default_min_contact_um2(0.5, phases_given=True) == 0.25
-    assert default_min_contact_um2(0.0, phases_given=False) == 0.0
+    assert default_min_contact_um2(0.5) == 0.25
+    assert default_min_piece_um3(0.5, phases_given=False) == 0.5
+    assert default_min_piece_um3(0.5, phases_given=True) == 0.0
+    assert halo(0.5, 0.0) == REACH
+    assert halo(0.5, 64.0) == 16
+
+
+@pytest.mark.parametrize("spacing", [UNIT, UNEVEN])
+def test_pieces_that_are_too_small_are_no_sources(spacing: Spacing) -> None:
+    labels, phases = table_with_patches()
+    voxel = float(np.prod(spacing))
+    for smallest, kept in ((0.0, 40), (4 * voxel, 40), (4.1 * voxel, 36), (36 * voxel, 36), (36.1 * voxel, 0)):
+        assert contact_sources(labels, phases, spacing=spacing, min_piece_um3=smallest).sum() == kept, smallest
+
+
+def test_a_piece_that_leaves_the_array_counts() -> None:
+    labels, phases = (a[:7] for a in table_with_patches())  # the patches are its last slice
+    found = contact_sources(labels, phases, spacing=UNIT, min_piece_um3=1000.0)
+    assert found.sum() == 40
+
+
+def test_pieces_are_connected_by_corners_too() -> None:
+    labels, phases = empty(9, 9, 9)
+    put(labels, phases, np.s_[2:4, 2:7, 2:7], 1)
+    phases[4, 3, 3] = phases[5, 4, 4] = phases[6, 5, 5] = CBD
+    assert contact_sources(labels, phases, spacing=UNIT, min_piece_um3=3.0).sum() == 3
+    assert contact_sources(labels, phases, spacing=UNIT, min_piece_um3=3.1).sum() == 0
+    assert solve(labels, phases, min_piece_um3=3.0).columns["status"][0] == REACHED
+    assert solve(labels, phases, min_piece_um3=3.1).columns["status"][0] == NO_CONTACT
 
 
 def test_the_collector_and_void_are_no_contact() -> None:

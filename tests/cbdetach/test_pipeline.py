@@ -272,18 +272,19 @@ def test_close_um_bridges_a_crack(close_um: float, particles: int, tmp_path: Pat
 
 def test_the_least_contact_is_told_by_the_blur(finished: Run, small: Any, tmp_path: Path) -> None:
     blur = finished.record["edge_width_um"]
-    assert finished.record["min_contact_um2"] == pytest.approx((2 * blur) ** 2)
+    assert finished.record["min_contact_um2"] == pytest.approx(blur**2)
+    assert finished.record["min_piece_um3"] == pytest.approx(4 * blur**3)
     features = json.loads((finished.path / "features.json").read_text("utf-8"))
-    assert features["settings"]["min_contact_um2"] == pytest.approx(blur**2)  # between particles: no specks there
+    assert features["settings"]["min_contact_um2"] == pytest.approx(blur**2)
     phases, options = small
     for config, least in (
-        ({}, 0.0),
-        ({"phases": {"edge_width_um": 1.5}}, 2.25),
-        ({"phases": {"edge_width_um": 1.5}, "diffusion": {"min_contact_um2": 0.5}}, 0.5),
+        ({}, (0.0, 0.0)),
+        ({"phases": {"edge_width_um": 1.5}}, (2.25, 0.0)),
+        ({"phases": {"edge_width_um": 1.5}, "diffusion": {"min_contact_um2": 0.5, "min_piece_um3": 0.7}}, (0.5, 0.7)),
     ):
         wanted = {"report": {"gallery": 0}, **config}
         with cbdetach.run(out=tmp_path / f"{least}", phases=phases, config=wanted, **options) as run:
-            assert run.record["min_contact_um2"] == pytest.approx(least)
+            assert (run.record["min_contact_um2"], run.record["min_piece_um3"]) == pytest.approx(least)
 
 
 def test_films_too_thin_for_the_blur_are_warned_of(finished: Run, tmp_path: Path) -> None:

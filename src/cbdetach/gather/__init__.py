@@ -88,7 +88,7 @@ def report_stage(job: Job) -> dict[str, Any]:
         "segment": {k: v for k, v in job.result("segment").items() if k != "warnings"},
         "links": job.result("link")["links"],
         "connected": connected_record(job),
-        "min_contact_um2": job.result("diffusion")["min_contact_um2"],
+        **{name: job.result("diffusion")[name] for name in ("min_contact_um2", "min_piece_um3")},
         "peaks": peak_record,
     }
     with h5py.File(out / "volumes.h5", "r") as volumes:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from cbdetach import diffusion
 from cbdetach.job import Job
-from cbdetach.outline import REACH
 
 Array = npt.NDArray[Any]
 
@@ -17,15 +16,18 @@ Array = npt.NDArray[Any]
 def diffusion_stage(job: Job) -> dict[str, Any]:
     """Diffusion lengths, solved on windows that hold every particle of the slab whole."""
     wanted = job.settings.diffusion
-    smallest = wanted.min_contact_um2
-    if smallest is None:
-        smallest = diffusion.default_min_contact_um2(job.edge_width_um, phases_given=job.phases is not None)
+    least, piece = wanted.min_contact_um2, wanted.min_piece_um3
+    if least is None:
+        least = diffusion.default_min_contact_um2(job.edge_width_um)
+    if piece is None:
+        piece = diffusion.default_min_piece_um3(job.edge_width_um, phases_given=job.phases is not None)
+    halo = diffusion.halo(job.voxel_size[0], piece)
     regions = job.regions
 
     def work(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
         (w0, w1), here = job.whole(z0, z1)
-        w0, w1 = max(0, w0 - REACH), min(job.shape[0], w1 + REACH)
+        w0, w1 = max(0, w0 - halo), min(job.shape[0], w1 + halo)
         starts_here = here & (regions.bbox[:, 0] >= z0)
         found = diffusion.diffusion_lengths(
             job.particles(w0, w1),
@@ -35,7 +37,8 @@ def diffusion_stage(job: Job) -> dict[str, Any]:
             spacing=job.voxel_size,
             order=wanted.order,
             start=wanted.start,
-            min_contact_um2=smallest,
+            min_contact_um2=least,
+            min_piece_um3=piece,
         )
         paths, path_labels = diffusion.longest_paths(found, spacing=job.voxel_size)
         offset = np.array([w0, 0, 0])
@@ -49,4 +52,4 @@ def diffusion_stage(job: Job) -> dict[str, Any]:
         }
 
     job.each_slab("diffusion", work)
-    return {"min_contact_um2": smallest, "warnings": []}
+    return {"min_contact_um2": least, "min_piece_um3": piece, "warnings": []}
