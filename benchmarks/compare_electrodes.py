@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import cbdetach
+from benchmarks.pictures import save_small
 from cbdetach import compare
 from cbdetach.phantom import Phantom, PhantomSettings
 
@@ -64,17 +65,11 @@ PICTURES = {
 
 
 def write_pictures(out: Path, folder: Path) -> None:
-    """Small copies (900 pixels wide, 256 colours) of the pictures of docs/."""
-    from PIL import Image
-
+    """Small copies, 900 pixels wide, of the pictures of docs/."""
     folder.mkdir(parents=True, exist_ok=True)
-
     for source, names in PICTURES.items():
         for name in names:
-            with Image.open(out / source / "figures" / f"{name}.png") as picture:
-                height = round(900 * picture.height / picture.width)
-                small = picture.convert("RGB").resize((900, height), Image.Resampling.LANCZOS)
-                small.quantize(256, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+            save_small(out / source / "figures" / f"{name}.png", folder, width=900)
 
 
 def main(out: Path, size: int) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.science_figures docs/figures
 
 makes the electrode (96 x 128 x 128 voxels, seed 0), measures it with `--anchor z0` and a depth profile in windows of
-2.4 um, and draws what the commands `cbdetach run`, `streamlines`, `sweep` and `correlate` draw, at 80 pixels an inch.
+2.4 um, and draws what the commands `cbdetach run`, `streamlines`, `sweep` and `correlate` draw, at 130 pixels an inch.
 The map of `correlate` is made: the largest particle's own projection, turned by 25 degrees, mixed with independent
 texture to a correlation of 0.54. Prints the shares of carbon/binder by class beside the truth, and what `correlate`
 found. About two minutes on two cores.
@@ -16,17 +16,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import cbdetach
+from benchmarks.pictures import save_small
 from cbdetach import connected, correlative, density, particle, particle_map
 from cbdetach.demo import write_phantom
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.report import drawing
 
 SHAPE, SEED, RHO, TURN = (96, 128, 128), 0, 0.54, 25.0
-COLOURS = 128
+DPI = 130
 CONFIG = {"damage": {"profile_window_um": 2.4}}
 OF_THE_RUN = (
     "histogram",
@@ -38,12 +38,6 @@ OF_THE_RUN = (
     "connected_slices",
     "connected_detachment",
 )
-
-
-def small(source: Path, out: Path) -> None:
-    """The picture with `COLOURS` colours, which are enough for a page."""
-    picture = Image.open(source).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    picture.save(out / source.name, optimize=True)
 
 
 def made_map(run: cbdetach.Run, volume: Path, label: int, seed: int = 1) -> np.ndarray:
@@ -82,7 +76,7 @@ def say(text: str) -> None:
 
 def main(out: Path) -> None:
     """Draw everything into `out`."""
-    drawing.DPI = 80
+    drawing.DPI = DPI
     with tempfile.TemporaryDirectory() as folder:
         volume = Path(folder) / "phantom.h5"
         phantom = Phantom(PhantomSettings(shape=SHAPE, seed=SEED))
@@ -98,7 +92,7 @@ def main(out: Path) -> None:
                 for (name, share), exact in zip(found.items(), counts / counts.sum(), strict=True):
                     say(f"{connectivity:>2} {name:<13} measured {share:.4f}, in the drawn phases {exact:.4f}")
             for name in OF_THE_RUN:
-                small(run.path / "figures" / f"{name}.png", out)
+                save_small(run.path / "figures" / f"{name}.png", out)
             label = particle.find_particle(run).label
             whole = run.table[~run.table["touches_border"].astype(bool)]
             largest = int(whole.loc[whole["volume_um3"].idxmax(), "label"])
@@ -115,7 +109,7 @@ def main(out: Path) -> None:
             )
             say(f"particle {largest}: {where}\n{result}")
             for name in ("streamlines", "sweep", "correlate"):
-                small(work / f"{name}.png", out)
+                save_small(work / f"{name}.png", out)
 
 
 if __name__ == "__main__":
