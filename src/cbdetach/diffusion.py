@@ -29,7 +29,8 @@ LEAST_PIECE = 4.0
 """Least volume, in cubed widths (FWHM) of the blur, of a piece of carbon/binder that makes contact, where none is set.
 
 Noise and cusps leave specks of false carbon/binder on particles that face void, and one speck shortens many ways. On
-phantoms 119 of 136 false patches of contact are on pieces of less than this, and 16 of 735 true ones (docs/diffusion.md).
+phantoms 119 of 136 false patches of contact are on pieces of less than this, and 16 of 735 true ones
+(docs/diffusion.md).
 """
 
 SMOOTH_SURFACE_FACES = 1.5
