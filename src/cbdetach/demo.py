@@ -182,10 +182,17 @@ def demo(
 ) -> str:
     """Make the electrode, measure it, and say what was found, what is true, and where the report lies.
 
-    `how` : `segmenter`, `model`, `views` and `device`, as for `cbdetach.run`.
+    `how` : `segmenter`, `model`, `views` and `device`, as for `cbdetach.run`. What is wrong with them is said before
+    the electrode is made.
     """
+    from cbdetach import device
+    from cbdetach.job import resolved_settings, with_segmenter
     from cbdetach.pipeline import run
 
+    with device.threads(threads):
+        device.find(how.get("device", "cpu"))
+    wanted = {name: value for name, value in how.items() if name != "device"}
+    with_segmenter(resolved_settings({}, **wanted), grey=True, labels=False)
     if not overwrite and RunFolder(out / "run").read_record() is not None:
         raise InputError(
             f"-o/--out: {out} holds a demo already; choose another folder, or replace it with --overwrite."

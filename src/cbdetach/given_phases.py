@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from cbdetach.codes import ACTIVE, ACTIVE_HIGH, PHASE_CODES
 from cbdetach.errors import InputError
 
-PHASES_OF_PARTICLES = {name for name, code in PHASE_CODES.items() if code in (ACTIVE, ACTIVE_HIGH)}
+OF_PARTICLES = {name for name, code in PHASE_CODES.items() if code in (ACTIVE, ACTIVE_HIGH)}
+"""Names of active material."""
 
 
 def check_phase_values(mapping: Mapping[str, int]) -> None:
     """InputError unless every name is that of a phase, active material is among them, and no value has two names."""
     check_phase_names(mapping)
-    if not PHASES_OF_PARTICLES & set(mapping):
+    if not OF_PARTICLES & set(mapping):
         raise InputError(
             f"--phase-values: must name the active phase; got {', '.join(mapping) or 'none'}. Add active=VALUE."
         )

@@ -195,7 +195,7 @@ def open_job(
                     f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
                     "Give both from the same reconstruction."
                 )
-        settings = _with_segmenter(settings, grey=grey is not None, labels=labels is not None)
+        settings = with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
         yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress, gpu)
@@ -222,7 +222,7 @@ def model_file(given: str | None) -> Path:
     return path
 
 
-def _with_segmenter(settings: Settings, *, grey: bool, labels: bool) -> Settings:
+def with_segmenter(settings: Settings, *, grey: bool, labels: bool) -> Settings:
     """The settings with the segmenter that will work, checked against what else is asked for."""
     wanted = settings.segment
     chosen = wanted.segmenter or ("maskrcnn" if wanted.model else default_segmenter(grey=grey))

@@ -225,3 +225,20 @@ def test_a_size_without_voxels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shape: must be three positive integers"):
         demo.demo(tmp_path / "out", size=0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"threads": 999}, "--threads: must be 1 to "),
+        ({"device": "tpu"}, "--device: must be cpu or cuda"),
+        ({"segmenter": "magic"}, "segment.segmenter: "),
+        ({"segmenter": "watershed", "views": "zyx"}, "--views: zyx only goes with"),
+        ({"model": "none.onnx"}, "--model: there is no file none.onnx"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_electrode_is_made(how: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        demo.demo(tmp_path / "out", size=400, **how)
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach import given_phases, pixel_features, segment
-from cbdetach.codes import ACTIVE, ACTIVE_HIGH, PHASE_CODES
 from cbdetach.collector import Plate, find_plate, find_side
 from cbdetach.errors import InputError
 from cbdetach.job import Job
@@ -93,7 +92,7 @@ def _collector(job: Job, edge_width_um: float, void_cbd: float) -> Plate:
 
 
 def _require_active(given: Volume, mapping: Mapping[str, int], values: Array) -> None:
-    active = {value for phase, value in mapping.items() if PHASE_CODES.get(phase) in (ACTIVE, ACTIVE_HIGH)}
+    active = {value for phase, value in mapping.items() if phase in given_phases.OF_PARTICLES}
     if not active & set(values.tolist()):
         raise InputError(
             f"--phases: no particle found: no voxel of {given.name} has the value of active material "
