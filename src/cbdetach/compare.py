@@ -194,10 +194,11 @@ def sentences(
             if len(a) == len(b) == 1:
                 reach = [float(g["median_high"].iloc[0] - g["median_low"].iloc[0]) / 2 for g in (a, b)]
                 gap = float(b["median"].iloc[0] - a["median"].iloc[0])
+                ends = gap - math.hypot(*reach), gap + math.hypot(*reach)
                 said.append(
-                    f"{pair}: one electrode each. These two differ by {gap:+.3f} in their median (95 % interval "
-                    f"{gap - math.hypot(*reach):+.3f} to {gap + math.hypot(*reach):+.3f}); whether it is the {what}, "
-                    "one electrode on each side cannot tell, so there is no p."
+                    f"{pair}: one electrode each. These two differ by {gap:+.3f} in their median "
+                    f"({comparison.interval(*ends, '+', '95 % interval ')}); whether it is the {what}, one electrode "
+                    "on each side cannot tell, so there is no p."
                 )
             else:
                 said.append(

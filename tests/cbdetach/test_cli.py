@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import fcntl
 import io
 import shlex
@@ -112,6 +113,10 @@ def test_quiet_prints_nothing_not_even_warnings(phases: Path, tmp_path: Path) ->
     assert code == 0
     assert complained == "No carbon/binder was found: detachment and diffusion lengths are empty.\n"
     assert "degree of detachment: not known, as no carbon/binder was found" in said
+    code, said, _ = command(f"run --phases '{phases}' {VALUES} -o {tmp_path}/cut --crop :,8:16,8:32")
+    assert code == 0
+    assert "2 particles; 2 cut by the border" in said
+    assert "degree of detachment: not known, as the border cuts every particle" in said
 
 
 @pytest.mark.usefixtures("plain_report")
@@ -252,6 +257,18 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 # ---- a finished run --------------------------------------------------------------------------------------------------
+
+
+def test_report_of_a_run_that_cannot_be_written(
+    finished: tuple[Path, tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(given: report.ReportInput) -> Path:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    out, _ = finished
+    monkeypatch.setattr(report, "write_report", denied)
+    said = f"cbdetach: {out}: cannot be written (Read-only file system); copy the run to another place.\n"
+    assert command(f"report {out}") == (2, "", said)
 
 
 def test_report_writes_the_page_and_the_figures_again(finished: tuple[Path, tuple[int, str, str]]) -> None:

@@ -406,6 +406,17 @@ def test_a_run_without_a_rate_and_one_without_detachment(tmp_path: Path) -> None
         compare_electrodes([Electrode("bare", made.about, [made.tables[0].assign(detachment_fraction=np.nan)])])
 
 
+def test_too_few_particles_for_an_interval_are_said_to_be() -> None:
+    made = fake_electrodes(np.random.default_rng(0), [0.1, 0.2], n=125)
+    few = [
+        Electrode(name, each.about | {"rate": rate}, [each.tables[0].iloc[:3]])
+        for name, rate, each in zip("ab", (0.1, 5.0), made, strict=True)
+    ]
+    said = str(compare_electrodes(few))
+    assert "nan" not in said
+    assert said.count("(no interval: too few particles)") == 3
+
+
 def test_nothing_is_replaced_unasked(written: Path, runs: list[Path]) -> None:
     with pytest.raises(InputError, match=r"holds a comparison; choose another folder, or replace it with --overwrite"):
         stage.compare(runs, written)

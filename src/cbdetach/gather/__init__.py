@@ -170,7 +170,12 @@ def rewrite_report(path: str | Path) -> Path:
         frame, contacts = found.table, merged_contacts(job)
         features = feature_frame(job, frame, contacts["measured"])
         tables = Tables(frame, features, depth_profile(job, frame), densities(job), peaks(job)[0], contacts)
-        return report.write_report(report_input(job, tables, record, found.volumes))
+        try:
+            return report.write_report(report_input(job, tables, record, found.volumes))
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror or error}); copy the run to another place."
+            ) from None
 
 
 def summary(found: Run) -> str:
@@ -179,12 +184,18 @@ def summary(found: Run) -> str:
     detached = (
         found.table.loc[~found.table["touches_border"].astype(bool), "detachment_fraction"].dropna().astype(float)
     )
-    lines = [
-        f"{n['found']} particles; {n['cut']} cut by the border, {n['no_contact']} without contact, {n['used']} used",
-        f"degree of detachment: median {detached.median():.2f} (quartiles {detached.quantile(0.25):.2f}, "
-        f"{detached.quantile(0.75):.2f})"
-        if len(detached)
-        else "degree of detachment: not known, as no carbon/binder was found",
-        f"report: {found.path / 'report.html'}",
-    ]
-    return "\n".join(lines)
+    low, middle, high = (detached.quantile(q) for q in (0.25, 0.5, 0.75))
+    if len(detached):
+        degree = f"median {middle:.2f} (quartiles {low:.2f}, {high:.2f})"
+    elif n["cut"] == n["found"]:
+        degree = "not known, as the border cuts every particle"
+    else:
+        degree = "not known, as no carbon/binder was found"
+    return "\n".join(
+        (
+            f"{n['found']} particles; {n['cut']} cut by the border, {n['no_contact']} without contact, "
+            f"{n['used']} used",
+            f"degree of detachment: {degree}",
+            f"report: {found.path / 'report.html'}",
+        )
+    )

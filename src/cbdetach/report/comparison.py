@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -63,11 +64,17 @@ class Comparison:
     def __str__(self) -> str:
         lines = [
             f"{row['group']:>12}  {row['electrode']:<20} median {row['median']:.3f} "
-            f"({row['median_low']:.3f} to {row['median_high']:.3f}), n = {row['n']} (worth {row['n_effective']:.0f}), "
+            f"({interval(row['median_low'], row['median_high'])}), n = {row['n']} (worth {row['n_effective']:.0f}), "
             f"whole electrode {row['total_area_weighted']:.3f}"
             for row in self.electrodes.to_dict("records")
         ]
         return "\n".join([*lines, "", *self.sentences])
+
+
+def interval(low: float, high: float, sign: str = "", name: str = "") -> str:
+    """An interval in words, behind its name; that there is none, where particles are too few for one."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{name}{low:{sign}.3f} to {high:{sign}.3f}" if known else "no interval: too few particles"
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
