@@ -22,6 +22,15 @@ from voxkernels.components import reference
 
 ops = backend_fixture("components")
 
+
+@pytest.fixture(autouse=True, scope="module")
+def small_parts() -> Iterator[None]:
+    """Volumes as small as these are labelled by several threads, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "PART_VOXELS", 1)
+        yield
+
+
 CONNECTIVITIES = (6, 18, 26)
 THIN = ((1, 1, 999), (1, 999, 1), (999, 1, 1), (1, 13, 17), (13, 1, 17), (13, 17, 1), (2, 1, 50), (1, 1, 1))
 

@@ -20,6 +20,10 @@ INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
 
 
+PART_VOXELS = 1 << 15
+"""A thread gets about so many voxels or more."""
+
+
 def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDArray[Any], int]:
     """Number the connected components of a volume.
 
@@ -58,8 +62,8 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     flat = volume.reshape(-1)
     n_words = -(-n_x // 64)
 
-    parts = min(len(rows), numba.get_num_threads())
-    bounds = len(rows) * np.arange(parts + 1) // parts
+    parts = min(len(rows), numba.get_num_threads(), volume.size // PART_VOXELS + 1)
+    bounds = np.array([len(rows) * p // parts for p in range(parts + 1)])
     eights = np.zeros((parts, 8 * n_words), np.uint64)
     flags = eights.view(np.uint8)
     # one block, which the system maps in large pages: four would take longer to map than to fill
@@ -68,24 +72,20 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     first = np.zeros(len(rows) + 1, np.int64)
     negative = np.zeros(parts, np.uint64)
     cpu_runs.mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, negative, bounds)
-    if negative.any():
+    if any(negative.tolist()):
         as_labels("volume", given)
         raise AssertionError("a negative value was met, then none found")
-    np.cumsum(first, out=first)
+    np.add.accumulate(first, out=first)
     parent = np.empty(first[-1], dtype)
     runs = (some, starts, left, up, first, before, parent)
     grid = (flat, n_y, n_x, binary)
     cpu.unite_parts(connectivity, runs, grid, flags, eights, bounds)
     cpu.unite_seams(connectivity, runs, grid, flags, eights, bounds)
-
-    counts = np.zeros(parts + 1, np.int64)
-    cpu.count_roots(first, bounds, parent, counts)
-    np.cumsum(counts, out=counts)
-    cpu.number_roots(first, bounds, parent, counts)
+    n = cpu.number_roots(first, bounds, parent, np.empty(parts + 1, np.int64))
     labels = np.empty(volume.shape, dtype)
     names = np.zeros((parts, 66), dtype)
     cpu.write_labels(some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds)
-    return labels, int(counts[-1])
+    return labels, n
 
 
 def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) -> tuple[Iterator[npt.NDArray[Any]], int]:
