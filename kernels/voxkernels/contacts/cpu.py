@@ -44,7 +44,7 @@ voxel where runs are of one, and rows of a large table asked for before the wind
 pairs of labels kept beside the table, which is larger than the L2, two cores, the cathode: 8.5 -> 7.4. The ends along x
 counted with their row, not by a pass that touches every line of the cache, and those along y and z in words: 128 x 64 x
 64 of one label 195 -> 175 us. 64^3 on one core: results in one compiled function and arguments that are right looked at
-once, 148 -> 121 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start.
+once, 148 -> 109 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start.
 
 Did not pay: rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows where it is (pages
 touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept, 2048 pairs kept;
@@ -98,27 +98,17 @@ def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used
     used     (B, 2) int64, written: rows in use, or -1 where the table was too small, or -2 where a label is
              negative; the largest phase of the slices and those beside them (neither with "crofton")
     """
-    n_blocks = bounds.size - 1
-    if n_blocks == 1:  # no threads to start
-        count_block(labels, phases, solid, bounds, 0, estimator, scale, tables[0], used[0])
-    else:
-        for b in numba.prange(n_blocks):
-            count_block(labels, phases, solid, bounds, b, estimator, scale, tables[b], used[b])
-
-
-@jit
-def count_block(labels, phases, solid, bounds, b, estimator, scale, table, used):
-    """Count the contacts of block b: `table` and `used` are its own. See `count_contacts`."""
-    core, start, stop = (bounds[0], bounds[-1]), bounds[b], bounds[b + 1]
-    table[:], used[:] = 0, 0  # by the thread that uses them
-    if not count_border(labels, start, stop, estimator == CROFTON, table, used):
-        return
-    if estimator == CROFTON:
-        count_rays(labels, phases, MOUTH, solid, start, stop, table, used)
-    else:
-        n_y, n_x = labels.shape[1], labels.shape[2]
-        n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
-        for tile in range(n_tiles):
-            rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
-            count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, table, used)
-    move_to_front(table)
+    core = bounds[0], bounds[-1]
+    for b in numba.prange(bounds.size - 1):
+        start, stop = bounds[b], bounds[b + 1]
+        tables[b], used[b] = 0, 0  # by the thread that uses them
+        if count_border(labels, start, stop, estimator == CROFTON, tables[b], used[b]):
+            if estimator == CROFTON:
+                count_rays(labels, phases, MOUTH, solid, start, stop, tables[b], used[b])
+            else:
+                n_y, n_x = labels.shape[1], labels.shape[2]
+                n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
+                for tile in range(n_tiles):
+                    rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
+                    count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, tables[b], used[b])
+            move_to_front(tables[b])

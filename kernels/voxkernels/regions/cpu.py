@@ -146,78 +146,68 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory
     memory     : (C, M) int64, each on a border of 64 bytes, at least N_ROW * N; zero on entry; see `tables_of`.
     grey       : (C, N, 5) float64, zero on entry.
     """
-    n_chunks = memory.shape[0]
-    if n_chunks == 1:  # no threads to start
-        sum_chunk(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond, 0)
-    else:
-        for chunk in prange(n_chunks):
-            sum_chunk(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond, chunk)
-
-
-@jit
-def sum_chunk(labels, image, lines_per_slice, keys, rows, squares, all_rows, memory, grey, beyond, chunk):
-    """Sum one chunk of `sum_runs`."""
     n_lines, n_x = labels.shape
     flat, values = labels.reshape(-1), image.reshape(-1)
-    n_chunks, n_rows, dense = memory.shape[0], np.uint64(all_rows), keys.size == 0
-    # One view for each table: a view for each run would cost more than the sums (Numba counts its references).
-    chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched = tables_of(memory[chunk], all_rows)
-    chunk_grey = grey[chunk]
-    flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
-    first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
-    n_touched, largest = 0, 0
-    z = first_line // lines_per_slice
-    for line in range(first_line, end_line):
-        if line >= (z + 1) * lines_per_slice:
-            add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
-            n_touched = 0
-            z += 1
-        y, begin = line - z * lines_per_slice, line * n_x
-        start = first = np.int64(0)
-        n = np.int64(0)
-        while first + n < n_x:
-            first += n
-            n = min(64, n_x - first)
-            at = begin + first
-            if at + 65 <= flat.size:
-                bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
-            else:
-                bits = last_run_ends(flat, at, n)
-            alone = count_bits(bits) >= MANY and dense and at + 64 <= flat.size
-            alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(n_rows))
-            if alone and start == first:
-                n_before = n_touched
-                n_touched = add_voxels(
-                    flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y), n_x
-                )
-                if image.size:
-                    for row in chunk_touched[n_before:n_touched]:
-                        if chunk_sums[row, 0] == 0:  # no value so far
-                            chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
-                    add_grey_voxels(flat, at, n, values, flat_grey)
-                start = first + n
-                continue
-            if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one
-                bits |= np.uint64(1) << np.uint64(n - 1)
-            while bits != 0:
-                stop = first + np.int64(lowest_bit(bits)) + 1
-                bits &= bits - np.uint64(1)
-                label = flat[np.uint64(line * n_x + start)]
-                if label != 0:
-                    row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
-                    if row >= n_rows:
-                        largest = -1 if label < 0 or largest < 0 else max(largest, label)
-                        row = np.uint64(0)
-                    if chunk_part[row, 0] == 0:
-                        chunk_touched[n_touched] = row
-                        n_touched += 1
-                        chunk_plane[row, 0] = y
-                        if image.size and chunk_sums[row, 0] == 0:
-                            value = np.float64(image[line, start])
-                            chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
-                    add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
+    n_chunks, all_rows, dense = memory.shape[0], np.uint64(n_rows), keys.size == 0
+    for chunk in prange(n_chunks):
+        # One view for each table: a view for each run would cost more than the sums (Numba counts its references).
+        chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched = tables_of(memory[chunk], n_rows)
+        chunk_grey = grey[chunk]
+        flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
+        first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
+        n_touched, largest = 0, 0
+        z = first_line // lines_per_slice
+        for line in range(first_line, end_line):
+            if line >= (z + 1) * lines_per_slice:
+                add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
+                n_touched = 0
+                z += 1
+            y, begin = line - z * lines_per_slice, line * n_x
+            start = first = np.int64(0)
+            n = np.int64(0)
+            while first + n < n_x:
+                first += n
+                n = min(64, n_x - first)
+                at = begin + first
+                if at + 65 <= flat.size:
+                    bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
+                else:
+                    bits = last_run_ends(flat, at, n)
+                alone = count_bits(bits) >= MANY and dense and at + 64 <= flat.size
+                alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(all_rows))
+                if alone and start == first:
+                    n_before = n_touched
+                    n_touched = add_voxels(
+                        flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y), n_x
+                    )
                     if image.size:
-                        add_grey_run(chunk_grey, row, image, line, start, stop)
-                start = stop
-    add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
-    beyond[chunk] = largest
+                        for row in chunk_touched[n_before:n_touched]:
+                            if chunk_sums[row, 0] == 0:  # no value so far
+                                chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
+                        add_grey_voxels(flat, at, n, values, flat_grey)
+                    start = first + n
+                    continue
+                if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one
+                    bits |= np.uint64(1) << np.uint64(n - 1)
+                while bits != 0:
+                    stop = first + np.int64(lowest_bit(bits)) + 1
+                    bits &= bits - np.uint64(1)
+                    label = flat[np.uint64(line * n_x + start)]
+                    if label != 0:
+                        row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
+                        if row >= all_rows:
+                            largest = -1 if label < 0 or largest < 0 else max(largest, label)
+                            row = np.uint64(0)
+                        if chunk_part[row, 0] == 0:
+                            chunk_touched[n_touched] = row
+                            n_touched += 1
+                            chunk_plane[row, 0] = y
+                            if image.size and chunk_sums[row, 0] == 0:
+                                value = np.float64(image[line, start])
+                                chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
+                        add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
+                        if image.size:
+                            add_grey_run(chunk_grey, row, image, line, start, stop)
+                    start = stop
+        add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
+        beyond[chunk] = largest
