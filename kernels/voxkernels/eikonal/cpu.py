@@ -21,8 +21,7 @@ Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that
 
 Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
 a thread, each below a million voxels; for a large one 4 to 7 bytes for each voxel of its blocks, 4 more for those of
-blocks where the front starts, and 9 bytes a straight line; and 12
-bytes for each run of the domain along x.
+blocks where the front starts, and 2 bytes a straight line; and 12 bytes for each run of the domain along x.
 
 Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 27 ns
 (components 6, boxes 6, blocks 1, march 12); the start from the surface 20 more (180 a contact face, a third of it the
@@ -47,7 +46,7 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_boxes import EDGE, fill_box, mark_box, may_start, write_nothing, write_times
-from .cpu_lines import find_lines
+from .cpu_lines import find_lines, scaled_lengths
 from .cpu_march import (
     STARTED,
     ZERO,
@@ -88,7 +87,8 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     T[:64] = starts[:64] = np.inf
     started, led_to, feeding = np.zeros(second, np.int32), np.zeros(second, np.uint32), np.zeros(second, np.uint64)
     upwind, free, kept = np.zeros(12 * second, np.uint64), np.zeros(second, np.uint64), np.zeros(second, np.uint64)
-    first_lines, here = np.zeros(second + 1, np.int64), np.zeros(3, np.int64)
+    first_lines, here = np.zeros(second + 1, np.int32), np.zeros(3, np.int64)
+    lengths = scaled_lengths(lines[6], scale)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     for n in range(first, last):
         c = chosen[n]
@@ -124,13 +124,11 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
             find_upwind(T, starts, started, inside, cells, grid, steps, 1, end, medium, upwind, free, kept)
             window = (box, kind, slow, shape, here)
-            found = find_lines(
-                window, inside, free, cells, grid, steps, 1, end, h, scale, lines, led_to, feeding, first_lines
-            )
+            drawn = find_lines(window, inside, free, cells, grid, steps, 1, end, h, lines, led_to, feeding, first_lines)
             begin_second(T, starts, started, inside, 1, end, medium[4], kept)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
-            ways = (first_lines, found[0], found[1], found[2], led_to, feeding)
+            ways = (first_lines, drawn, lines[8], lengths, led_to, feeding)
             settle_second(T, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)

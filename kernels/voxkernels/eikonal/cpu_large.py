@@ -21,7 +21,7 @@ from .._compile import jit
 from .cpu_blocks import unpack
 from .cpu_boxes import EDGE, fill_box, mark_box, write_times
 from .cpu_components import runs_from
-from .cpu_lines import find_lines
+from .cpu_lines import find_lines, scaled_lengths
 from .cpu_march import ZERO, begin_second, find_upwind, make_medium, settle, settle_second, store_block
 from .cpu_start import start_box
 
@@ -72,6 +72,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         led_to, feeding = np.zeros(n, np.uint32), np.zeros(n, np.uint64)
         upwind[:12] = 0
         found: dict[int, Any] = {}
+        lengths = scaled_lengths(lines[6], scale)
 
         def look(t: int) -> None:
             blocks = first[t], first[t + 1]
@@ -84,7 +85,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         def follow(t: int) -> None:
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
-            ways = (*found[t], led_to, feeding)
+            ways = (*found[t], lines[8], lengths, led_to, feeding)
             settle_second(T, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
         run(look, everything)
@@ -209,7 +210,7 @@ def unpack_cells(
 def tile_lines(
     window: Any, T: Any, inside: Any, free: Any, cells: Any, begin: int, end: int, led_to: Any, feeding: Any
 ) -> Any:
-    """The straight lines to the voxels at walls of one tile: first lines of its blocks, lanes, origins, lengths."""
+    """The straight lines to the voxels at walls of one tile: where those of each block begin in the list, the list."""
     tile, place, given, h, lines, scale = window
     grid, steps, low = place
     size = np.prod(EDGE * (tile[1] - tile[0] + 2 * RIM))
@@ -219,12 +220,9 @@ def tile_lines(
     sides = np.array([grid.size // steps[0], steps[0] // steps[1], steps[1]])
     around = np.maximum(corner, 0), np.minimum(tile[1] + RIM, sides)
     unpack_cells(T, inside, grid, steps, around[0], around[1], corner, shape, scale, box)
-    first = np.zeros(end - begin + 1, np.int64)
+    first = np.zeros(end - begin + 1, np.int32)
     here = (box, kind, slow, shape, corner)
-    lane, origin, length = find_lines(
-        here, inside, free, cells, grid, steps, begin, end, h, scale, lines, led_to, feeding, first
-    )
-    return first, lane, origin, length
+    return first, find_lines(here, inside, free, cells, grid, steps, begin, end, h, lines, led_to, feeding, first)
 
 
 @jit

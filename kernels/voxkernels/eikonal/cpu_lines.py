@@ -9,7 +9,7 @@ import numpy as np
 from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
 from .cpu_components import with_room
-from .cpu_march import FACE, NEAR, SIXTY_FOUR, ZERO, look_around, moved
+from .cpu_march import FACE, LINES, NEAR, SIXTY_FOUR, ZERO, look_around, moved
 from .cpu_sight import in_sight, lanes_in_box, ways_in_box
 
 ONE = np.uint64(1)
@@ -41,26 +41,25 @@ def find_lines(
     begin: int,
     end: int,
     h: Any,
-    scale: float,
     table: Any,
     led_to: Any,
     feeding: Any,
     first: Any,
-) -> tuple[Any, Any, Any]:
+) -> Any:
     """List the straight lines to the voxels at walls of some blocks that are shorter than what order 1 found.
 
     window : a box of the component with its order-1 times, its kinds, slownesses and shape, and the cell where it
-    begins. scale : from lengths to times of blocks. table : the lines, as from `straight_lines`. first
-    (end - begin + 1,) : set to each block's first line. Returns the voxels that they lead to, as lanes; those that they
-    come from; their lengths. led_to : set to the blocks around to which lines from a block lead, 27 bits, itself not.
-    feeding : set to the words of voxels where lines begin.
+    begins. table : the lines, as from `straight_lines` and `line_lanes`. first (end - begin + 1,) : set to where each
+    block's lines begin in the list. led_to : set to the blocks around to which lines from a block lead, 27 bits, itself
+    not. feeding : set to the words of voxels where lines begin. Returns the list: LINES times the voxel that a line
+    leads to, plus its number among the lanes of `line_lanes`.
     """
     box, kind, pace, shape, corner = window
-    offsets, first_line, first_way, via, rows, which, length, _ = table
-    lane, origin, reach = np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32)
+    offsets, first_line, first_way, via, rows, which, length, _, far_end = table
+    line = np.empty(0, np.uint16)
     first[: end - begin + 1] = 0
     if offsets.shape[0] == 1:
-        return lane, origin, reach
+        return line
     sz, sy = shape[1] * shape[2], shape[2]
     step, way = lanes_in_box(rows, shape), ways_in_box(via, shape)
     nearer = EARLIER * min(h[0], h[1], h[2])
@@ -77,8 +76,7 @@ def find_lines(
         cell = np.int64(cells[b])
         ci, cj, ck = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
         corner_voxel = 4 * ((ci - corner[0]) * sz + (cj - corner[1]) * sy + ck - corner[2])
-        most = n + 64 * offsets.shape[0]
-        lane, origin, reach = with_room(lane, most), with_room(origin, most), with_room(reach, most)
+        line = with_room(line, n + 64 * (offsets.shape[0]))
         while left != ZERO:
             bit = np.int64(lowest_bit(left))
             left &= left - ONE
@@ -95,16 +93,24 @@ def find_lines(
                 while bits != ZERO:
                     place = group + np.int64(lowest_bit(bits))
                     bits &= bits - ONE
-                    line, w = which[place], v + step[place]
-                    if not in_sight(kind, pace, v, w, way, first_way, first_line[line], first_line[line + 1]):
+                    o, w = which[place], v + step[place]
+                    if not in_sight(kind, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
                         continue
-                    i, j, k = bit // 16 + offsets[line, 0], bit // 4 % 4 + offsets[line, 1], bit % 4 + offsets[line, 2]
-                    dz, dy, dx = i >> 2, j >> 2, k >> 2  # to the block of the voxel
-                    block = np.int64(grid[cell + dz * steps[0] + dy * steps[1] + dx])
-                    voxel = (i & 3) * 16 + (j & 3) * 4 + (k & 3)
-                    lane[n], origin[n], reach[n] = bit, 64 * block + voxel, length[place] * slowness * scale
-                    feeding[block] |= ONE << np.uint64(voxel)
-                    led_to[block] |= np.uint32(1 << (13 - 9 * dz - 3 * dy - dx) & ~(1 << 13))
+                    which_line = LINES * np.uint64(bit) + np.uint64(place)
+                    from_there = np.int64(far_end[which_line])
+                    side, voxel = from_there // 64, np.uint64(from_there % 64)
+                    block = grid[cell + (side // 9 - 1) * steps[0] + (side // 3 % 3 - 1) * steps[1] + side % 3 - 1]
+                    feeding[block] |= ONE << voxel
+                    led_to[block] |= np.uint32(1 << (26 - side) & ~(1 << 13))
+                    line[n] = which_line
                     n += 1
     first[end - begin] = n
-    return lane[:n].copy(), origin[:n].copy(), reach[:n].copy()
+    return line[:n].copy()
+
+
+@jit
+def scaled_lengths(length: Any, scale: float) -> Any:
+    """The lengths of `line_lanes` as times of blocks at speed 1, in LINES places."""
+    lengths = np.full(LINES, np.inf, np.float32)
+    lengths[: length.size] = length * np.float32(scale)
+    return lengths

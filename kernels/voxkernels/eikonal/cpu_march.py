@@ -38,6 +38,7 @@ KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is short
 
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 SIXTY_FOUR, TWELVE = np.uint64(64), np.uint64(12)
+LINES = np.uint64(128)  # places for the lines to one voxel, see `line_lanes`
 
 # Towards -z, +z, -y, +y, -x, +x: the voxels at that face, one deep and two deep; how far their bits move to the voxels
 # of the block beyond that have them as neighbour, one and two steps off
@@ -262,13 +263,14 @@ def settle_second(
 ) -> None:
     """Order 2: work off the queued blocks from `begin` to `end` - 1, and what follows from them.
 
-    lines: first line of each block of the tile (counted from `begin`), their lanes, origins and lengths; the
-    blocks around to which lines from a block lead; the words of voxels where lines begin.
+    lines: where the lines of each block of the tile begin (counted from `begin`) in the list, the list, where each of
+    them may end, how long each is (all as in `find_lines`, lengths as times of blocks); the blocks around to which
+    lines from a block lead; the words of voxels where lines begin.
     """
     pace, paced, h, _, _ = medium
-    first, lane, origin, length, led_to, feeding = lines
+    first, line, far_end, length, led_to, feeding = lines
     at, cap = np.zeros(7, np.uint64), np.full(64, np.inf, np.float32)  # the times that the lines to a block allow
-    around = np.zeros(27, np.int64)  # cells
+    around, blocks_around = np.zeros(27, np.int64), np.zeros(27, np.uint64)  # cells, where their blocks are in T
     for n in range(27):
         around[n] = (n // 9 - 1) * steps[0] + (n // 3 % 3 - 1) * steps[1] + (n % 3 - 1) * steps[2]
     place, last = 0, stand_by_arrival(T, free, queued, begin, end, queue)
@@ -278,16 +280,19 @@ def settle_second(
         look_around(b, cells, grid, steps, at)
         first_line, last_line = first[b - begin], first[b - begin + 1]
         changed, new, drawn = ZERO, ZERO, first_line == last_line
+        if not drawn:
+            for n in range(27):
+                blocks_around[n] = SIXTY_FOUR * np.uint64(grid[cells[b] + around[n]])
         for _ in range(PASSES_SECOND):
             if not drawn:
-                draw(T, first_line, last_line, lane, origin, length, cap)
+                draw(T, line, first_line, last_line, blocks_around, far_end, length, pace, at[0] * paced, cap)
             new = follow(T, at, free[b], upwind, TWELVE * np.uint64(b), pace, at[0] * paced, cap, h)
             changed |= new
             if new == ZERO:
                 break
             drawn = first_line == last_line or new & feeding[b] == ZERO
-        for e in range(first_line, last_line):
-            cap[lane[e]] = np.inf
+        if first_line < last_line:
+            cap[:] = np.inf
         if changed == ZERO:
             continue
         for direction in range(6):
@@ -308,13 +313,19 @@ def settle_second(
 
 
 @jit(inline=True)
-def draw(T: Any, first: int, last: int, lane: Any, origin: Any, length: Any, cap: Any) -> None:
-    """The earliest times by the lines to a block, those to one voxel one after the other."""
-    before, earliest, late = np.int64(-1), np.float32(np.inf), np.float32(np.inf)
+def draw(
+    T: Any, line: Any, first: int, last: int, around: Any, far_end: Any, length: Any, pace: Any, p: Any, cap: Any
+) -> None:
+    """The earliest times by the lines to a block, those to one voxel one after the other.
+
+    around : where the 27 blocks around it are; p : where its paces are.
+    """
+    before, earliest, late = ALL, np.float32(np.inf), np.float32(np.inf)
     for e in range(np.uint64(first), np.uint64(last)):
-        here = np.int64(lane[e])
-        t = T[np.uint64(origin[e])] + length[e]
+        which = np.uint64(line[e])
+        here, there = which // LINES, np.uint64(far_end[which])
+        t = T[around[there // SIXTY_FOUR] + there % SIXTY_FOUR] + length[which % LINES] * pace[p + here]
         rest = earliest if here == before else late
         earliest = t if t < rest else rest
         before = here
-        cap[np.uint64(here)] = earliest
+        cap[here] = earliest

@@ -57,7 +57,7 @@ def start_box(
     Sources less than `rim` voxels from the sides of the box are left out. scale : a power of 2 that makes steps about
     1, for arithmetic in 32 bits.
     """
-    offsets, first_line, first_way, via, rows, offset, length, over = lines
+    offsets, first_line, first_way, via, rows, offset, length, over, _ = lines
     sz, sy, steps = shape[1] * shape[2], shape[2], h * scale
     step, way = lanes_in_box(rows, shape), ways_in_box(via, shape)
     small, squared, beside = (

@@ -41,12 +41,16 @@ def straight_lines(h: Spacing, band: float) -> tuple[Ints, Ints, Ints, Ints]:
 
 
 @functools.lru_cache(maxsize=16)
-def line_lanes(h: Spacing, band: float) -> tuple[Ints, Ints, npt.NDArray[np.float32], npt.NDArray[np.uint64]]:
+def line_lanes(
+    h: Spacing, band: float
+) -> tuple[Ints, Ints, npt.NDArray[np.float32], npt.NDArray[np.uint64], npt.NDArray[np.uint16]]:
     """The lines of `straight_lines` by rows of five voxels along x, one row behind the other, three in 16 lanes.
 
     Returns rows (R, 3), R a multiple of 3: the offset of the first voxel; offset (16 R / 3,): which line leads to the
     voxel of a lane; length (16 R / 3,): of that line, inf where there is none; over (2 W,): the lanes that a way
-    passes, two words of 64 for each (within 2.5 of the smallest spacing are 21 rows at most).
+    passes, two words of 64 for each (within 2.5 of the smallest spacing are 21 rows at most); and far_end (64 * 128,):
+    where the line of a lane ends that begins at a voxel of a block of 4 x 4 x 4, at 128 times the voxel plus the lane:
+    64 times the number of the block among the 27 around, plus the voxel in it.
     """
     offsets, _, first_way, via = straight_lines(h, band)
     left = int(offsets[:, 2].min())
@@ -63,7 +67,13 @@ def line_lanes(h: Spacing, band: float) -> tuple[Ints, Ints, npt.NDArray[np.floa
     for way, (begin, end) in enumerate(pairwise(first_way)):
         for voxel in via[begin:end].tolist():
             over[2 * way + lane_of[tuple(voxel)] // 64] |= np.uint64(1 << lane_of[tuple(voxel)] % 64)
-    return np.array([(z, y, left) for z, y in rows], np.int64), offset, length, over
+    steps = np.zeros((3, 128), np.int64)
+    steps[:, :size] = offsets[offset].T
+    ends = np.indices((4, 4, 4)).reshape(3, 64, 1) + steps[:, None]
+    blocks = np.ravel_multi_index(tuple(ends // 4 + 1), (3, 3, 3))
+    voxels = np.ravel_multi_index(tuple(ends % 4), (4, 4, 4))
+    as_rows = np.array([(z, y, left) for z, y in rows], np.int64)
+    return as_rows, offset, length, over, (64 * blocks + voxels).astype(np.uint16).reshape(-1)
 
 
 def close_ways(end: Ints) -> list[list[Ints]]:
