@@ -17,7 +17,7 @@ from tests.contract.backends import backend_fixture
 
 import voxkernels as vk
 from voxkernels import eikonal
-from voxkernels.eikonal import cpu, cpu_large, reference
+from voxkernels.eikonal import cpu, cpu_keep, cpu_large, reference
 
 ops = backend_fixture("eikonal")
 
@@ -599,6 +599,7 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
 def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, limit: int) -> None:
     """The runs of the domain, painted with the numbers of their components, are what SciPy labels."""
     monkeypatch.setattr(eikonal, "INDEX_LIMIT", limit)
+    monkeypatch.setattr(eikonal, "PLACE_LIMIT", min(limit, eikonal.PLACE_LIMIT))
     rng = np.random.default_rng(width)
     for share in (0.0, 0.3, 0.7, 1.0):
         domain = rng.random((7, 5, width)) < share
@@ -614,6 +615,21 @@ def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, 
         assert boxes[:, 6].tolist() == np.bincount(expected.ravel(), minlength=count + 1)[1:].tolist()
     labels = np.repeat([[[3, 3, 5, 5, 0, 5]]], 2, axis=1)
     assert len(eikonal.split(labels, lambda f, *items: list(map(f, *items)), 1)[0]) == 3
+
+
+def test_spare_room() -> None:
+    """Pieces lie in the array, beside one another, as long as there is room; what is too large lies elsewhere."""
+    array = np.empty((10, 16), np.float32)[1:]
+    spare = cpu_keep.Spare(array)
+    large, some, more = spare.take(200, np.uint64), spare.take(5, np.uint64), spare.take(50, np.float32)
+    rest = [spare.take(1, np.uint8) for _ in range(9)]
+    assert [each.size for each in (large, some, more)] == [200, 5, 50]
+    assert [np.shares_memory(array, each) for each in (large, some, more)] == [False, True, True]
+    assert not np.shares_memory(array, rest[-1])
+    assert all(each.ctypes.data % cpu_keep.LINE == 0 for each in (some, more))
+    pieces = [some, more, *rest]
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(pieces, 2))
+    assert np.shares_memory(cpu_keep.Spare(array[:0]).take(0, np.uint8), array) is False
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -22,11 +22,13 @@ from .._compile import Cuda
 from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 from .arguments import Floats, Paths, Times, TravelTime, check_trace_paths, check_travel_time, too_long
 from .cpu_boxes import PAD
+from .cpu_keep import Spare
 from .lines import BAND, line_lanes, straight_lines
 
 Ints = npt.NDArray[np.int64]
 
 INDEX_LIMIT = 2**31 - 1  # runs of the domain that are numbered in 32 bits
+PLACE_LIMIT = 2**16 - 1  # voxels along x that are numbered in 16 bits
 
 SMALL = 32**3  # voxels of a volume that is not worth a second thread
 
@@ -123,9 +125,11 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
     grids = (np.array(task.times.shape), runs, task.times.reshape(-1))
     lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
     large = sides.prod(axis=1) > cpu.LARGE
-    for c in np.flatnonzero(large):
+    spare = Spare(task.times)  # while no times are in it
+    for c in dearest_first[large[dearest_first]]:
         low, shape = cpu.window_of(boxes[c])
-        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given)
+        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given, spare)
+        spare = Spare(task.times[:0])
     small = dearest_first[~large[dearest_first]]
     shares = queue_of(work[small], workers)
     jobs = [functools.partial(cpu.solve, boxes, small, lines, given, *share) for share in itertools.pairwise(shares)]
@@ -146,7 +150,8 @@ def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[I
     run(lambda begin, end: cpu_components.count_runs(flat, shape, begin, end, first), slabs[:-1], slabs[1:])
     np.cumsum(first, out=first)
     n = int(first[-1])
-    left, right = np.empty(n, np.int32), np.empty(n, np.int32)
+    place = np.uint16 if shape[2] <= PLACE_LIMIT else np.int32
+    left, right = np.empty(n, place), np.empty(n, place)
     parent = np.empty(n, np.int32 if n <= INDEX_LIMIT else np.int64)
     runs = (first, left, right, parent)
     run(lambda begin, end: cpu_components.find_runs(flat, shape, begin, end, *runs), slabs[:-1], slabs[1:])

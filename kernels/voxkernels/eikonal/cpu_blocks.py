@@ -118,6 +118,17 @@ def upwind_of(context: Any, T: Any, at: Any, pace: Any, p: Any, h: Any) -> Any:
 
 
 @intrinsic
+def finite(context: Any, T: Any, b: Any) -> Any:
+    """The voxels of the block at T[b] whose time is below inf."""
+
+    def write(e: Emit) -> Any:
+        T, b = e.data
+        return e.word([e.less(e.load(T, b, 16 * z), e.const(float("inf"))) for z in range(4)])
+
+    return WORD(T, WORD), emitted(write)
+
+
+@intrinsic
 def first_arrival(context: Any, T: Any, b: Any, voxels: Any) -> Any:
     """The earliest time among some voxels of the block at T[b]."""
 

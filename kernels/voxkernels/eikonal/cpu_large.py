@@ -5,9 +5,9 @@ over the tiles; where a tile touches what lies in the next one, the tiles are ta
 one turn are neighbours: threads never meet, and the answer does not depend on how many there are. (The last bits of
 order 1 depend on the order of work, and so on TILE, and on LARGE in `cpu.py`.)
 
-Memory: for each voxel of the cells 4 bytes, for order 2 another 4 where straight lines start and 2 everywhere, and what
-the lines to voxels at walls take: 6 to 7 in all for a full block, 16 to 28 where every voxel lies at a wall (a domain
-of 70 % of the voxels, at random).
+Memory: for each voxel of the cells 4 bytes and a third. Order 2 needs 2 more, 4 for each voxel that has a starting
+time, and 2 a straight line to a voxel at a wall, of which the first component has 4 for each voxel of the volume in the
+output (`cpu_keep.py`). Threads need 5 MB each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .._compile import jit
 from .cpu_blocks import unpack
 from .cpu_boxes import EDGE, fill_box, mark_box, write_times
 from .cpu_components import runs_from
+from .cpu_keep import Spare, begin_tile, count_starts, keep_starts, pass_on_starts, unpack_starts
 from .cpu_lines import find_lines, scaled_lengths
-from .cpu_march import ZERO, begin_second, find_upwind, make_medium, settle, settle_second, store_block
+from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block
 from .cpu_start import start_box
 
 TILE = 16  # cells along an edge of a tile
@@ -32,8 +33,12 @@ RIM = 2  # cells around a tile: how far fits and straight lines reach from where
 Run = Callable[..., list[Any]]  # `in_threads`
 
 
-def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any) -> None:
-    """Solve one component. run : maps a function over items in threads; low, shape : its box; the rest as `solve`."""
+def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any, spare: Spare) -> None:
+    """Solve one component.
+
+    run : maps a function over items in threads; low, shape : its box; spare : room beside what is made here, that
+    nothing else is in before the component's times are written; the rest as `solve`.
+    """
     source, speed, h, interfaces, fit, band, order, max_time, scale, volume, runs, times = task
     sides = np.asarray(shape) // EDGE
     grid = np.zeros(sides, np.int32)
@@ -44,8 +49,9 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     n = cells.size
     T = np.empty(64 * n, np.float32)
     T[:64] = np.inf
-    pace = np.ones(64 * n if speed.size else 64, np.float32)
-    inside, queued, started = np.zeros(n, np.uint64), np.zeros(n, np.uint8), np.zeros(n, np.int32)
+    pace = spare.take(64 * n if speed.size else 64, np.float32)
+    pace[:64] = 1.0
+    inside, queued = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     everything = range(len(tiles))
     turns = [[t for t in everything if tuple(tiles[t, 0] // TILE % 2) == turn] for turn in np.ndindex(2, 2, 2)]
@@ -59,40 +65,51 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
 
     def begin(t: int) -> Any:
         start_tile(tiles[t], place, given, h, fit, band, lines, scale, T, pace, inside, queued)
-        return keep_starts(T, queued, first[t], first[t + 1], started) if order == 2 else None
+        if order == 1:
+            return None
+        starts = spare.take(count_starts(T, queued, first[t], first[t + 1], words), np.float32)
+        keep_starts(T, words, first[t], first[t + 1], starts)
+        return starts
 
     def march(t: int) -> None:
         room = np.empty(first[t + 1] - first[t] + 1, np.int32)
         settle(T, inside, cells, grid, steps, first[t], first[t + 1], queued, room, medium)
 
+    second = n if order == 2 else 1  # the largest first: starts fill up what is left of the spare room
+    upwind, free, led_to = (spare.take(k * second, t) for k, t in ((12, np.uint64), (1, np.uint64), (1, np.uint32)))
+    words = np.zeros(second, np.uint64)  # of voxels that have a start, later where lines begin
+    started = spare.take(second, np.int32)
     starts = run(begin, everything)
     settled(march)
     if order == 2:
-        upwind, free, kept = np.empty(12 * n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        led_to, feeding = np.zeros(n, np.uint32), np.zeros(n, np.uint64)
-        upwind[:12] = 0
+        upwind[:12] = free[:] = led_to[:] = 0
         found: dict[int, Any] = {}
         lengths = scaled_lengths(lines[6], scale)
 
-        def look(t: int) -> None:
+        def look(t: int) -> Any:
             blocks = first[t], first[t + 1]
-            find_upwind(T, starts[t], started, inside, cells, grid, steps, *blocks, medium, upwind, free, kept)
+            own = unpack_starts(starts[t], words, *blocks, started)
+            starts[t] = None
+            find_upwind(T, own, started, inside, cells, grid, steps, *blocks, medium, upwind, free, words)
+            return pass_on_starts(T, own, started, words, *blocks)
 
         def draw(t: int) -> None:
             window = (tiles[t], place, given, h, lines, scale)
-            found[t] = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], led_to, feeding)
+            each, listed = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], led_to, words)
+            kept = spare.take(listed.size, np.uint16)
+            kept[:] = listed
+            found[t] = each, kept
 
         def follow(t: int) -> None:
             room = np.empty(first[t + 1] - first[t] + 1, np.int32)
             blocks = first[t], first[t + 1]
-            ways = (*found[t], lines[8], lengths, led_to, feeding)
+            ways = (*found[t], lines[8], lengths, led_to, words)
             settle_second(T, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
-        run(look, everything)
+        again = run(look, everything)
         for turn in turns:
             run(draw, turn)
-        run(lambda t: begin_second(T, starts[t], started, inside, first[t], first[t + 1], medium[4], kept), everything)
-        starts.clear()
+        run(lambda t: begin_tile(T, first[t], first[t + 1], medium[4], *again[t]), everything)
         queued[free != ZERO] = 1
         settled(follow)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)
@@ -175,20 +192,6 @@ def start_tile(
                     continue
                 v = EDGE * (((i - corner[0]) * shape[1] + j - corner[1]) * shape[2] + k - corner[2])
                 store_block(box, v, shape, slow, scale, b, T, pace, inside, queued)
-
-
-@jit
-def keep_starts(T: Any, queued: Any, begin: int, end: int, started: Any) -> Any:
-    """Copies of the blocks from `begin` to `end` - 1 that are queued, `started` their places; a block of inf before."""
-    n = 0
-    for b in range(begin, end):
-        n += queued[b] != 0
-        started[b] = n if queued[b] else 0
-    starts = np.full(64 * (n + 1), np.inf, np.float32)
-    for b in range(begin, end):
-        if started[b]:
-            starts[64 * started[b] : 64 * (started[b] + 1)] = T[64 * b : 64 * (b + 1)]
-    return starts
 
 
 @jit

@@ -93,8 +93,8 @@ def find_lines(
                 while bits != ZERO:
                     place = group + np.int64(lowest_bit(bits))
                     bits &= bits - ONE
-                    o, w = which[place], v + step[place]
-                    if not in_sight(kind, pace, v, w, way, first_way, first_line[o], first_line[o + 1]):
+                    number, w = which[place], v + step[place]
+                    if not in_sight(kind, pace, v, w, way, first_way, first_line[number], first_line[number + 1]):
                         continue
                     which_line = LINES * np.uint64(bit) + np.uint64(place)
                     from_there = np.int64(far_end[which_line])
