@@ -113,8 +113,7 @@ def in_threads(
 def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_large.Run, workers: int) -> None:
     """Travel times on the CPU. run : maps a function over items in threads."""
     boxes, runs, slabs = split(task.labels, run, workers)
-    sides = boxes[:, 1:6:2] - boxes[:, 0:6:2]
-    work = boxes[:, 6] + (sides + 2 * PAD).prod(axis=1) // 16  # in voxels marched; what else is done is for whole boxes
+    work, large = cpu_components.weigh(boxes, PAD, cpu.LARGE)
     dearest_first = np.argsort(-work, kind="stable")
     shortest = min(task.steps)
     band = 0.0 if start == "centres" else BAND * shortest
@@ -124,14 +123,14 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
     arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
     grids = (np.array(task.times.shape), runs, task.times.reshape(-1))
     lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
-    large = sides.prod(axis=1) > cpu.LARGE
     spare = Spare(task.times)  # while no times are in it
     for c in dearest_first[large[dearest_first]]:
         low, shape = cpu.window_of(boxes[c])
         cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given, spare)
         spare = Spare(task.times[:0])
-    small = dearest_first[~large[dearest_first]]
-    shares = queue_of(work[small], workers)
+    small = dearest_first = dearest_first[~large[dearest_first]]  # there may be many: one list of them
+    work = work[small]
+    shares = queue_of(work, workers)
     jobs = [functools.partial(cpu.solve, boxes, small, lines, given, *share) for share in itertools.pairwise(shares)]
     outside = functools.partial(cpu_components.write_outside, task.times.reshape(-1), grids[0], runs)
     run(operator.call, jobs + [functools.partial(outside, *slab) for slab in itertools.pairwise(slabs)])

@@ -20,9 +20,9 @@ the next, the largest first. All threads work together on a component too large 
 Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that steps are close to 1.
 
 Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
-a thread, each below a million voxels; for a large one see `cpu_large.py`; and 8 bytes for each run of the domain along
-x, 12 if the volume is wider than 65535. In bytes for each voxel of the volume, two threads: 4 on the cathode (order 1
-and 2), 5 for a full block, 7 to 8 where every voxel lies at a wall (a domain of half or 70 % of the voxels, at random).
+a thread, each below a million voxels; for a large one see `cpu_large.py`; 8 bytes for each run of the domain in x, 12
+if the volume is wider than 65535; and 60 a component. In bytes for each voxel of a volume of 256^3, two threads: 4 on
+the cathode (order 1 and 2), 5 for a full block, 7 to 8.2 for a domain of half or 70 % of the voxels at random.
 
 Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 27 ns
 (components 6, boxes 6, blocks 1, march 12); the start from the surface 20 more (180 a contact face, a third of it the

@@ -17,6 +17,7 @@ from .cpu_blocks import lowest_bit
 from .cpu_lanes import Emit, emitted, intrinsic, ir, tuple_of
 
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
+MOST = np.int64(2**31 - 1)
 
 
 @intrinsic
@@ -154,7 +155,7 @@ def find_runs(domain: Any, shape: Any, begin: int, end: int, first: Any, left: A
 def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> Any:
     """Unite the runs at the seams, number the components from 1, and put each run's number where its parent was.
 
-    Returns boxes (n, 7): z0, z1, y0, y1, x0, x1 (half-open), count of voxels.
+    Returns boxes (n, 7) int32: z0, z1, y0, y1, x0, x1 (half-open), count of voxels (MOST if there are more).
     """
     for z in seams:
         for row in range(z * shape[1], (z + 1) * shape[1]):
@@ -166,8 +167,8 @@ def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any
             number[i] = count
         else:
             number[i] = number[parent[i]]  # parents come first
-    boxes = np.empty((count, 7), np.int64)
-    boxes[:, 0::2] = 1 << 62
+    boxes = np.empty((count, 7), np.int32)
+    boxes[:, 0::2] = MOST
     boxes[:, 1::2] = 0
     boxes[:, 6] = 0
     for row in range(first.size - 1):
@@ -177,8 +178,20 @@ def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any
             box[0], box[1] = min(box[0], z), z + 1
             box[2], box[3] = min(box[2], y), max(box[3], y + 1)
             box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
-            box[6] += right[i] - left[i]
+            box[6] += min(np.int64(right[i]) - left[i], MOST - box[6])
     return boxes
+
+
+@jit
+def weigh(boxes: Any, rim: int, most: int) -> Any:
+    """The work on each component, in voxels marched (all else is done for whole boxes); whether its box is large."""
+    work, large = np.empty(len(boxes), np.int64), np.empty(len(boxes), np.bool_)
+    for n in range(len(boxes)):
+        box = boxes[n].astype(np.int64)
+        z, y, x = box[1] - box[0], box[3] - box[2], box[5] - box[4]
+        work[n] = box[6] + (z + 2 * rim) * (y + 2 * rim) * (x + 2 * rim) // 16
+        large[n] = z * y * x > most
+    return work, large
 
 
 @jit
