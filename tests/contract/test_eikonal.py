@@ -17,7 +17,7 @@ from tests.contract.backends import backend_fixture
 
 import voxkernels as vk
 from voxkernels import eikonal
-from voxkernels.eikonal import cpu, cpu_keep, cpu_large, reference
+from voxkernels.eikonal import cpu, cpu_large, reference, spare
 
 ops = backend_fixture("eikonal")
 
@@ -620,16 +620,16 @@ def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, 
 def test_spare_room() -> None:
     """Pieces lie in the array, beside one another, as long as there is room; what is too large lies elsewhere."""
     array = np.empty((10, 16), np.float32)[1:]
-    spare = cpu_keep.Spare(array)
-    large, some, more = spare.take(200, np.uint64), spare.take(5, np.uint64), spare.take(50, np.float32)
-    rest = [spare.take(1, np.uint8) for _ in range(9)]
+    room = spare.Spare(array)
+    large, some, more = room.take(200, np.uint64), room.take(5, np.uint64), room.take(50, np.float32)
+    rest = [room.take(1, np.uint8) for _ in range(9)]
     assert [each.size for each in (large, some, more)] == [200, 5, 50]
     assert [np.shares_memory(array, each) for each in (large, some, more)] == [False, True, True]
     assert not np.shares_memory(array, rest[-1])
-    assert all(each.ctypes.data % cpu_keep.LINE == 0 for each in (some, more))
+    assert all(each.ctypes.data % spare.LINE == 0 for each in (some, more))
     pieces = [some, more, *rest]
     assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(pieces, 2))
-    assert np.shares_memory(cpu_keep.Spare(array[:0]).take(0, np.uint8), array) is False
+    assert np.shares_memory(spare.Spare(array[:0]).take(0, np.uint8), array) is False
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -22,8 +22,8 @@ from .._compile import Cuda
 from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 from .arguments import Floats, Paths, Times, TravelTime, check_trace_paths, check_travel_time, too_long
 from .cpu_boxes import PAD
-from .cpu_keep import Spare
 from .lines import BAND, line_lanes, straight_lines
+from .spare import Spare
 
 Ints = npt.NDArray[np.int64]
 
@@ -126,7 +126,7 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
     spare = Spare(task.times)  # while no times are in it
     for c in dearest_first[large[dearest_first]]:
         low, shape = cpu.window_of(boxes[c])
-        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given, spare)
+        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given, spare.take)
         spare = Spare(task.times[:0])
     small = dearest_first = dearest_first[~large[dearest_first]]  # there may be many: one list of them
     work = work[small]

@@ -1,13 +1,11 @@
-"""Travel time on the CPU: what a large component keeps between order 1 and order 2, and where.
+"""Travel time on the CPU: what a large component keeps of its starting times for order 2.
 
-The output is free until the times of the first large component are written, and so is room beside what it needs
-(`Spare`). Starting times lie in it one after the other, only those of voxels that have one, until it is known where
-order 2 begins with them though order 1 has another time: at few voxels.
+They lie one after the other, only those of voxels that have one, until it is known where order 2 begins with them
+though order 1 has another time: at few voxels.
 """
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -16,25 +14,6 @@ from .._compile import jit
 from .cpu_blocks import finite, lowest_bit
 from .cpu_components import count_bits, with_room
 from .cpu_march import ONE, ZERO
-
-LINE = 64  # bytes of a line of the cache
-
-
-class Spare:
-    """Room in an array that is not used yet."""
-
-    def __init__(self, array: Any) -> None:
-        self.rest = array.reshape(-1).view(np.uint8)[-array.ctypes.data % LINE :]
-        self.lock = threading.Lock()
-
-    def take(self, n: int, kind: Any) -> Any:
-        """Room for n numbers, their values as chance has it: there, or elsewhere if there is too little left."""
-        size = n * np.dtype(kind).itemsize
-        with self.lock:
-            if size > self.rest.size:
-                return np.empty(n, kind)
-            taken, self.rest = self.rest[:size], self.rest[-(-size // LINE) * LINE :]
-        return taken.view(kind)
 
 
 @jit

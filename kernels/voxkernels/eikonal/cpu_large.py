@@ -7,7 +7,7 @@ order 1 depend on the order of work, and so on TILE, and on LARGE in `cpu.py`.)
 
 Memory: for each voxel of the cells 4 bytes and a third. Order 2 needs 2 more, 4 for each voxel that has a starting
 time, and 2 a straight line to a voxel at a wall, of which the first component has 4 for each voxel of the volume in the
-output (`cpu_keep.py`). Threads need 5 MB each.
+output (`spare.py`). Threads need 5 MB each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .._compile import jit
 from .cpu_blocks import unpack
 from .cpu_boxes import EDGE, fill_box, mark_box, write_times
 from .cpu_components import runs_from
-from .cpu_keep import Spare, begin_tile, count_starts, keep_starts, pass_on_starts, unpack_starts
+from .cpu_keep import begin_tile, count_starts, keep_starts, pass_on_starts, unpack_starts
 from .cpu_lines import find_lines, scaled_lengths
 from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block
 from .cpu_start import start_box
@@ -31,13 +31,14 @@ BEYOND = 2  # how far beyond a tile straight lines to it may begin, in voxels
 RIM = 2  # cells around a tile: how far fits and straight lines reach from where straight lines may begin
 
 Run = Callable[..., list[Any]]  # `in_threads`
+Take = Callable[[int, Any], Any]  # `Spare.take`
 
 
-def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any, spare: Spare) -> None:
+def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: Any, take: Take) -> None:
     """Solve one component.
 
-    run : maps a function over items in threads; low, shape : its box; spare : room beside what is made here, that
-    nothing else is in before the component's times are written; the rest as `solve`.
+    run : maps a function over items in threads; low, shape : its box; take : gives room for so many numbers of a type,
+    which may lie in the output and is good until the first times are written; the rest as `solve`.
     """
     source, speed, h, interfaces, fit, band, order, max_time, scale, volume, runs, times = task
     sides = np.asarray(shape) // EDGE
@@ -49,7 +50,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
     n = cells.size
     T = np.empty(64 * n, np.float32)
     T[:64] = np.inf
-    pace = spare.take(64 * n if speed.size else 64, np.float32)
+    pace = take(64 * n if speed.size else 64, np.float32)
     pace[:64] = 1.0
     inside, queued = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
@@ -67,7 +68,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         start_tile(tiles[t], place, given, h, fit, band, lines, scale, T, pace, inside, queued)
         if order == 1:
             return None
-        starts = spare.take(count_starts(T, queued, first[t], first[t + 1], words), np.float32)
+        starts = take(count_starts(T, queued, first[t], first[t + 1], words), np.float32)
         keep_starts(T, words, first[t], first[t + 1], starts)
         return starts
 
@@ -76,9 +77,9 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         settle(T, inside, cells, grid, steps, first[t], first[t + 1], queued, room, medium)
 
     second = n if order == 2 else 1  # the largest first: starts fill up what is left of the spare room
-    upwind, free, led_to = (spare.take(k * second, t) for k, t in ((12, np.uint64), (1, np.uint64), (1, np.uint32)))
+    upwind, free, led_to = (take(k * second, t) for k, t in ((12, np.uint64), (1, np.uint64), (1, np.uint32)))
     words = np.zeros(second, np.uint64)  # of voxels that have a start, later where lines begin
-    started = spare.take(second, np.int32)
+    started = take(second, np.int32)
     starts = run(begin, everything)
     settled(march)
     if order == 2:
@@ -96,7 +97,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         def draw(t: int) -> None:
             window = (tiles[t], place, given, h, lines, scale)
             each, listed = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], led_to, words)
-            kept = spare.take(listed.size, np.uint16)
+            kept = take(listed.size, np.uint16)
             kept[:] = listed
             found[t] = each, kept
 
