@@ -452,6 +452,23 @@ def test_labyrinth(ops: ModuleType, order: int) -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("most", [cpu.LARGE, 500])
+def test_a_long_way(monkeypatch: pytest.MonkeyPatch, ops: ModuleType, order: int, most: int) -> None:
+    """Corridors to and fro, 340 steps in all, in one piece and in tiles: what is far waits for what is near."""
+    monkeypatch.setattr(cpu, "LARGE", most)
+    monkeypatch.setattr(cpu_large, "TILE", 3)
+    domain = np.ones((2, 26, 40), bool)
+    for n, row in enumerate(range(2, 26, 3)):
+        domain[:, row, slice(0, 38) if n % 2 == 0 else slice(2, 40)] = False
+    sources = nothing(domain)
+    sources[0, 0, 0] = True
+    T = ops.travel_time(domain, sources, order=order)
+    assert 300 < T[1, 25, 39] < 360
+    expected = reference.travel_time(domain, sources, order=order)  # in 64 bits; 340 additions in 32 bits are not
+    np.testing.assert_allclose(T, expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("order", [1, 2])
 def test_speed_contrast_of_a_million(ops: ModuleType, order: int) -> None:
     rng = np.random.default_rng(2)
     domain = np.ones((6, 7, 8), bool)

@@ -59,6 +59,7 @@ from .cpu_march import (
     settle_second,
     store_block,
     unpack_blocks,
+    wait_for_others,
 )
 from .cpu_start import start_box
 
@@ -127,6 +128,7 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
             window = (box, kind, slow, shape, here)
             drawn = find_lines(window, inside, free, cells, grid, steps, 1, end, h, lines, led_to, feeding, first_lines)
             begin_second(T, starts, started, inside, 1, end, medium[4], kept)
+            wait_for_others(T, free, 1, end)
             for b in range(1, end):
                 queued[b] = free[b] != ZERO
             ways = (first_lines, drawn, lines[8], lengths, led_to, feeding)

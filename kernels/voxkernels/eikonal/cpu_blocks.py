@@ -182,6 +182,20 @@ def begin_again(context: Any, T: Any, b: Any, starts: Any, s: Any, kept: Any, li
 
 
 @intrinsic
+def wait(context: Any, T: Any, b: Any, free: Any, late: Any) -> Any:
+    """Set the times of the `free` voxels of the block at T[b] that are later than `late` to inf."""
+
+    def write(e: Emit) -> None:
+        T, b, free, late = e.data
+        for z in range(4):
+            t = e.load(T, b, 16 * z)
+            waits = e.both(e.bits(free, z), e.less(e.spread(late), t))
+            e.store(e.where(waits, e.const(float("inf")), t), T, b, 16 * z)
+
+    return types.void(T, WORD, WORD, types.float32), emitted(write)
+
+
+@intrinsic
 def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: Any, p: Any, cap: Any, h: Any) -> Any:
     """One pass of order 2 over a block. Returns the voxels whose time changed.
 

@@ -23,7 +23,7 @@ from .cpu_boxes import EDGE, fill_box, mark_box, write_times
 from .cpu_components import runs_from
 from .cpu_keep import begin_tile, count_starts, keep_starts, pass_on_starts, unpack_starts
 from .cpu_lines import find_lines, scaled_lengths
-from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block
+from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block, wait_for_others
 from .cpu_start import start_box
 
 TILE = 16  # cells along an edge of a tile
@@ -111,6 +111,7 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         for turn in turns:
             run(draw, turn)
         run(lambda t: begin_tile(T, first[t], first[t + 1], medium[4], *again[t]), everything)
+        run(lambda t: wait_for_others(T, free, first[t], first[t + 1]), everything)
         queued[free != ZERO] = 1
         settled(follow)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)

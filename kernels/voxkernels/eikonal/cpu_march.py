@@ -28,12 +28,14 @@ from .cpu_blocks import (
     relax,
     unpack,
     upwind_of,
+    wait,
 )
 from .cpu_boxes import EDGE
 
 PASSES, PASSES_SECOND = 3, 2  # over a block, before it goes to the end of the queue, by order
 QUEUED, STARTED = np.uint8(1), np.uint8(2)  # flags of a block in the queue: anew; for the first time
 TIMES = 256  # steps of time by which blocks are sorted
+LATE = np.float32(TIMES)  # what arrives later waits in order 2 for what it depends on, instead of following it down
 KEEP = 0.07  # straight-line times stay unless order 1 finds a way that is shorter by this part of a step
 
 ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -244,6 +246,18 @@ def begin_second(T: Any, starts: Any, started: Any, inside: Any, begin: int, end
     for b in range(begin, end):
         if inside[b] != ZERO and (kept[b] != ZERO or limit < np.inf):
             begin_again(T, np.uint64(64 * b), starts, np.uint64(64 * started[b]), kept[b], limit)
+
+
+@jit
+def wait_for_others(T: Any, free: Any, begin: int, end: int) -> None:
+    """Let what arrives late in some blocks begin with inf.
+
+    Times of order 1 are a good beginning for what is near. Along a way of many blocks they would be worked out anew
+    each time that one before has changed: a time that grows with the square of its length.
+    """
+    for b in range(begin, end):
+        if free[b] != ZERO:
+            wait(T, np.uint64(64 * b), free[b], LATE)
 
 
 @jit
