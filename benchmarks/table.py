@@ -116,23 +116,32 @@ def best_peer(row: dict[str, Any], case: harness.Case) -> str | None:
     return min(rivals, key=lambda name: row["seconds"][name]) if rivals else None
 
 
+def times_the_best(row: dict[str, Any], case: harness.Case) -> str:
+    """How many times as fast as the fastest peer, on two threads."""
+    peer = best_peer(row, case)
+    return f"{row['times_the_peer'][peer]['2']:.3g}" if peer else ""
+
+
 def lines_of(results: dict[str, Any], operation: str) -> Iterator[str]:
     """The table's lines about one operation."""
     listed = {case.name: case for case in harness.cases_of(operation)}
     first = results["first_call"]
     cold, warm = (f"{first[name]:.2g}" if name in first else "" for name in ("cold_s", "warm_s"))
+    at_size = {(row["case"], row["size"]): row for row in results["rows"]}
     for row in results["rows"]:
         case = listed.get(row["case"])
         if case is None or not case.shown or row["size"] not in (*case.edges, 0):
             continue
         speed = row["million_per_s"]
         peer = best_peer(row, case)
-        against = ["", "", f"{row['peak_mb']['ours']:.0f}"]
+        against = ["", "", "", f"{row['peak_mb']['ours']:.0f}"]
+        others = [at_size.get((case.name, size)) for size in (row["size"] // 2, row["size"] * 2) if row["size"]]
         if peer:
             ratio = row["times_the_peer"][peer]
             against = [
                 peer,
                 f"{ratio['1']:.3g} / {ratio['2']:.3g}",
+                " / ".join(times_the_best(other, case) if other else "" for other in others) if any(others) else "",
                 f"{row['peak_mb']['ours']:.0f} / {row['peak_mb'][peer]:.0f}",
             ]
         cells = [
@@ -171,8 +180,8 @@ def markdown(files: dict[str, dict[str, Any]]) -> str:
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
         "",
         "| function | case | shape | M/s, 1 thread | 2 threads | fastest peer | times the peer, 1 / 2 threads "
-        "| peak MB, ours / peer | cold s | warm s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| at half / twice the edge, 2 threads | peak MB, ours / peer | cold s | warm s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for operation, results in files.items():
         lines += lines_of(results, operation)
