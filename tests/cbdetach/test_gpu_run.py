@@ -191,16 +191,18 @@ def test_another_device(line: str) -> None:
 
 
 def test_what_cannot_fit_is_refused(line: str) -> None:
+    refused = (
+        "cbdetach: --device: this run needs about 0.5 GB on the GPU, 0.1 GB are free; choose thinner slabs with "
+        "--slab, measure a part with --crop, or use --device cpu.\n"
+    )
     with pretended(free=10**8):
-        code, said, complained = command(line)
-        assert code == 2
-        assert " GB on the GPU, " in said
-        assert complained == (
-            "cbdetach: --device: this run needs about 0.5 GB on the GPU, 0.1 GB are free; choose thinner slabs with "
-            "--slab, measure a part with --crop, or use --device cpu.\n"
-        )
+        for each in (line, f"{line} --dry-run"):
+            code, _, complained = command(each)
+            assert (code, complained) == (2, refused)
+    with pretended(free=10**9):
         code, said, complained = command(f"{line} --dry-run")
         assert (code, complained) == (0, "")
+        assert " GB on the GPU, " in said
     assert "on the GPU" not in command(line.replace("cuda", "cpu") + " --dry-run")[1]
 
 
