@@ -76,7 +76,7 @@ def find_lines(
         cell = np.int64(cells[b])
         ci, cj, ck = cell // steps[0], cell % steps[0] // steps[1], cell % steps[1]
         corner_voxel = 4 * ((ci - corner[0]) * sz + (cj - corner[1]) * sy + ck - corner[2])
-        line = with_room(line, n + 64 * (offsets.shape[0]))
+        line = with_room(line, n + 64 * offsets.shape[0])
         while left != ZERO:
             bit = np.int64(lowest_bit(left))
             left &= left - ONE
