@@ -22,19 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
-import cbdetach
 from benchmarks import accuracy_columns
-from benchmarks.accuracy_columns import PHASE_VALUES, fine_truth, joined
-from cbdetach import damage_map
+from benchmarks.accuracy_columns import fine_truth, joined, run_on_given, run_on_grey
 from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE, CBD, VOID
-from cbdetach.demo import match, write_phantom
+from cbdetach.demo import match
 from cbdetach.phantom import Phantom
 
 Array = npt.NDArray[Any]
@@ -87,18 +84,7 @@ def measure(size: int, seed: int, width: float, folder: Path) -> tuple[dict[str,
     """Errors by what was put together, area that was confused, and the number of particles that count."""
     wanted = accuracy_columns.settings(size, seed)
     phantom = Phantom(replace(wanted, coating_thickness_um=width * wanted.blur_fwhm_um))
-    path = folder / f"phantom_{seed}.h5"
-    write_phantom(phantom, path)
-    config: dict[str, Any] = {"report": {"gallery": 0}}
-    with (
-        cbdetach.run(path, folder / f"grey_{seed}", segmenter="watershed", anchor="z0", config=config) as grey,
-        h5py.File(path, "r") as file,
-    ):
-        labels, phases = file["truth/labels"][:], file["truth/phases"][:]
-        config |= {
-            "diffusion": {"min_contact_um2": grey.record["min_contact_um2"]},
-            "damage": {"window_um": damage_map.default_window_um(grey.voxel_size)},
-        }
+    with run_on_grey(phantom, folder) as (grey, labels, phases, config):
         truth = fine_truth(phantom, 2, folder / f"fine_{seed}", config).table
         found, read = grey.volumes["particles"][:], grey.volumes["phases"][:]
         ids, own = match(found, labels)
@@ -107,15 +93,8 @@ def measure(size: int, seed: int, width: float, folder: Path) -> tuple[dict[str,
         ids, own = ids[whole], own[whole]
         cases = {"the run": table.loc[ids]}
         for name, particles, codes in combinations(found, read, labels, phases):
-            with cbdetach.run(
-                labels=particles,
-                phases=codes,
-                phase_values=PHASE_VALUES,
-                voxel_size=grey.voxel_size,
-                out=folder / f"{name}_{seed}".replace(" ", "_").replace(",", ""),
-                anchor="z0",
-                config=config,
-            ) as given:
+            out = folder / f"{name}_{seed}".replace(" ", "_").replace(",", "")
+            with run_on_given(particles, codes, grey.voxel_size, out, config) as given:
                 cases[name] = joined(given).loc[ids if particles is found else own]
         errors = {
             name: pd.DataFrame({c: case[c].to_numpy(float) - truth.loc[own, c].to_numpy(float) for c in COLUMNS})

@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,33 +67,40 @@ def settings(size: int, seed: int) -> PhantomSettings:
     return PhantomSettings(shape=(size, size, size), seed=seed, crack_share=0.5)
 
 
-def measure(size: int, seed: int, folder: Path, finer: int = 2) -> Case:
-    """Both runs on one phantom, and its truth."""
-    phantom = Phantom(settings(size, seed))
-    path = folder / f"phantom_{size}_{seed}.h5"
+@contextmanager
+def run_on_grey(phantom: Phantom, folder: Path) -> Iterator[tuple[cbdetach.Run, Array, Array, dict[str, Any]]]:
+    """A run on a phantom's grey values; its true labels and phases; the settings for runs on labels and phases."""
+    seed = phantom.settings.seed
+    path = folder / f"phantom_{seed}.h5"
     write_phantom(phantom, path)
     config: dict[str, Any] = {"report": {"gallery": 0}}
     with (
         cbdetach.run(path, folder / f"grey_{seed}", segmenter="watershed", anchor="z0", config=config) as grey,
         h5py.File(path, "r") as file,
     ):
-        labels, phases = file["truth/labels"][:], file["truth/phases"][:]
-        window = damage_map.default_window_um(grey.voxel_size)
         config |= {
             "diffusion": {"min_contact_um2": grey.record["min_contact_um2"]},
             "features": {"min_contact_um2": grey.record["edge_width_um"] ** 2},
-            "damage": {"window_um": window},
+            "damage": {"window_um": damage_map.default_window_um(grey.voxel_size)},
         }
+        yield grey, file["truth/labels"][:], file["truth/phases"][:], config
+
+
+def run_on_given(
+    labels: Array, phases: Array, size: tuple[float, float, float], out: Path, config: dict[str, Any]
+) -> cbdetach.Run:
+    """A run on labels and phases that are given, in voxels of a size."""
+    return cbdetach.run(
+        labels=labels, phases=phases, phase_values=PHASE_VALUES, voxel_size=size, out=out, anchor="z0", config=config
+    )
+
+
+def measure(size: int, seed: int, folder: Path, finer: int = 2) -> Case:
+    """Both runs on one phantom, and its truth."""
+    phantom = Phantom(settings(size, seed))
+    with run_on_grey(phantom, folder) as (grey, labels, phases, config):
         truth = fine_truth(phantom, finer, folder / f"fine_{seed}", config)
-        with cbdetach.run(
-            labels=labels,
-            phases=phases,
-            phase_values=PHASE_VALUES,
-            voxel_size=grey.voxel_size,
-            out=folder / f"given_{seed}",
-            anchor="z0",
-            config=config,
-        ) as given:
+        with run_on_given(labels, phases, grey.voxel_size, folder / f"given_{seed}", config) as given:
             ids, own = match(grey.volumes["particles"], labels)
             found = joined(grey).loc[ids]
             whole = ~found["touches_border"].to_numpy(bool) & ~truth.table.loc[own, "touches_border"].to_numpy(bool)
@@ -131,9 +140,7 @@ def fine_truth(phantom: Phantom, finer: int, folder: Path, config: dict[str, Any
     for z0 in range(0, shape[0], 32):
         part = slice(z0, min(z0 + 32, shape[0]))
         labels[part], phases[part], codes[part] = small.codes(part.start, part.stop)
-    with cbdetach.run(
-        labels=labels, phases=phases, phase_values=PHASE_VALUES, voxel_size=size, out=folder, anchor="z0", config=config
-    ) as run:
+    with run_on_given(labels, phases, size, folder, config) as run:
         found = joined(run)
     exact = phantom.truth.set_index("label")
     exact = exact.loc[found.index.intersection(exact.index)]
