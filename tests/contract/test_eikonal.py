@@ -17,7 +17,7 @@ from tests.contract.backends import backend_fixture
 
 import voxkernels as vk
 from voxkernels import eikonal
-from voxkernels.eikonal import cpu, cpu_large, reference, spare
+from voxkernels.eikonal import batches, cpu, cpu_large, reference, spare
 
 ops = backend_fixture("eikonal")
 
@@ -611,27 +611,48 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
     assert np.isfinite(to_all).all()
 
 
-@pytest.mark.parametrize("limit", [eikonal.INDEX_LIMIT, 1])
+@pytest.mark.parametrize("limit", [eikonal.INDEX_LIMIT, 3])
 @pytest.mark.parametrize("width", [1, 2, 63, 64, 65, 66, 128, 129, 200])
 def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, limit: int) -> None:
     """The runs of the domain, painted with the numbers of their components, are what SciPy labels."""
     monkeypatch.setattr(eikonal, "INDEX_LIMIT", limit)
     monkeypatch.setattr(eikonal, "PLACE_LIMIT", min(limit, eikonal.PLACE_LIMIT))
+    monkeypatch.setattr(batches, "LEAST", min(limit, batches.LEAST))
+    monkeypatch.setattr(batches, "VOXELS", 8)
     rng = np.random.default_rng(width)
     for share in (0.0, 0.3, 0.7, 1.0):
         domain = rng.random((7, 5, width)) < share
-        boxes, (first, left, right, number), _ = eikonal.split(domain, lambda f, *items: list(map(f, *items)), 2)
+        many, runs, _ = eikonal.split(domain, lambda f, *items: list(map(f, *items)), 2)
+        first, left, right, number = runs
         painted = np.zeros((35, width), np.int64)
         for row in range(35):
             for n in range(first[row], first[row + 1]):
                 painted[row, left[n] : right[n]] = number[n]
         expected, count = ndimage.label(domain)
+        assert many == count
         np.testing.assert_array_equal(painted.reshape(domain.shape), expected)
+        in_hand = batches.Batches(domain.shape, runs, count)
+        assert [before for before, *_ in in_hand] == list(range(0, max(count, 1), in_hand.size))
+        boxes = np.concatenate([boxes for _, boxes, *_ in in_hand])
         found = [tuple(slice(*box[2 * axis : 2 * axis + 2].tolist()) for axis in range(3)) for box in boxes]
         assert found == ndimage.find_objects(expected)
         assert boxes[:, 6].tolist() == np.bincount(expected.ravel(), minlength=count + 1)[1:].tolist()
     labels = np.repeat([[[3, 3, 5, 5, 0, 5]]], 2, axis=1)
-    assert len(eikonal.split(labels, lambda f, *items: list(map(f, *items)), 1)[0]) == 3
+    assert eikonal.split(labels, lambda f, *items: list(map(f, *items)), 1)[0] == 3
+
+
+def test_components_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many components are in hand at a time, the times are the same bits; two of them are large here."""
+    monkeypatch.setattr(cpu, "LARGE", 500)
+    rng = np.random.default_rng(3)
+    domain = rng.random((12, 20, 40)) < 0.35
+    domain[:, 9] = domain[:, 11] = False
+    domain[:, :9, :20] = domain[:, 12:, 20:] = True
+    sources = ~domain & (rng.random(domain.shape) < 0.1)
+    T = vk.travel_time(domain, sources)
+    monkeypatch.setattr(batches, "LEAST", 5)
+    monkeypatch.setattr(batches, "VOXELS", domain.size)
+    np.testing.assert_array_equal(vk.travel_time(domain, sources), T)
 
 
 def test_spare_room() -> None:

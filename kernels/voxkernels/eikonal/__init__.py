@@ -21,7 +21,7 @@ from .._arrays import UNIT, device_of
 from .._compile import Cuda
 from . import cpu, cpu_components, cpu_large, cpu_paths, cuda
 from .arguments import Floats, Paths, Times, TravelTime, check_trace_paths, check_travel_time, too_long
-from .cpu_boxes import PAD
+from .batches import Batches
 from .lines import BAND, line_lanes, straight_lines
 from .spare import Spare
 
@@ -112,9 +112,7 @@ def in_threads(
 
 def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_large.Run, workers: int) -> None:
     """Travel times on the CPU. run : maps a function over items in threads."""
-    boxes, runs, slabs = split(task.labels, run, workers)
-    work, large = cpu_components.weigh(boxes, PAD, cpu.LARGE)
-    dearest_first = np.argsort(-work, kind="stable")
+    count, runs, slabs = split(task.labels, run, workers)
     shortest = min(task.steps)
     band = 0.0 if start == "centres" else BAND * shortest
     fastest = float(task.speed[task.labels != 0].max(initial=0.0) or 1.0) if task.speed.size else 1.0
@@ -123,24 +121,29 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
     arrays = (task.source.reshape(-1).view(np.uint8), task.speed.reshape(-1), np.array(task.steps))
     grids = (np.array(task.times.shape), runs, task.times.reshape(-1))
     lines, given = straight_lines(task.steps, band) + line_lanes(task.steps, band), arrays + settings + grids
+    batches = Batches(task.labels.shape, runs, count)
     spare = Spare(task.times)  # while no times are in it
-    for c in dearest_first[large[dearest_first]]:
-        low, shape = cpu.window_of(boxes[c])
-        cpu_large.solve_large(run, int(c) + 1, low, shape, lines, given, spare.take)
+    for number, box in batches.large():
+        low, shape = cpu.window_of(box)
+        cpu_large.solve_large(run, number, low, shape, lines, given, spare.take)
         spare = Spare(task.times[:0])
-    small = dearest_first = dearest_first[~large[dearest_first]]  # there may be many: one list of them
-    work = work[small]
-    shares = queue_of(work, workers)
-    jobs = [functools.partial(cpu.solve, boxes, small, lines, given, *share) for share in itertools.pairwise(shares)]
     outside = functools.partial(cpu_components.write_outside, task.times.reshape(-1), grids[0], runs)
-    run(operator.call, jobs + [functools.partial(outside, *slab) for slab in itertools.pairwise(slabs)])
+    jobs = [functools.partial(outside, *slab) for slab in itertools.pairwise(slabs)]
+    for before, boxes, work, large in batches:
+        small = np.flatnonzero(~large)
+        small = small[np.argsort(-work[small], kind="stable")]  # the dearest first
+        shares = queue_of(work[small], workers)
+        solve_some = functools.partial(cpu.solve, before, boxes, small, lines, given)
+        jobs = [functools.partial(solve_some, *share) for share in itertools.pairwise(shares)] + jobs
+        run(operator.call, jobs)
+        jobs = []
 
 
-def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[Ints, Any, list[int]]:
+def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[int, Any, list[int]]:
     """Find the components of the domain: see `cpu_components`.
 
-    Returns their boxes; the runs: the first of each row, their first voxels, the ones behind their last, and their
-    components' numbers from 1; and the slices that cut the volume into slabs.
+    Returns how many there are; the runs: the first of each row, their first voxels, the ones behind their last, and
+    their components' numbers from 1; and the slices that cut the volume into slabs.
     """
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
@@ -154,8 +157,8 @@ def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[I
     parent = np.empty(n, np.int32 if n <= INDEX_LIMIT else np.int64)
     runs = (first, left, right, parent)
     run(lambda begin, end: cpu_components.find_runs(flat, shape, begin, end, *runs), slabs[:-1], slabs[1:])
-    boxes = cpu_components.number_components(flat, shape, slabs[1:-1], *runs)  # parents become numbers
-    return boxes, (first, left, right, parent.astype(np.int32, copy=False)), slabs.tolist()
+    count = cpu_components.number_components(flat, shape, slabs[1:-1], *runs)  # parents become numbers
+    return count, (first, left, right, parent.astype(np.int32, copy=False)), slabs.tolist()
 
 
 def queue_of(work: Ints, workers: int) -> list[int]:

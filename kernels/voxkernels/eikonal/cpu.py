@@ -67,11 +67,12 @@ LARGE = 96**3  # voxels of a bounding box above which threads share the work on 
 
 
 @jit
-def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int) -> None:
+def solve(before: int, boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int) -> None:
     """Solve some of the components, one padded box after the other. Calls run beside one another in threads.
 
-    task: source, speed (empty if 1), h, interfaces, fit, band, order, max_time, scale (a power of 2: in blocks, times
-    are multiplied by it), shape of the volume, times and their bits; source, speed and times flat.
+    before, boxes : of the components numbered from before + 1. chosen[first:last] : which of them.
+    task : source, speed (empty if 1), h, interfaces, fit, band, order, max_time, scale (a power of 2: in blocks, times
+    are multiplied by it), shape of the volume, runs, times; source, speed and times flat.
     """
     source, speed, h, interfaces, fit, band, order, max_time, scale, volume, runs, times = task
     most = 0
@@ -93,18 +94,18 @@ def solve(boxes: Any, chosen: Any, lines: Any, task: Any, first: int, last: int)
     lengths = scaled_lengths(lines[6], scale)
     medium = make_medium(pace, speed.size > 0, h, scale, order, max_time)
     for n in range(first, last):
-        c = chosen[n]
-        if not (interfaces or may_start(runs, source, volume, c + 1, boxes[c])):
-            write_nothing(times, runs, volume, c + 1, boxes[c])
+        box_of_me, me = boxes[chosen[n]], before + chosen[n] + 1
+        if not (interfaces or may_start(runs, source, volume, me, box_of_me)):
+            write_nothing(times, runs, volume, me, box_of_me)
             continue
-        low, shape = window_of(boxes[c])
+        low, shape = window_of(box_of_me)
         size = shape[0] * shape[1] * shape[2]
         box, kind, mark = box_room[:size], kind_room[:size], mark_room[:size]
         slow = slow_room[: size if speed.size else 1]
         held = grid[: size // 64]
-        fill_box(runs, source, speed, volume, interfaces, c + 1, low, shape, kind, slow, held)
+        fill_box(runs, source, speed, volume, interfaces, me, low, shape, kind, slow, held)
         if not mark_box(shape, kind, box, mark):
-            write_nothing(times, runs, volume, c + 1, boxes[c])
+            write_nothing(times, runs, volume, me, box_of_me)
             continue
         start_box(box, kind, mark, slow, shape, h, scale, fit, band, lines, EDGE)
         sides = shape // EDGE

@@ -152,10 +152,10 @@ def find_runs(domain: Any, shape: Any, begin: int, end: int, first: Any, left: A
 
 
 @jit
-def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> Any:
+def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any, right: Any, parent: Any) -> int:
     """Unite the runs at the seams, number the components from 1, and put each run's number where its parent was.
 
-    Returns boxes (n, 7) int32: z0, z1, y0, y1, x0, x1 (half-open), count of voxels (MOST if there are more).
+    Returns how many there are.
     """
     for z in seams:
         for row in range(z * shape[1], (z + 1) * shape[1]):
@@ -167,19 +167,35 @@ def number_components(domain: Any, shape: Any, seams: Any, first: Any, left: Any
             number[i] = count
         else:
             number[i] = number[parent[i]]  # parents come first
+    return count
+
+
+@jit
+def find_boxes(shape: Any, runs: Any, before: int, count: int, row: int) -> tuple[Any, int]:
+    """The boxes of some components, those numbered from before + 1, whose runs begin at `row` at the earliest.
+
+    Returns boxes (count, 7) int32: z0, z1, y0, y1, x0, x1 (half-open), count of voxels (MOST if there are more); and
+    the row where the runs of components with higher numbers begin.
+    """
+    first, left, right, number = runs
     boxes = np.empty((count, 7), np.int32)
     boxes[:, 0::2] = MOST
     boxes[:, 1::2] = 0
     boxes[:, 6] = 0
-    for row in range(first.size - 1):
-        z, y = row // shape[1], row % shape[1]
-        for i in range(first[row], first[row + 1]):
-            box = boxes[number[i] - 1]
-            box[0], box[1] = min(box[0], z), z + 1
-            box[2], box[3] = min(box[2], y), max(box[3], y + 1)
-            box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
-            box[6] += min(np.int64(right[i]) - left[i], MOST - box[6])
-    return boxes
+    behind = first.size - 1
+    for r in range(row, first.size - 1):
+        z, y = r // shape[1], r % shape[1]
+        for i in range(first[r], first[r + 1]):
+            n = np.int64(number[i]) - 1 - before
+            if n >= count:
+                behind = min(behind, r)
+            elif n >= 0:
+                box = boxes[n]
+                box[0], box[1] = min(box[0], z), z + 1
+                box[2], box[3] = min(box[2], y), max(box[3], y + 1)
+                box[4], box[5] = min(box[4], left[i]), max(box[5], right[i])
+                box[6] += min(np.int64(right[i]) - left[i], MOST - box[6])
+    return boxes, behind
 
 
 @jit
