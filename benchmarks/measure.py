@@ -30,6 +30,9 @@ LEAST, MOST = 3, 15
 ENOUGH_S, SLOW_S = 6.0, 6.0
 """How long the runs of one case may take beyond the least number of repeats; how long a peer, to be run again."""
 
+ENOUGH = 2**20
+"""Voxels that stand for a whole volume."""
+
 BYTES = 32
 """How much memory, for each voxel, is used once before each call."""
 
@@ -49,8 +52,9 @@ def save(folder: Path, arrays: Arrays) -> None:
 
 
 def beginning(arrays: Arrays) -> Arrays:
-    """A few slices, enough to compile and import everything that a call needs."""
-    return tuple(array[:8].copy() for array in arrays)
+    """Slices enough to compile, load and import everything that a call needs: kernels treat small volumes otherwise."""
+    n = max(8, -(-ENOUGH * len(arrays[0]) // arrays[0].size))
+    return tuple(array[:n].copy() for array in arrays)
 
 
 def touch_memory(voxels: int) -> None:

@@ -21,8 +21,10 @@ Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that
 
 Cost: O(N). Memory beside input and output: for small components about 20 bytes for each voxel of the boxes in work, one
 a thread, each below a million voxels; for a large one see `cpu_large.py`; 8 bytes for each run of the domain in x, 12
-if the volume is wider than 65535; and 60 a component. In bytes for each voxel of a volume of 256^3, two threads: 4 on
-the cathode (order 1 and 2), 5 for a full block, 7 to 8.2 for a domain of half or 70 % of the voxels at random.
+if the volume is wider than 65535; and one byte a voxel at most for the components in hand (`batches.py`). In bytes for
+each voxel of a volume of 256^3, two threads: 4 on the cathode, 5 for a full block, 6 for a checkerboard (a component a
+voxel), 7 to 8 for a domain of half or 70 % of the voxels at random. Volumes of one or two slices take 24 and 9: blocks
+are four voxels thick.
 
 Reached (Zen 5, cracked balls in 256^3, 28 % domain; processor time a domain voxel): order 1 from centres 27 ns
 (components 6, boxes 6, blocks 1, march 12); the start from the surface 20 more (180 a contact face, a third of it the

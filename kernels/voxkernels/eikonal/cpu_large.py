@@ -26,9 +26,10 @@ from .cpu_lines import find_lines, scaled_lengths
 from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block, wait_for_others
 from .cpu_start import start_box
 
-TILE = 16  # cells along an edge of a tile
+TILE = 12  # cells along an edge of a tile
 BEYOND = 2  # how far beyond a tile straight lines to it may begin, in voxels
 RIM = 2  # cells around a tile: how far fits and straight lines reach from where straight lines may begin
+NEAR = 1  # cells around a tile: how far straight lines to it reach
 
 Run = Callable[..., list[Any]]  # `in_threads`
 Take = Callable[[int, Any], Any]  # `Spare.take`
@@ -97,8 +98,8 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         def draw(t: int) -> None:
             window = (tiles[t], place, given, h, lines, scale)
             each, listed = tile_lines(window, T, inside, free, cells, first[t], first[t + 1], led_to, words)
-            kept = take(listed.size, np.uint16)
-            kept[:] = listed
+            kept = take(each[-1], np.uint16)
+            kept[:] = listed[: each[-1]]
             found[t] = each, kept
 
         def follow(t: int) -> None:
@@ -153,11 +154,14 @@ def number_cells(grid: Any) -> tuple[Any, Any, Any]:
 
 
 @jit
-def fill_window(tile: Any, low: Any, given: Any, box: Any, kind: Any, mark: Any, slow: Any) -> Any:
-    """Fill the box around a tile. Returns whether a source is in it, its first voxel, its first cell, and its shape."""
+def fill_window(tile: Any, rim: int, low: Any, given: Any, box: Any, kind: Any, mark: Any, slow: Any) -> Any:
+    """Fill the box around a tile, `rim` cells more on every side.
+
+    Returns whether a source is in it, its first cell, and its shape.
+    """
     runs, source, speed, volume, interfaces, number = given
-    corner = tile[0] - RIM
-    begin, shape = low + EDGE * corner, EDGE * (tile[1] - tile[0] + 2 * RIM)
+    corner = tile[0] - rim
+    begin, shape = low + EDGE * corner, EDGE * (tile[1] - tile[0] + 2 * rim)
     held = np.empty(box.size // EDGE**3, np.int32)
     fill_box(runs, source, speed, volume, interfaces, number, begin, shape, kind, slow, held)
     return mark_box(shape, kind, box, mark), corner, shape
@@ -183,7 +187,7 @@ def start_tile(
     size = np.prod(EDGE * (tile[1] - tile[0] + 2 * RIM))
     box, kind, mark = np.empty(size, np.float32), np.empty(size, np.uint8), np.empty(size, np.uint8)
     slow = np.empty(size if given[2].size else 1, np.float32)
-    some, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
+    some, corner, shape = fill_window(tile, RIM, low, given, box, kind, mark, slow)
     if some:
         start_box(box, kind, mark, slow, shape, h, scale, fit, band, lines, EDGE * RIM - BEYOND)
     for i in range(tile[0, 0], tile[1, 0]):
@@ -215,15 +219,15 @@ def unpack_cells(
 def tile_lines(
     window: Any, T: Any, inside: Any, free: Any, cells: Any, begin: int, end: int, led_to: Any, feeding: Any
 ) -> Any:
-    """The straight lines to the voxels at walls of one tile: where those of each block begin in the list, the list."""
+    """The lines to the voxels at walls of one tile: where each block's begin in the list, and the list with room."""
     tile, place, given, h, lines, scale = window
     grid, steps, low = place
-    size = np.prod(EDGE * (tile[1] - tile[0] + 2 * RIM))
+    size = np.prod(EDGE * (tile[1] - tile[0] + 2 * NEAR))
     box, kind, mark = np.empty(size, np.float32), np.empty(size, np.uint8), np.empty(size, np.uint8)
     slow = np.empty(size if given[2].size else 1, np.float32)
-    _, corner, shape = fill_window(tile, low, given, box, kind, mark, slow)
+    _, corner, shape = fill_window(tile, NEAR, low, given, box, kind, mark, slow)
     sides = np.array([grid.size // steps[0], steps[0] // steps[1], steps[1]])
-    around = np.maximum(corner, 0), np.minimum(tile[1] + RIM, sides)
+    around = np.maximum(corner, 0), np.minimum(tile[1] + NEAR, sides)
     unpack_cells(T, inside, grid, steps, around[0], around[1], corner, shape, scale, box)
     first = np.zeros(end - begin + 1, np.int32)
     here = (box, kind, slow, shape, corner)

@@ -51,8 +51,8 @@ def find_lines(
     window : a box of the component with its order-1 times, its kinds, slownesses and shape, and the cell where it
     begins. table : the lines, as from `straight_lines` and `line_lanes`. first (end - begin + 1,) : set to where each
     block's lines begin in the list. led_to : set to the blocks around to which lines from a block lead, 27 bits, itself
-    not. feeding : set to the words of voxels where lines begin. Returns the list: LINES times the voxel that a line
-    leads to, plus its number among the lanes of `line_lanes`.
+    not. feeding : set to the words of voxels where lines begin. Returns the list, with room behind its end: LINES times
+    the voxel that a line leads to, plus its number among the lanes of `line_lanes`.
     """
     box, kind, pace, shape, corner = window
     offsets, first_line, first_way, via, rows, which, length, _, far_end = table
@@ -105,7 +105,7 @@ def find_lines(
                     line[n] = which_line
                     n += 1
     first[end - begin] = n
-    return line[:n].copy()
+    return line
 
 
 @jit
