@@ -242,14 +242,13 @@ def _count(
     if labels.size == 0 or lo == hi:
         return np.empty((0, cpu.COUNTS + n_counts), np.int64), n_phases
     blocks = min(hi - lo, numba.get_num_threads(), labels.size // BLOCK_VOXELS + 1)
-    bounds = np.array([lo + (hi - lo) * b // blocks for b in range(blocks + 1)])
     wanted = min(max(labels.size // (1024 * blocks), _TABLE_ROWS[0]), _TABLE_ROWS[1])
     capacity = 1 << (wanted - 1).bit_length()
     scale = _scale(size)
     while True:
         tables = np.empty((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
         used = np.empty((blocks, 2), np.int64)
-        cpu.count_contacts(labels, phases, solid, bounds, mode, scale, tables, used)
+        cpu.count_contacts(labels, phases, solid, lo, hi, mode, scale, tables, used)
         ends = used.tolist()
         lowest, _ = min(ends)
         if lowest >= 0:

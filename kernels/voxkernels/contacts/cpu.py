@@ -44,12 +44,17 @@ voxel where runs are of one, and rows of a large table asked for before the wind
 pairs of labels kept beside the table, which is larger than the L2, two cores, the cathode: 8.5 -> 7.4. The ends along x
 counted with their row, not by a pass that touches every line of the cache, and those along y and z in words: 128 x 64 x
 64 of one label 195 -> 175 us. 64^3 on one core: results in one compiled function and arguments that are right looked at
-once, 148 -> 109 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start.
+once, 148 -> 109 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start. No
+comparisons in words without a label and memory asked for 2048 voxels ahead: faces of 128^3 and 512^3, one core, 952 ->
+842 us and 49.1 -> 45.9 ms; labels beside a block in words, 64^3 on two cores 91 -> 84 us. Weights of 256 faces at a
+time, which fit the L1 with the masks and the table of windows, and memory farther ahead: 640^3 815 -> 740 ms.
 
 Did not pay: rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows where it is (pages
 touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept, 2048 pairs kept;
 rows marked, listed and counted in functions of their own (a call counts references, 100 ns, and marking no longer hides
-the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 410 -> 510 us); weights of parts half as
+the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 410 -> 510 us), or 8 words of several
+rows (64^3 126 -> 136 us), or each word just before it is counted (126 -> 130); one look for two labels in place of two
+words (no change); weights of parts half as
 large; runs in a list; a larger table.
 """
 
@@ -80,7 +85,7 @@ TILE = 1 << 16  # about how many voxels of a slice are counted before those of t
 
 
 @jit(parallel=True)
-def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used):
+def count_contacts(labels, phases, solid, lo, hi, estimator, scale, tables, used):
     """Count the contacts of the labels, each block of slices into its own table.
 
     Legend: Z,Y,X volume; B blocks; C rows of a table, a power of two; M counts per row.
@@ -88,7 +93,7 @@ def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used
     labels   (Z, Y, X) int32 or int64, C order, 0 is background
     phases   (Z, Y, X) uint8 or int32, the classes of the background, below MOUTH
     solid    (Z, Y, X) bool, or of size 0: no mask
-    bounds   (B + 1,) int64, block b is slices bounds[b]..bounds[b+1]-1
+    lo, hi   slices lo..hi-1 are counted, shared out among the blocks
     scale    (3,) float64, 1 / spacing
     tables   (B, C, 2 + M) int64, written, in as many rows as are in use: label and target, where a target above 0 is
              the other label of a pair (the label is the lower one), and -1 - p is phase p, MOUTH or the border,
@@ -98,9 +103,9 @@ def count_contacts(labels, phases, solid, bounds, estimator, scale, tables, used
     used     (B, 2) int64, written: rows in use, or -1 where the table was too small, or -2 where a label is
              negative; the largest phase of the slices and those beside them (neither with "crofton")
     """
-    core = bounds[0], bounds[-1]
-    for b in numba.prange(bounds.size - 1):
-        start, stop = bounds[b], bounds[b + 1]
+    core, n_blocks = (lo, hi), len(tables)
+    for b in numba.prange(n_blocks):
+        start, stop = lo + (hi - lo) * b // n_blocks, lo + (hi - lo) * (b + 1) // n_blocks
         tables[b], used[b] = 0, 0  # by the thread that uses them
         if count_border(labels, start, stop, estimator == CROFTON, tables[b], used[b]):
             if estimator == CROFTON:

@@ -9,7 +9,16 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_table import COUNTS, FACTOR, MOUTH, OTHER_FACTOR, slot_of
-from .cpu_words import above_bits, equal_bits, equal_word, lowest_bit, negative_bits, store_six
+from .cpu_words import (
+    above_bits,
+    equal_bits,
+    equal_word,
+    lowest_bit,
+    negative_bits,
+    store_six,
+    unequal_bits,
+    unequal_word,
+)
 
 AT_ONCE = 4  # phase values below this are counted a word at a time
 ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
@@ -67,11 +76,17 @@ def mark_void(flat, classes, begin, n_rows, n_x, span, top, first, voids):
 @jit
 def mark_pairs(flat, begin, plane, n_x, span, pairs):
     """Write where the rows from voxel `begin` and those a plane before have two labels into pairs (rows, words)."""
+    zero = flat.dtype.type(0)
     for y in range(pairs.shape[0]):
-        for x in range(n_x):
-            k = begin + y * n_x + x
-            one, two = flat[k - plane], flat[k]
-            pairs[y, x // span] |= np.uint64((one != two) & (one != 0) & (two != 0)) << np.uint64(x % span)
+        for w in range(pairs.shape[1]):
+            k = begin + y * n_x + w * span
+            kept = ALL >> np.uint64(64 - min(span, n_x - w * span))
+            if k + 64 <= flat.size:
+                a, b = np.uint64(k - plane), np.uint64(k)
+                two = unequal_bits(flat, a, b) & ~equal_bits(flat, a, zero) & ~equal_bits(flat, b, zero)
+            else:
+                two = unequal_word(flat, k - plane, k) & ~equal_word(flat, k - plane, zero) & ~equal_word(flat, k, zero)
+            pairs[y, w] = two & kept
 
 
 @jit

@@ -159,42 +159,34 @@ def count_end(label, n, axis, table, used):
 
 
 @jit
-def count_line(flat, start, n, axis, table, used):
-    """Count the ends of the array behind n voxels that follow one another; False if the table is too small."""
-    begin, stop = start, start + n
-    for first in range(start, stop, 64):
-        if first + 65 <= flat.size:
-            bits = unequal_bits(flat, np.uint64(first), np.uint64(first + 1))
-        else:
-            bits = unequal_word(flat, first, first + 1)
-        if stop - first <= 64:
-            last = np.uint64(1) << np.uint64(stop - first - 1)
-            bits = bits & (last - np.uint64(1)) | last
-        while bits != 0:
-            end = first + lowest_bit(bits)
-            bits &= bits - np.uint64(1)
-            if not count_end(flat[end], end + 1 - begin, axis, table, used):
-                return False
-            begin = end + 1
-    return True
-
-
-@jit
 def count_border(labels, start, stop, sides, table, used):
-    """Count the ends of the array behind slices start..stop-1, those along x if `sides`; False as `count_line`."""
+    """Count the ends of the array behind slices start..stop-1, those along x if `sides`; False if the table is small.
+
+    Voxels of one label are counted together as long as no other one comes, be it in the next row or slice.
+    """
     n_z, n_y, n_x = labels.shape
-    flat = labels.reshape(-1)
-    for z in range(start, stop):
-        first = z * n_y * n_x
-        for i in (0, n_y - 1):
-            if not count_line(flat, first + i * n_x, n_x, 1, table, used):
-                return False
-        for i in (0, n_z - 1):
-            if z == i and not count_line(flat, first, n_y * n_x, 0, table, used):
-                return False
-        if sides:
-            for k in range(n_y):
-                for i in (0, n_x - 1):
-                    if not count_end(flat[first + k * n_x + i], 1, 2, table, used):
-                        return False
+    flat, plane = labels.reshape(-1), n_y * n_x
+    for axis in range(3 if sides else 2):
+        step, length = (0, plane) if axis == 0 else (plane - n_x, n_x) if axis == 1 else (n_x - 1, 1)
+        label, n = flat[start * plane], 0
+        for first in range(start * plane, stop * plane, n_x if axis == 2 else plane):
+            for end in range(2):
+                if axis == 0 and first != end * (n_z - 1) * plane:
+                    continue
+                place, last = first + end * step, first + end * step + length
+                while place < last:
+                    if place + 65 <= flat.size:
+                        change = unequal_bits(flat, np.uint64(place), np.uint64(place + 1))
+                    else:
+                        change = unequal_word(flat, place, place + 1)
+                    # to the first change, but not beyond 64 voxels or the last
+                    following = min(place + min(lowest_bit(change) + 1, 64), last)
+                    if flat[place] != label:
+                        if not count_end(label, n, axis, table, used):
+                            return False
+                        label, n = flat[place], 0
+                    n += following - place
+                    place = following
+        if not count_end(label, n, axis, table, used):
+            return False
     return True
