@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -29,13 +30,15 @@ Floats = npt.NDArray[np.float64]
 
 CHUNKS = 16
 CHUNK_BYTES = 1 << 24
-"""The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own."""
+"""The volume is summed in up to CHUNKS parts, fewer where their sums would pass this size or the labels' own. Without
+grey values all sums are exact: then one for each thread."""
 
 CHUNK_VOXELS = 1 << 16
 """Parts are not smaller than this."""
-SAMPLE = 4096
+SAMPLE, SAMPLE_STEP = 4096, 1024
 MORE_ROWS = 64
-"""Labels have rows up to the largest of so many voxels, a quarter more and so many more; if not enough, once more."""
+"""Labels have rows up to the largest of so many voxels (fewer where they would be closer to one another than the step),
+a quarter more and so many more; if not enough, once more."""
 
 ROW_BYTES = 8 * (cpu_tables.N_ROW + cpu_words.N_GREY)
 
@@ -148,16 +151,17 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
     n_z, n_y, n_x = grid.shape
     lines = grid.reshape(n_z * n_y, n_x)
     grey_image = _NO_IMAGE if image is None else image.reshape(n_z * n_y, n_x)
-    most = max(grid.nbytes, CHUNK_BYTES)
-    top = int(np.maximum.reduce(grid.reshape(-1)[:: grid.size // SAMPLE | 1], initial=0))
+    most, parts = max(grid.nbytes, CHUNK_BYTES), min(CHUNKS, numba.get_num_threads()) if image is None else CHUNKS
+    top = int(np.maximum.reduce(grid.reshape(-1)[:: max(grid.size // SAMPLE, SAMPLE_STEP) | 1], initial=0))
     n_rows = min(top + top // 4 + MORE_ROWS, most // ROW_BYTES)
     names = keys = rows = _NONE
     while True:
         if top >= most // ROW_BYTES:
             names, keys, rows = _rows_of_labels(lines)
             n_rows = names.size
-        chunks = max(1, min(most // max(ROW_BYTES * n_rows, 1), grid.size // CHUNK_VOXELS, CHUNKS))
-        memory, beyond = _memory(chunks, n_rows), np.empty(chunks, np.int64)
+        chunks = max(1, min(most // max(ROW_BYTES * n_rows, 1), grid.size // CHUNK_VOXELS, parts))
+        memory = np.zeros((chunks, cpu_tables.N_ROW * n_rows + cpu_tables.LINE), np.int64)
+        beyond = np.empty(chunks, np.int64)
         grey = np.zeros((chunks, 0 if image is None else n_rows, cpu_words.N_GREY))
         cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, _squares(n_x), n_rows, memory, grey, beyond)
         largest = beyond.tolist()
@@ -167,14 +171,6 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
         if top == 0:
             return memory, n_rows, grey, names if keys.size else None
         n_rows = top + 1
-
-
-def _memory(chunks: int, n_rows: int) -> Ints:
-    """Zeros for the tables of each chunk, as the kernel wants them: on a line of the cache."""
-    n = -(-cpu_tables.N_ROW * n_rows // 8) * 8
-    memory = np.zeros(chunks * n + 8, np.int64)
-    begin = -memory.__array_interface__["data"][0] // 8 % 8
-    return memory[begin : begin + chunks * n].reshape(chunks, n)
 
 
 @functools.lru_cache(maxsize=4)

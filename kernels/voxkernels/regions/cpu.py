@@ -28,10 +28,12 @@ random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3, one core: 78 
 What paid: no pass before this one for the largest label, and results derived in one compiled pass over the rows, not by
 NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; one piece of zeros for
 all tables of a chunk and one function for all results, 64^3 95 -> 83; words of a line by a plain loop, not a range with
-a step, and whether there is a hash table asked once, 83 -> 78, 256^3 4.2 -> 3.4 ms; voxels of noise added as
-vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs found by words, balls 11.3 and 7.8
--> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with grey values, signed rows 8. Did not
-pay: a mark in every row of grey values that it has none yet (a page of memory for each; a cathode 15.8 -> 20 ms).
+a step, and whether there is a hash table asked once, 83 -> 78, 256^3 4.2 -> 3.4 ms; memory asked for ahead, background
+left out in words, and one chunk for each thread where all sums are exact, 64^3 85 -> 78 us, 128^3 716 -> 580, 512^3 32
+-> 29 ms; voxels of noise added as vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs
+found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with
+grey values, signed rows 8. Did not pay: a slice as one long line of words (64^3 and 128^3 no change), a mark in every
+row of grey values that it has none yet (a page of memory for each; a cathode 15.8 -> 20 ms).
 Not checked here: the image has the shape of the labels; with a hash table, labels >= 0 and every label has a row.
 """
 
@@ -41,9 +43,21 @@ from numba import prange
 from .._compile import jit
 from .cpu_grey import add_grey_run
 from .cpu_tables import tables_of
-from .cpu_words import N_PART, add_grey_voxels, add_voxels, all_below, count_bits, lowest_bit, run_ends
+from .cpu_words import (
+    N_PART,
+    add_grey_voxels,
+    add_voxels,
+    all_below,
+    count_bits,
+    equal_bits,
+    lowest_bit,
+    prefetch,
+    run_ends,
+)
 
 MANY = 20  # runs among 64 voxels from which these are added one by one
+AHEAD = 2048  # how many voxels ahead memory is asked for: further than the hardware does here
+ALL, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(1)
 
 HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
 
@@ -86,12 +100,14 @@ def collect_labels(labels, keys):
 
 
 @jit
-def last_run_ends(flat, start, n):
-    """As `run_ends`, voxel by voxel, for n voxels at the end of the labels."""
-    bits = np.uint64(0)
-    for k in range(n - 1):
-        bits |= np.uint64(flat[start + k] != flat[start + k + 1]) << np.uint64(k)
-    return bits
+def last_words(flat, start, n):
+    """As `run_ends` and `equal_bits` of 0, voxel by voxel, for n voxels at the end of the labels."""
+    ends = void = np.uint64(0)
+    for k in range(n):
+        void |= np.uint64(flat[start + k] == 0) << np.uint64(k)
+        if k + 1 < n:
+            ends |= np.uint64(flat[start + k] != flat[start + k + 1]) << np.uint64(k)
+    return ends, void
 
 
 @jit(inline=True)
@@ -143,12 +159,12 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory
     beyond     : (C,) int64: the largest label that has no row, or 0; -1 if a label is negative. Then the sums are void.
     image      : (L, X), or empty for no grey statistics.
     squares    : (X + 1,) int64, sum of the squares of all integers below each.
-    memory     : (C, M) int64, each on a border of 64 bytes, at least N_ROW * N; zero on entry; see `tables_of`.
+    memory     : (C, N_ROW * N + LINE) int64, zero on entry; see `tables_of`.
     grey       : (C, N, 5) float64, zero on entry.
     """
     n_lines, n_x = labels.shape
     flat, values = labels.reshape(-1), image.reshape(-1)
-    n_chunks, all_rows, dense = memory.shape[0], np.uint64(n_rows), keys.size == 0
+    n_chunks, all_rows, dense, zero = memory.shape[0], np.uint64(n_rows), keys.size == 0, labels.dtype.type(0)
     for chunk in prange(n_chunks):
         # One view for each table: a view for each run would cost more than the sums (Numba counts its references).
         chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched = tables_of(memory[chunk], n_rows)
@@ -164,18 +180,27 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory
                 z += 1
             y, begin = line - z * lines_per_slice, line * n_x
             start = first = np.int64(0)
+            begins = ONE  # whether a run begins with the word
             n = np.int64(0)
             while first + n < n_x:
                 first += n
                 n = min(64, n_x - first)
                 at = begin + first
+                kept = ALL >> np.uint64(64 - n)
                 if at + 65 <= flat.size:
-                    bits = run_ends(flat, np.uint64(at)) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n))
+                    for step in range(4):
+                        prefetch(flat, np.uint64(at + AHEAD + 16 * step))
+                    ends = run_ends(flat, np.uint64(at)) & kept
+                    if ends == 0 and flat[np.uint64(at)] == 0:
+                        begins = np.uint64(0)
+                        continue
+                    void = equal_bits(flat, np.uint64(at), zero)
                 else:
-                    bits = last_run_ends(flat, at, n)
-                alone = count_bits(bits) >= MANY and dense and at + 64 <= flat.size
+                    ends, void = last_words(flat, at, n)
+                goes_on = (begins | (void & ONE)) == 0  # a run with a label, from the word before
+                alone = count_bits(ends) >= MANY and dense and at + 64 <= flat.size
                 alone = alone and all_below(flat, np.uint64(at), labels.dtype.type(all_rows))
-                if alone and start == first:
+                if alone and not goes_on:
                     n_before = n_touched
                     n_touched = add_voxels(
                         flat, at, n, flat_part, flat_plane, chunk_touched, n_touched, np.int64(first), np.int64(y), n_x
@@ -185,29 +210,36 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory
                             if chunk_sums[row, 0] == 0:  # no value so far
                                 chunk_grey[row, 3], chunk_grey[row, 4] = np.inf, -np.inf
                         add_grey_voxels(flat, at, n, values, flat_grey)
-                    start = first + n
+                    begins = ONE
                     continue
                 if first + n == n_x or alone:  # the run ends here, or is cut before voxels that are added one by one
-                    bits |= np.uint64(1) << np.uint64(n - 1)
-                while bits != 0:
-                    stop = first + np.int64(lowest_bit(bits)) + 1
-                    bits &= bits - np.uint64(1)
-                    label = flat[np.uint64(line * n_x + start)]
-                    if label != 0:
-                        row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
-                        if row >= all_rows:
-                            largest = -1 if label < 0 or largest < 0 else max(largest, label)
-                            row = np.uint64(0)
-                        if chunk_part[row, 0] == 0:
-                            chunk_touched[n_touched] = row
-                            n_touched += 1
-                            chunk_plane[row, 0] = y
-                            if image.size and chunk_sums[row, 0] == 0:
-                                value = np.float64(image[line, start])
-                                chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
-                        add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
-                        if image.size:
-                            add_grey_run(chunk_grey, row, image, line, start, stop)
-                    start = stop
+                    ends |= ONE << np.uint64(n - 1)
+                # where runs with a label begin and end, in the same order
+                starts = (ends << ONE | begins) & kept & ~void
+                begins = ends >> np.uint64(63)
+                ends &= ~void
+                if not goes_on:
+                    start = first + np.int64(lowest_bit(starts))
+                    starts &= starts - ONE
+                while ends != 0:
+                    stop = first + np.int64(lowest_bit(ends)) + 1
+                    ends &= ends - ONE
+                    label = flat[np.uint64(begin + start)]
+                    row = np.uint64(rows[find_slot(label, keys)] if keys.size else np.int64(label))
+                    if row >= all_rows:
+                        largest = -1 if label < 0 or largest < 0 else max(largest, label)
+                        row = np.uint64(0)
+                    if chunk_part[row, 0] == 0:
+                        chunk_touched[n_touched] = row
+                        n_touched += 1
+                        chunk_plane[row, 0] = y
+                        if image.size and chunk_sums[row, 0] == 0:
+                            value = np.float64(image[line, start])
+                            chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
+                    add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
+                    if image.size:
+                        add_grey_run(chunk_grey, row, image, line, start, stop)
+                    start = first + np.int64(lowest_bit(starts))
+                    starts &= starts - ONE
         add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
         beyond[chunk] = largest

@@ -7,11 +7,16 @@ N_SUMS = 10  # count; z, y, x; zz, zy, zx, yy, yx, xx
 N_BOX = 6  # z0, y0, x0, z1, y1, x1 (half-open)
 N_SLICE = N_PART + 3  # of the slice in hand, with y0, y1 and its place in the list
 N_ROW = N_SLICE + N_SUMS + N_BOX
+LINE = 8  # numbers of a line of the cache
 
 
 @jit
 def tables_of(memory, n_rows):
-    """The tables of a chunk in its part of the memory: part (N, 8), sums (N, 10), box (N, 6), plane (N, 2), touched."""
+    """The tables of a chunk in its part of the memory: part (N, 8), sums (N, 10), box (N, 6), plane (N, 2), touched.
+
+    They begin with a line of the cache: the part is there for vectors of eight.
+    """
+    memory = memory[-(memory.ctypes.data // 8) % LINE :]
     a = N_PART * n_rows
     b = a + N_SUMS * n_rows
     c = b + N_BOX * n_rows

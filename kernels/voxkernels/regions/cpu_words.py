@@ -13,6 +13,13 @@ N_PART = 8  # of the slice in hand: count, sums of y, x, yy, yx, xx; n_x - x0, x
 N_GREY = 5  # first value, sum of deviations from it, sum of their squares, minimum, maximum
 
 
+def spread(builder, number, n):
+    """LLVM for one number in every element of a vector."""
+    index = ir.IntType(32)
+    blank, every = ir.Constant(ir.VectorType(number.type, n), ir.Undefined), ir.Constant(ir.VectorType(index, n), None)
+    return builder.shuffle_vector(builder.insert_element(blank, number, ir.Constant(index, 0)), blank, every)
+
+
 @extending.intrinsic
 def run_ends(context, labels, start):
     """Bit k of the result: whether labels start + k and start + k + 1 of a flat array differ, for k < 64. Unchecked."""
@@ -32,18 +39,47 @@ def run_ends(context, labels, start):
 
 
 @extending.intrinsic
+def equal_bits(context, labels, start, value):
+    """Bit k of the result: whether element start + k of a flat array is `value`, for k < 64. Unchecked."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        lane = ir.IntType(kind.dtype.bitwidth)
+        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
+        found = builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+        equal = builder.icmp_signed("==", found, spread(builder, arguments[2], 64))
+        return builder.bitcast(equal, ir.IntType(64))
+
+    return types.uint64(labels, types.uint64, labels.dtype), generate
+
+
+@extending.intrinsic
+def prefetch(context, array, index):
+    """Ask for the memory of one element of a flat array, which need not exist."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        pointer = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(pointer, byte), *(ir.Constant(number, k) for k in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generate
+
+
+@extending.intrinsic
 def all_below(context, labels, start, limit):
     """Whether elements start to start + 63 of a flat array are below `limit`, and not negative. Unchecked."""
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        lane, number = ir.IntType(kind.dtype.bitwidth), ir.IntType(32)
-        vector = ir.VectorType(lane, 64)
+        lane = ir.IntType(kind.dtype.bitwidth)
         first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=lane.width // 8)
-        blank, every = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(number, 64), None)
-        limits = builder.shuffle_vector(builder.insert_element(blank, arguments[2], number(0)), blank, every)
-        beyond = builder.bitcast(builder.icmp_unsigned(">=", found, limits), ir.IntType(64))
+        found = builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+        beyond = builder.icmp_unsigned(">=", found, spread(builder, arguments[2], 64))
+        beyond = builder.bitcast(beyond, ir.IntType(64))
         return builder.icmp_unsigned("==", beyond, ir.IntType(64)(0))
 
     return types.boolean(labels, types.uint64, labels.dtype), generate
@@ -51,10 +87,10 @@ def all_below(context, labels, start, limit):
 
 @extending.intrinsic
 def lowest_bit(context, bits):
-    """The number of the lowest bit that is set in a word that is not 0."""
+    """The number of the lowest bit that is set in a word; 64 in a word that is 0."""
 
     def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.uint64(types.uint64), generate
 
