@@ -91,11 +91,18 @@ def unite_rows(domain: Any, row: int, other: int, width: int, first: Any, left: 
 
 @jit(inline=True)
 def row_ends(domain: Any, base: int, width: int, x: int) -> Any:
-    """As `run_ends` for pairs of a row's voxels from x on, and the first voxel that bit 0 stands for."""
-    at = min(x, width - 65)
-    begins, ends = run_ends(domain, np.uint64(base + at))
-    new = ALL << np.uint64(x - at)
-    return begins & new, ends & new, at
+    """As `run_ends` for the pairs of a row's voxels from x on."""
+    pairs = min(width - 1 - x, 64)
+    if base + x + 65 <= domain.size:
+        begins, ends = run_ends(domain, np.uint64(base + x))
+        own = (ONE << np.uint64(pairs)) - ONE if pairs < 64 else ALL
+        return begins & own, ends & own
+    begins = ends = ZERO
+    for k in range(pairs):
+        here, then = domain[base + x + k], domain[base + x + k + 1]
+        begins |= np.uint64((here != then) & (then != 0)) << np.uint64(k)
+        ends |= np.uint64((here != then) & (here != 0)) << np.uint64(k)
+    return begins, ends
 
 
 @jit
@@ -105,12 +112,8 @@ def count_runs(domain: Any, shape: Any, begin: int, end: int, count: Any) -> Non
     for row in range(begin * shape[1], end * shape[1]):
         base = row * width
         n = np.int64(domain[base] != 0)
-        if width > 64:
-            for x in range(0, width - 1, 64):
-                n += count_bits(row_ends(domain, base, width, x)[0])
-        else:
-            for v in range(base + 1, base + width):
-                n += np.int64((domain[v] != domain[v - 1]) & (domain[v] != 0))
+        for x in range(0, width - 1, 64):
+            n += count_bits(row_ends(domain, base, width, x)[0])
         count[1 + row] = n
 
 
@@ -127,18 +130,14 @@ def find_runs(domain: Any, shape: Any, begin: int, end: int, first: Any, left: A
         if domain[base] != 0:
             left[n] = 0
             n += ONE
-        for x in range(0, width - 1, 64 if width > 64 else 1):
-            if width > 64:
-                begins, ends, at = row_ends(domain, base, width, x)
-            else:
-                here, then = domain[base + x], domain[base + x + 1]
-                begins, ends, at = np.uint64((here != then) & (then != 0)), np.uint64((here != then) & (here != 0)), x
+        for x in range(0, width - 1, 64):
+            begins, ends = row_ends(domain, base, width, x)
             while begins != ZERO:
-                left[n] = at + 1 + int(lowest_bit(begins))
+                left[n] = x + 1 + int(lowest_bit(begins))
                 begins &= begins - ONE
                 n += ONE
             while ends != ZERO:
-                right[m] = at + 1 + int(lowest_bit(ends))
+                right[m] = x + 1 + int(lowest_bit(ends))
                 ends &= ends - ONE
                 m += ONE
         if m != n:
