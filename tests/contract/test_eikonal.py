@@ -616,6 +616,7 @@ def test_a_component_that_threads_share(monkeypatch: pytest.MonkeyPatch, options
 def test_runs_and_their_components(monkeypatch: pytest.MonkeyPatch, width: int, limit: int) -> None:
     """The runs of the domain, painted with the numbers of their components, are what SciPy labels."""
     monkeypatch.setattr(eikonal, "INDEX_LIMIT", limit)
+    monkeypatch.setattr(eikonal, "SLAB", 1)
     monkeypatch.setattr(eikonal, "PLACE_LIMIT", min(limit, eikonal.PLACE_LIMIT))
     monkeypatch.setattr(batches, "LEAST", min(limit, batches.LEAST))
     monkeypatch.setattr(batches, "VOXELS", 8)

@@ -30,7 +30,8 @@ Ints = npt.NDArray[np.int64]
 INDEX_LIMIT = 2**31 - 1  # runs of the domain that are numbered in 32 bits
 PLACE_LIMIT = 2**16 - 1  # voxels along x that are numbered in 16 bits
 
-SMALL = 32**3  # voxels of a volume that is not worth a second thread
+SMALL = 32**3  # voxels of a volume that is not worth a second thread; to look for its runs,
+SLAB = 2**18  # voxels of a slab that is
 
 
 def travel_time(
@@ -147,7 +148,8 @@ def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[i
     """
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
-    slabs = np.linspace(0, len(labels), min(8 * workers, len(labels)) + 1).astype(np.int64)
+    count = min(8 * workers, len(labels), -(-labels.size // SLAB))
+    slabs = np.linspace(0, len(labels), count + 1).astype(np.int64)
     first = np.zeros(1 + int(shape[:2].prod()), np.int64)
     run(lambda begin, end: cpu_components.count_runs(flat, shape, begin, end, first), slabs[:-1], slabs[1:])
     np.cumsum(first, out=first)
