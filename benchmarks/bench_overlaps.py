@@ -70,7 +70,7 @@ def whole_stack(stack: Array) -> list[Array]:
     return [with_loop(a, b) for a, b in itertools.pairwise(stack)]
 
 
-def same_tables(arrays: Arrays, ours: list[vk.OverlapCounts], theirs: list[Array]) -> None:
+def same_tables(arrays: Arrays, ours: vk.OverlapStack, theirs: list[Array]) -> None:
     for overlap, table in zip(ours, theirs, strict=True):
         assert overlap.count.sum() == table[1:, 1:].sum()
         np.testing.assert_array_equal(table[overlap.ids_a, overlap.ids_b], overlap.count)

@@ -5,13 +5,14 @@ from .components import label, label_slabs
 from .contacts import CONTACT_HALO, ContactAreas, contact_areas, merge_contacts
 from .eikonal import trace_paths, travel_time
 from .masks import paste_masks
-from .overlaps import OverlapCounts, overlap_cost, overlap_counts, overlap_counts_stack
+from .overlaps import OverlapCounts, OverlapStack, overlap_cost, overlap_counts, overlap_counts_stack
 from .regions import RegionProperties, merge_regions, region_properties
 
 __all__ = [
     "CONTACT_HALO",
     "ContactAreas",
     "OverlapCounts",
+    "OverlapStack",
     "RegionProperties",
     "contact_areas",
     "label",

@@ -16,6 +16,7 @@ from tests.contract.backends import ON_GPU
 from tests.host_cuda import COMPILER
 from tests.host_cuda.pretend_cupy import pretended
 
+import voxkernels as vk
 from cbdetach import bench, device, pipeline
 from cbdetach.bench import cases, machine, table
 from cbdetach.errors import InputError
@@ -153,12 +154,14 @@ def test_the_reference_is_asked(scene: dict[str, cases.Case], name: str) -> None
 
     def off(*arguments: Any, **options: Any) -> Any:
         answer = case.function(*arguments, **options)
+        if isinstance(answer, vk.OverlapStack | list):
+            return answer[:-1]
         if dataclasses.is_dataclass(answer):
             last = {"contact_areas": "area", "region_properties": "inertia"}.get(case.kernel, "count")
             return dataclasses.replace(answer, **{last: getattr(answer, last) + 2})
         if isinstance(answer, np.ndarray):
             return answer + answer.dtype.type(2)
-        return answer[:-1] if isinstance(answer, list) else (answer[0], answer[1] + 1)
+        return answer[0], answer[1] + 1
 
     off.__name__, off.__module__ = case.kernel, case.function.__module__
     assert "beside the reference" in dataclasses.replace(case, function=off).wrong(case())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from dataclasses import fields
 from types import ModuleType
 
@@ -15,6 +17,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from skimage.metrics import contingency_table
 from tests.contract.backends import backend_fixture
+
+import voxkernels as vk
 
 ops = backend_fixture("overlaps")
 
@@ -134,7 +138,7 @@ def test_thin_and_empty_stacks(ops: ModuleType, shape: tuple[int, int, int]) -> 
     found = ops.overlap_counts_stack(np.ones(shape, np.uint8))
     size = shape[1] * shape[2]
     assert [as_table(overlap) for overlap in found] == [{(1, 1): size} if size else {}] * max(0, shape[0] - 1)
-    assert ops.overlap_counts_stack(np.ones(shape, np.uint8), step=np.int64(9)) == []
+    assert list(ops.overlap_counts_stack(np.ones(shape, np.uint8), step=np.int64(9))) == []
 
 
 def test_stacks_of_any_type_and_layout(ops: ModuleType) -> None:
@@ -145,13 +149,83 @@ def test_stacks_of_any_type_and_layout(ops: ModuleType) -> None:
             assert_identical(one, two)
 
 
+def test_a_stack_is_a_sequence(ops: ModuleType) -> None:
+    found = ops.overlap_counts_stack(label_stack())
+    assert isinstance(found, vk.OverlapStack)
+    assert (len(found), len(found.rows.ids_a)) == (6, found.starts[0][-1])
+    every = list(found)
+    assert all(isinstance(overlap, vk.OverlapCounts) for overlap in every)
+    for k in range(-6, 6):
+        assert_identical(found[k], every[k])
+        assert_identical(found[np.int64(k)], every[k])
+    for part in (slice(None), slice(1, 4), slice(-2, None), slice(None, None, -2), slice(7, 9), slice(0)):
+        assert isinstance(found[part], list)
+        for one, other in zip(found[part], every[part], strict=True):
+            assert_identical(one, other)
+    for one, other in zip(reversed(found), every[::-1], strict=True):
+        assert_identical(one, other)
+    assert_identical([*found, *found[:2]][-1], every[1])
+
+
+def test_the_rows_of_a_stack(ops: ModuleType) -> None:
+    """All pairs of slices one after another, with offsets as those of a sparse matrix."""
+    stack = label_stack()
+    found = ops.overlap_counts_stack(stack)
+    z = np.repeat(np.arange(6), np.diff(found.starts[0]))
+    dense = np.zeros((6, 12, 12), int)
+    dense[z, found.rows.ids_a, found.rows.ids_b] = found.rows.count
+    for k in range(6):
+        both = (stack[k] > 0) & (stack[k + 1] > 0)
+        expected = np.zeros((12, 12), int)
+        np.add.at(expected, (stack[k][both], stack[k + 1][both]), 1)
+        np.testing.assert_array_equal(dense[k], expected)
+    for labels, sizes, starts, images in (
+        (found.rows.labels_a, found.rows.size_a, found.starts[1], stack[:-1]),
+        (found.rows.labels_b, found.rows.size_b, found.starts[2], stack[1:]),
+    ):
+        present = [np.unique(image[image > 0], return_counts=True) for image in images]
+        assert starts == [0, *np.cumsum([len(names) for names, _ in present]).tolist()]
+        np.testing.assert_array_equal(labels, np.concatenate([names for names, _ in present]))
+        np.testing.assert_array_equal(sizes, np.concatenate([counts for _, counts in present]))
+
+
+def test_stacks_are_joined_copied_and_kept() -> None:
+    stack = label_stack()
+    whole = vk.overlap_counts_stack(stack)
+    upper, lower, single = vk.overlap_counts_stack(stack[:3]), vk.overlap_counts_stack(stack[3:]), whole[2]
+    assert vk.OverlapStack.of(whole) is whole
+    assert vk.OverlapStack.of([upper]) is upper
+    assert len(vk.OverlapStack.of([])) == len(vk.OverlapStack.of([])[:]) == 0
+    joined = vk.OverlapStack.of([upper, single, lower, vk.OverlapStack.of([])])
+    for other in (joined, pickle.loads(pickle.dumps(whole)), copy.deepcopy(whole), vk.OverlapStack.of(list(whole))):
+        assert other.starts == whole.starts
+        for one, two in zip(other, whole, strict=True):
+            assert_identical(one, two)
+    assert np.shares_memory(whole[0].count, whole.rows.count)
+
+
+@pytest.mark.parametrize("index", [6, -7, 2**70])
+def test_an_index_beyond_a_stack(index: int) -> None:
+    found = vk.overlap_counts_stack(label_stack())
+    with pytest.raises(IndexError, match=rf"index: must be at least -6 and below 6; got {index}\."):
+        found[index]
+    with pytest.raises(IndexError, match=r"index: must be at least 0 and below 0; got 0\."):
+        vk.OverlapStack.of([])[0]
+
+
+@pytest.mark.parametrize("index", [1.0, None, "1", (0, 1)])
+def test_an_index_that_is_none(index: object) -> None:
+    with pytest.raises(TypeError, match=r"index: must be an integer or a slice; got "):
+        vk.overlap_counts_stack(label_stack())[index]  # type: ignore[call-overload]
+
+
 def test_batches_tables_and_threads_do_not_change_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     from voxkernels import overlaps
 
     stack = label_stack((9, 30, 30))
     expected = overlaps.overlap_counts_stack(stack)
     for name, value in (("BATCH", 2), ("CHUNKS", 3), ("FIRST_SLOTS", 2)):
-        monkeypatch.setattr(overlaps, name, value)
+        monkeypatch.setattr(overlaps.tables, name, value)
         for one, two in zip(overlaps.overlap_counts_stack(stack), expected, strict=True):
             assert_identical(one, two)
 
@@ -264,7 +338,7 @@ def test_threads_and_table_size_change_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     a, b = two_images((64, 64), n=200)
     expected = overlaps.overlap_counts(a, b)
-    monkeypatch.setattr(overlaps, "FIRST_SLOTS", 2)
+    monkeypatch.setattr(overlaps.tables, "FIRST_SLOTS", 2)
     assert_identical(overlaps.overlap_counts(a, b), expected)
     numba.set_num_threads(1)
     assert_identical(overlaps.overlap_counts(a, b), expected)
@@ -285,9 +359,9 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
             table[int(i), int(j)] += 1
     used = []
     monkeypatch.setattr(
-        overlaps.cpu_lists,
+        overlaps.tables.cpu_lists,
         "sum_cells",
-        lambda cells, real=overlaps.cpu_lists.sum_cells: used.append(cells.shape) or real(cells),
+        lambda cells, real=overlaps.tables.cpu_lists.sum_cells: used.append(cells.shape) or real(cells),
     )
     found = overlaps.overlap_counts(a, b)
     assert as_table(found) == table
@@ -310,7 +384,7 @@ def test_stacks_with_noise_are_their_pairs_of_slices(
     from voxkernels import overlaps
 
     numba.set_num_threads(min(2, threads))
-    monkeypatch.setattr(overlaps, "ROOM", room)
+    monkeypatch.setattr(overlaps.tables, "ROOM", room)
     rng = np.random.default_rng(1)
     stack = np.repeat(np.repeat(rng.integers(0, 9, (6, 7, 12), np.int32), 16, axis=1), 10, axis=2)
     stack[:noisy] = rng.integers(0, 200, stack[:noisy].shape)
@@ -322,8 +396,8 @@ def test_stacks_with_noise_are_their_pairs_of_slices(
             for a, b in itertools.pairwise(stack)
         )
     ]
-    at_once, singly = [], []
-    for module, name, seen in ((overlaps.cpu, "count_images", at_once), (overlaps.cpu_lists, "sum_cells", singly)):
+    at_once, singly, tables = [], [], overlaps.tables
+    for module, name, seen in ((tables.cpu, "count_images", at_once), (tables.cpu_lists, "sum_cells", singly)):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, real=real, seen=seen: seen.append(len(a[0])) or real(*a))
     found = overlaps.overlap_counts_stack(stack)

@@ -91,8 +91,8 @@ def join_image(columns, first, stop, of_a, of_b, found, n):
     n[0] = n[1] = n[2] = 0
     if stop == first:
         return
-    n[0], lower_a = rank_labels(a, count, labels_a, of_a[1][first:stop])
-    n[1], lower_b = rank_labels(b, count, labels_b, of_b[1][first:stop])
+    n[1], lower_a = rank_labels(a, count, labels_a, of_a[1][first:stop])
+    n[2], lower_b = rank_labels(b, count, labels_b, of_b[1][first:stop])
     order, by_b = np.arange(stop - first), np.empty(stop - first, np.int64)
     sort_by(b, lower_b, order, by_b)
     sort_by(a, lower_a, by_b, order)
@@ -105,19 +105,37 @@ def join_image(columns, first, stop, of_a, of_b, found, n):
             k, last_a, last_b = k + 1, one, two
             ids_a[k], ids_b[k], sums[k] = labels_a[one - 1], labels_b[two - 1], 0
         sums[k] += count[column]
-    n[2] = k + 1
+    n[0] = k + 1
+
+
+@jit
+def close_up(table, begin, n, starts):
+    """Move the n[p] columns of `table` from begin[p] on to where those of the image before end; write these places.
+
+    begin : (P + 1,), n : (P,), starts : (P + 1,).
+    """
+    starts[0] = 0
+    for image in range(n.size):
+        starts[image + 1] = starts[image] + n[image]
+        for row in range(table.shape[0]):
+            for k in range(n[image]):
+                table[row, starts[image] + k] = table[row, begin[image] + k]
 
 
 @jit(parallel=True)
-def join_images(columns, begin, of_a, of_b, found, n):
+def join_images(columns, begin, of_a, of_b, found, starts):
     """Join the columns (3, N) a, b, count of each of P images: begin[p]..begin[p + 1] - 1. Overwritten by ranks.
 
-    of_a, of_b : (2, N), written, at the same places: the labels of each image, ascending, and their sizes.
-    found      : (3, N), written: the distinct pairs without background, ascending, and their counts.
-    n          : (P, 3), written: how many of each.
+    of_a, of_b : (2, N), written: the labels of each image, ascending, and their sizes.
+    found      : (3, N), written: the distinct pairs of each image without background, ascending, and their counts.
+    starts     : (3, P + 1), written: where each image begins in `found`, `of_a` and `of_b`, and where the last ends.
     """
-    for image in prange(n.shape[0]):
-        join_image(columns, begin[image], begin[image + 1], of_a, of_b, found, n[image])
+    n = np.empty((3, begin.size - 1), np.int64)
+    for image in prange(n.shape[1]):
+        join_image(columns, begin[image], begin[image + 1], of_a, of_b, found, n[:, image])
+    close_up(found, begin, n[0], starts[0])
+    close_up(of_a, begin, n[1], starts[1])
+    close_up(of_b, begin, n[2], starts[2])
 
 
 @jit

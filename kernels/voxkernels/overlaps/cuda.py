@@ -2,8 +2,7 @@
 
 Where a table is too full, which the kernels report, all is counted again with tables four times the size; what is found
 does not depend on their size. The pairs, a few numbers for each and none for each pixel, are sorted on the device, and
-the results made of them there: those of all image pairs lie one after another, and each pair's are views of arrays that
-have room for more.
+the results made of them there: those of all image pairs lie one after another, in arrays that have room for more.
 
 Memory on the device: 16 bytes for each slot, at least one for each pair; for each pair up to two entries of 44 bytes,
 and the results; for 64-bit labels also 4 bytes for each pixel of both images, 8 for each slot of the tables of labels.
@@ -47,14 +46,20 @@ FIELDS = ("ids_a", "ids_b", "count", "labels_a", "labels_b", "size_a", "size_b")
 Ints = npt.NDArray[np.int64]
 
 
-def count_overlaps(device: Cuda, images_a: Any, images_b: Any, what: str) -> list[dict[str, Any]] | None:
-    """The arrays of `OverlapCounts`, by name, on the device, of each pair of images; None where a label is negative.
+def count_overlaps(
+    device: Cuda, images_a: Any, images_b: Any, what: str
+) -> tuple[dict[str, Any], tuple[list[int], list[int], list[int]]] | None:
+    """The result of each pair of images; None where a label is negative.
 
     images_a, images_b : (P, L, X) on the device, both int32 or both int64; `what` is the name for messages.
+
+    Returns the arrays of `OverlapCounts`, by name, on the device, of one pair of images after the other, and where each
+    begins in those of pairs and of labels of a and b, with the end of the last.
     """
     n_images, pixels = images_a.shape[0], int(np.prod(images_a.shape[1:]))
     if images_a.size == 0:
-        return [{name: device.empty(0, np.int64) for name in FIELDS} for _ in range(n_images)]
+        nothing = [0] * (n_images + 1)
+        return {name: device.empty(0, np.int64) for name in FIELDS}, (nothing, nothing, nothing)
     names: Any = [device.empty(1, np.int64)] * 2
     ranks: Any = [device.empty(1, np.int32)] * 2
     named = images_a.dtype == np.int64
@@ -99,13 +104,12 @@ def count_overlaps(device: Cuda, images_a: Any, images_b: Any, what: str) -> lis
     arguments = (*listed, begun, counts, *names, np.int32(named), *found)
     device.launch(device.kernel(SOURCE, "assemble"), blocks, THREADS, arguments)
     found[5:] = [size.view(np.int64) for size in found[5:]]
-    ends = np.cumsum(device.fetch(lengths)[: 3 * n_images].reshape(n_images, 3), axis=0, dtype=np.int64)
-    parts, starts = [], [0] * len(FIELDS)
-    for stops in ends[:, (0, 0, 0, 1, 2, 1, 2)].tolist():
-        columns = zip(found, starts, stops, strict=True)
-        parts.append({f: array[start:stop] for f, (array, start, stop) in zip(FIELDS, columns, strict=True)})
-        starts = stops
-    return parts
+    ends = np.zeros((3, n_images + 1), np.int64)
+    np.cumsum(device.fetch(lengths)[: 3 * n_images].reshape(n_images, 3).T, axis=1, out=ends[:, 1:])
+    at, at_a, at_b = ends.tolist()
+    stops = at[-1], at[-1], at[-1], at_a[-1], at_b[-1], at_a[-1], at_b[-1]
+    rows = {name: array[:stop] for name, array, stop in zip(FIELDS, found, stops, strict=True)}
+    return rows, (at, at_a, at_b)
 
 
 def _list_entries(device: Cuda, tables: tuple[Any, ...], room: int, written: Any, what: str) -> tuple[Any, Any, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import as_labels, choice, describe, same_shape
-from . import OverlapCounts
+from .results import OverlapCounts, OverlapStack
 
 
 def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
@@ -35,12 +35,12 @@ def overlap_counts(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> OverlapCounts:
     )
 
 
-def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> list[OverlapCounts]:
+def overlap_counts_stack(labels: npt.NDArray[Any], *, step: int = 1) -> OverlapStack:
     """As `voxkernels.overlap_counts_stack`."""
     stack = as_labels("labels", labels)
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 1:
         raise ValueError(f"step: must be an integer of at least 1; got {describe(step)}.")
-    return [overlap_counts(a, b) for a, b in zip(stack[:-step], stack[step:], strict=True)] if step < len(stack) else []
+    return OverlapStack.of(overlap_counts(a, b) for a, b in zip(stack[:-step], stack[step:], strict=True))
 
 
 def overlap_cost(

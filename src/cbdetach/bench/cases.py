@@ -295,7 +295,7 @@ def _check_overlaps(a: Array, b: Array, answer: vk.OverlapCounts) -> str:
     return "" if same else "the pairs are not NumPy's"
 
 
-def _check_stack(labels: Array, answer: list[vk.OverlapCounts]) -> str:
+def _check_stack(labels: Array, answer: Sequence[vk.OverlapCounts]) -> str:
     if len(answer) != len(labels) - 1:
         return f"{len(answer)} pairs of {len(labels)} slices"
     checks = zip(pairwise(labels), answer, strict=True)
