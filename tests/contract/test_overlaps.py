@@ -149,6 +149,31 @@ def test_stacks_of_any_type_and_layout(ops: ModuleType) -> None:
             assert_identical(one, two)
 
 
+@pytest.mark.parametrize("largest", [900, 70_000, 2**40])
+@pytest.mark.usefixtures("threads")
+def test_stacks_of_many_labels(largest: int) -> None:
+    """More pairs, and larger labels, than are joined at once; some slices with none of them."""
+    rng = np.random.default_rng(largest)
+    patches = rng.integers(0, 900, (12, 40, 40))
+    patches[3:5] %= 5
+    patches[7] = 0
+    names = np.concatenate([[0], np.sort(rng.choice(largest, 900, replace=False) + 1)])
+    stack = np.repeat(np.repeat(names[patches], 3, axis=1), 5, axis=2)
+    stack[1::2] = np.roll(stack[1::2], (1, 2), axis=(1, 2))
+    found = vk.overlap_counts_stack(stack)
+    numba.set_num_threads(1)
+    alone = vk.overlap_counts_stack(stack)
+    assert alone.starts == found.starts
+    assert_identical(alone.rows, found.rows)
+    for z, overlap in enumerate(found):
+        a, b = stack[z].ravel(), stack[z + 1].ravel()
+        pairs, counts = np.unique(np.stack([a, b])[:, (a > 0) & (b > 0)], axis=1, return_counts=True)
+        np.testing.assert_array_equal(np.stack([overlap.ids_a, overlap.ids_b]), pairs)
+        np.testing.assert_array_equal(overlap.count, counts)
+        for image, labels, sizes in ((a, overlap.labels_a, overlap.size_a), (b, overlap.labels_b, overlap.size_b)):
+            np.testing.assert_array_equal(np.stack([labels, sizes]), np.unique(image[image > 0], return_counts=True))
+
+
 def test_a_stack_is_a_sequence(ops: ModuleType) -> None:
     found = ops.overlap_counts_stack(label_stack())
     assert isinstance(found, vk.OverlapStack)
@@ -193,10 +218,15 @@ def test_stacks_are_joined_copied_and_kept() -> None:
     stack = label_stack()
     whole = vk.overlap_counts_stack(stack)
     upper, lower, single = vk.overlap_counts_stack(stack[:3]), vk.overlap_counts_stack(stack[3:]), whole[2]
-    assert vk.OverlapStack.of(whole) is whole
-    assert vk.OverlapStack.of([upper]) is upper
+    assert vk.OverlapStack.of(whole).rows is vk.OverlapStack.of([whole]).rows is whole.rows
+    assert whole.rows is whole.rows
+    assert vk.OverlapStack.of([]).starts == ([0], [0], [0])
     assert len(vk.OverlapStack.of([])) == len(vk.OverlapStack.of([])[:]) == 0
     joined = vk.OverlapStack.of([upper, single, lower, vk.OverlapStack.of([])])
+    for one, two in zip(joined, whole, strict=True):
+        assert_identical(one, two)
+    assert_identical(joined[4], whole[4])
+    assert len(joined.parts) == 3
     for other in (joined, pickle.loads(pickle.dumps(whole)), copy.deepcopy(whole), vk.OverlapStack.of(list(whole))):
         assert other.starts == whole.starts
         for one, two in zip(other, whole, strict=True):
@@ -375,19 +405,22 @@ def test_noise_with_runs_and_rare_labels(dtype: type, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("noisy", "room", "groups"), [(6, 2**27, [5]), (3, 700_000, [2, 2, 1]), (6, 0, []), (2, 2**27, [])]
+    ("noisy", "batch", "groups"), [(6, 256, [5]), (3, 256, [5]), (6, 2, [5]), (-3, 2, [3]), (6, 3, None), (2, 256, [])]
 )
 def test_stacks_with_noise_are_their_pairs_of_slices(
-    noisy: int, room: int, groups: list[int], monkeypatch: pytest.MonkeyPatch, threads: int
+    noisy: int, batch: int, groups: list[int] | None, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """Where most pairs of slices are noise they are counted in dense tables, as many at once as there is room for."""
+    """Where most pairs of slices are noise they are counted in dense tables, all that are left at once."""
     from voxkernels import overlaps
 
     numba.set_num_threads(min(2, threads))
-    monkeypatch.setattr(overlaps.tables, "ROOM", room)
+    monkeypatch.setattr(overlaps.tables, "BATCH", batch)
+    if groups is None:
+        monkeypatch.setattr(overlaps.tables, "CELLS", 0)
     rng = np.random.default_rng(1)
     stack = np.repeat(np.repeat(rng.integers(0, 9, (6, 7, 12), np.int32), 16, axis=1), 10, axis=2)
-    stack[:noisy] = rng.integers(0, 200, stack[:noisy].shape)
+    part = stack[:noisy] if noisy > 0 else stack[noisy:]
+    part[...] = rng.integers(0, 200, part.shape)
     stack[2, 3, 4] = 70_000
     expected = [
         {tuple(pair): int(n) for pair, n in zip(pairs.tolist(), counts, strict=True) if min(pair)}
@@ -401,8 +434,8 @@ def test_stacks_with_noise_are_their_pairs_of_slices(
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, real=real, seen=seen: seen.append(len(a[0])) or real(*a))
     found = overlaps.overlap_counts_stack(stack)
-    assert at_once == groups
-    assert len(singly) == (0 if noisy == 2 else 2 if groups else 5)  # a label beyond the tables lies in two pairs
+    assert at_once == (groups or [])
+    assert len(singly) == (0 if not groups else 2 if noisy > 0 else 1)  # a label beyond the tables lies in two pairs
     for z, (one, table) in enumerate(zip(found, expected, strict=True)):
         pairs = zip(one.ids_a.tolist(), one.ids_b.tolist(), strict=True)
         assert dict(zip(pairs, one.count.tolist(), strict=True)) == table

@@ -144,7 +144,7 @@ def _on_device(device: Cuda, images_a: Any, images_b: Any, what: str) -> Overlap
         if made is None:
             return None
         rows, starts = made
-        parts.append(OverlapStack(OverlapCounts(**rows), starts))
+        parts.append(OverlapStack([(OverlapCounts(**rows), starts)]))
     return OverlapStack.of(parts)
 
 

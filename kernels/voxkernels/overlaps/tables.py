@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +22,6 @@ CELLS = 16
 FIRST_SLOTS, FEWEST_SLOTS = 1 << 12, 1 << 8
 """Slots for the pairs of a chunk at first: one for 16 pixels, but no more than the first number and no fewer than the
 second."""
-ROOM = 1 << 27
-"""Bytes for the pairs of all images that are counted at once in tables of all pairs."""
 SPARSE = 1 << 10
 """From how many numbers for each pair that was counted labels are renumbered."""
 
@@ -34,15 +30,19 @@ def count_overlaps(images_a: Images, images_b: Images) -> OverlapStack | None:
     """The result of each pair of images (P, N pixels); None where a label is negative."""
     parts = []
     for first in range(0, len(images_a), BATCH):
-        part = _count(images_a[first : first + BATCH], images_b[first : first + BATCH])
+        part, short = _count(images_a[first : first + BATCH], images_b[first : first + BATCH])
+        if short:  # so the rest is taken to be, and all of it goes to one block of memory
+            part = _count_short(images_a[first:], images_b[first:])
         if part is None:
             return None
         parts.append(part)
+        if short:
+            break
     return OverlapStack.of(parts)
 
 
-def _count(images_a: Images, images_b: Images, short: bool = False) -> OverlapStack | None:
-    """As `count_overlaps`, of one batch. `short`: all runs are short."""
+def _count(images_a: Images, images_b: Images, short: bool = False) -> tuple[OverlapStack | None, bool]:
+    """As `count_overlaps`, of one batch; or that most images have short runs. `short`: it is known that they have."""
     n_tables = len(images_a) * -(-CHUNKS // len(images_a))
     cells, may_give_up = np.empty((n_tables, 0, 0), np.uint32), images_a.shape[1] < 2**32
     if short:
@@ -52,13 +52,13 @@ def _count(images_a: Images, images_b: Images, short: bool = False) -> OverlapSt
     while True:
         n_tables = len(cells)
         n_chunks = n_tables // len(images_a)
-        pairs, found = np.empty((n_tables, slots // 2, 3), np.int64), np.empty(n_tables, np.int64)
-        cpu.count_pairs(images_a, images_b, n_chunks, pairs, cells, found, may_give_up)
-        lowest = found.min(initial=0)
+        n_parts = min(numba.get_num_threads(), n_tables)
+        found, columns, begin, top = cpu.count_pairs(images_a, images_b, n_chunks, slots, cells, may_give_up, n_parts)
+        lowest = min(found.tolist())
         if lowest >= 0:
             break
         if lowest == -2:
-            return None
+            return None, False
         if lowest == -1:
             slots *= 4
             continue
@@ -66,57 +66,54 @@ def _count(images_a: Images, images_b: Images, short: bool = False) -> OverlapSt
         if len(images_a) == 1:
             cells = _cells(images_a, images_b, cells)
         elif 2 * np.count_nonzero(found == -3) > n_tables:
-            return _count_short(images_a, images_b)
+            return None, True
     if cells.size and not found.any():
         size_a, size_b, n = cpu_lists.sum_cells(cells)
         labels_a, labels_b = np.flatnonzero(size_a[1:]) + 1, np.flatnonzero(size_b[1:]) + 1
         ids_a, ids_b, count = cpu_lists.list_cells(cells, 1, n)
         rows = OverlapCounts(ids_a, ids_b, count, labels_a, size_a[labels_a], labels_b, size_b[labels_b])
-        return OverlapStack.of([rows])
-    columns, begin, top = cpu_lists.list_pairs(pairs, n_chunks, found)
+        return OverlapStack.of([rows]), False
     if cells.size:  # and some labels beyond them
         cpu_lists.sum_cells(cells)
         columns = np.concatenate([columns, cpu_lists.list_cells(cells, 0, np.count_nonzero(cells[0]))], axis=1)
         begin[1], top = columns.shape[1], np.maximum(top, cells.shape[1:])
-    return _join(columns, begin, top)
+    return _join(columns, begin, top), False
 
 
 def _count_short(images_a: Images, images_b: Images) -> OverlapStack | None:
-    """As `_count`, of images whose runs are short: one table of all pairs for each thread, image after image."""
+    """As `count_overlaps`, of images whose runs are short: a table of all pairs for each thread, image after image."""
     n_images, n_pixels = images_a.shape
-    parts: list[OverlapCounts | None] = [None] * n_images
     n_a, n_b = _n_labels(images_a), _n_labels(images_b)
-    most = min(n_pixels, (n_a - 1) * (n_b - 1)) + 1
-    at_once, n_threads = ROOM // (24 * most), numba.get_num_threads()
-    if 0 < n_a * n_b <= CELLS * n_pixels and at_once >= n_threads:
-        cells = np.empty((n_threads, n_a, n_b), np.uint32)
-        for z in range(0, n_images, at_once):
-            group = images_a[z : z + at_once], images_b[z : z + at_once]
-            parts[z : z + at_once] = _list_images(*group, cells, most)
-    for z, part in enumerate(parts):
-        if part is None:  # room for its pairs as they are found
-            alone = _count(images_a[z : z + 1], images_b[z : z + 1], short=True)
-            if alone is None:
-                return None
-            parts[z] = alone.rows
-    return OverlapStack.of(part for part in parts if part)
+    n, found = np.full(n_images, -1), OverlapStack.of([])
+    if 0 < n_a * n_b <= CELLS * n_pixels:
+        n_tasks, most = min(numba.get_num_threads(), n_images), min(n_pixels, (n_a - 1) * (n_b - 1))
+        cells = np.empty((n_tasks, n_a, n_b), np.uint32)
+        pairs = np.empty((3, n_images * most + n_tasks), np.int64)  # what is not written takes no memory
+        size_a, size_b = np.empty((n_images, n_a), np.int64), np.empty((n_images, n_b), np.int64)
+        cpu.count_images(images_a, images_b, most, cells, pairs, size_a, size_b, n)
+        found = OverlapStack.of(_of_task(task, n_tasks, most, pairs, size_a, size_b, n) for task in range(n_tasks))
+    if n.min() >= 0:
+        return found
+    parts: list[OverlapCounts] = []
+    for z in range(n_images):
+        if n[z] >= 0:
+            parts.append(found[z])
+            continue
+        alone, _ = _count(images_a[z : z + 1], images_b[z : z + 1], short=True)
+        if alone is None:
+            return None
+        parts.append(alone.rows)
+    return OverlapStack.of(parts)
 
 
-def _list_images(
-    images_a: Images,
-    images_b: Images,
-    cells: npt.NDArray[np.uint32],
-    most: int,
-) -> list[OverlapCounts | None]:
-    """The result of each pair of images by tables of all pairs (T, A, B), scratch; None where labels are beyond."""
-    pairs, n = np.empty((len(images_a), 3, most), np.int64), np.empty(len(images_a), np.int64)
-    size_a, size_b = (np.empty((len(images_a), width), np.int64) for width in cells.shape[1:])
-    cpu.count_images(images_a, images_b, cells, pairs, size_a, size_b, n)
-    (of_a, begin_a), (of_b, begin_b) = cpu_lists.list_sizes(size_a), cpu_lists.list_sizes(size_b)
-    return [
-        OverlapCounts(*pairs[k, :, : n[k]], *of_a[:, slice(*ends_a)], *of_b[:, slice(*ends_b)]) if n[k] >= 0 else None
-        for k, (ends_a, ends_b) in enumerate(zip(itertools.pairwise(begin_a), itertools.pairwise(begin_b), strict=True))
-    ]
+def _of_task(task: int, n_tasks: int, most: int, pairs: Ints, size_a: Ints, size_b: Ints, n: Ints) -> OverlapStack:
+    """What one task of `cpu.count_images` has found."""
+    first, end = cpu_lists.chunks_of(task, n_tasks, n.size)
+    (of_a, begin_a), (of_b, begin_b) = cpu_lists.list_sizes(size_a[first:end]), cpu_lists.list_sizes(size_b[first:end])
+    begin = np.concatenate([[0], np.maximum(n[first:end], 0).cumsum()])
+    at = first * most + task
+    rows = OverlapCounts(*pairs[:, at : at + begin[-1]], *of_a, *of_b)
+    return OverlapStack([(rows, (begin.tolist(), begin_a.tolist(), begin_b.tolist()))])
 
 
 def _cells(image_a: Images, image_b: Images, none: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -141,26 +138,23 @@ def _join(columns: Ints, begin: Ints, top: Ints) -> OverlapStack:
     """
     n_images = begin.size - 1
     names_a, names_b = (
-        _renumber(labels) if n_images * last > SPARSE * labels.size else None
-        for labels, last in zip(columns[:2], top, strict=True)
+        _renumber(columns, row, top) if n_images * last > SPARSE * columns.shape[1] else None
+        for row, last in enumerate(top.tolist())
     )
-    of_a, of_b, pairs = (np.empty((rows, columns.shape[1]), np.int64) for rows in (2, 2, 3))
-    starts = np.empty((3, n_images + 1), np.int64)
-    cpu_lists.join_images(columns, begin, of_a, of_b, pairs, starts)
-    at, at_a, at_b = starts.tolist()
-    (ids_a, ids_b, count), (labels_a, size_a), (labels_b, size_b) = (
-        table[:, : ends[-1]] for table, ends in ((pairs, at), (of_a, at_a), (of_b, at_b))
-    )
+    n_parts = min(numba.get_num_threads(), n_images)
+    found, of_a, of_b, starts = cpu_lists.join_images(columns, begin, top, n_parts)
+    (ids_a, ids_b, count), (labels_a, size_a), (labels_b, size_b) = found, of_a, of_b
     if names_a is not None:
         ids_a, labels_a = names_a[ids_a], names_a[labels_a]
     if names_b is not None:
         ids_b, labels_b = names_b[ids_b], names_b[labels_b]
-    return OverlapStack(OverlapCounts(ids_a, ids_b, count, labels_a, size_a, labels_b, size_b), (at, at_a, at_b))
+    rows = OverlapCounts(ids_a, ids_b, count, labels_a, size_a, labels_b, size_b)
+    return OverlapStack([(rows, tuple(starts.tolist()))])
 
 
-def _renumber(labels: Ints) -> Ints:
-    """Number the labels (N,) from 0, in place, the background too; return their names."""
+def _renumber(columns: Ints, row: int, top: Ints) -> Ints:
+    """Number the labels of one row from 0, in place, the background too; return their names."""
     names: Ints
-    names, numbers = np.unique(np.append(labels, 0), return_inverse=True)
-    labels[:] = numbers[:-1]
+    names, numbers = np.unique(np.append(columns[row], 0), return_inverse=True)
+    columns[row], top[row] = numbers[:-1], names.size - 1
     return names

@@ -85,10 +85,10 @@ class Case:
 
 def difference(one: Any, other: Any, where: str) -> str:
     """Where two answers differ: integers at all, lengths by more than the kernels' contract allows, others by 1e-6."""
-    if is_dataclass(one) and not isinstance(one, type):
+    if is_dataclass(one) and not isinstance(one, type | vk.OverlapStack):
         pairs = [(f.name, getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
         return next((found for name, a, b in pairs if (found := difference(a, b, f"{name} {where}"))), "")
-    if isinstance(one, tuple | list):
+    if isinstance(one, tuple | list | vk.OverlapStack):
         if len(one) != len(other):
             return f"{len(one)} {where}, not {len(other)}"
         return next((found for a, b in zip(one, other, strict=True) if (found := difference(a, b, where))), "")
