@@ -20,6 +20,9 @@ INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
 
 
+SCRATCH = 32
+"""Words of scratch for each part: far more than are used, lest two threads write to one cache line."""
+
 PART_VOXELS = 1 << 15
 """A thread gets about so many voxels or more."""
 
@@ -64,7 +67,7 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
 
     parts = min(len(rows), numba.get_num_threads(), volume.size // PART_VOXELS + 1)
     bounds = np.array([len(rows) * p // parts for p in range(parts + 1)])
-    eights = np.zeros((parts, 8 * n_words), np.uint64)
+    eights = np.zeros((parts, SCRATCH), np.uint64)
     flags = eights.view(np.uint8)
     # one block, which the system maps in large pages: four would take longer to map than to fill
     some, starts, left, up = np.zeros((4, len(rows) + 1, n_words + 2), np.uint64)
@@ -83,7 +86,7 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     cpu.unite_seams(connectivity, runs, grid, flags, eights, bounds)
     n = cpu.number_roots(first, bounds, parent, np.empty(parts + 1, np.int64))
     labels = np.empty(volume.shape, dtype)
-    names = np.zeros((parts, 66), dtype)
+    names = np.zeros((parts, SCRATCH * 8), dtype)
     cpu.write_labels(some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds)
     return labels, n
 

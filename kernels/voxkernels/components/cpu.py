@@ -22,8 +22,8 @@ for each run (8 past 2**31 voxels). Not checked here: shapes, negative values.
 Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core (as much again where the system
 has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 18 and 10 ms (balls, 26
 neighbours; cc3d 24), 37 and 20 (three phases), 27 and 14 (one label everywhere, int32), 154 and 78 (300 labels at
-random); 64^3 of balls 0.21 and 0.13, of which 0.02 are the call. A third to half of it unites, half writes; the bits
-take 2 ms of bool and 6.8 of int32, which is reading it.
+random); 64^3 of balls 0.21 and 0.13, of which 0.02 are the call (two threads whose scratch lay on one cache line:
+0.17). A third to half of it unites, half writes; the bits take 2 ms of bool and 6.8 of int32, which is reading it.
 What it needs: rows united by the function that goes through them, since a call for each row
 with its tuples of arrays took as long as two words (uniting 64^3 0.21 ms instead of 0.10, 256^3 8.5 instead of 6.6);
 no call of `unite_at` without a bit, and with the four arrays that it reads alone (noise 93 -> 86 ms of uniting); one
@@ -268,7 +268,7 @@ def number_of(parent, run):
 def write_labels(some, starts, first, before, parent, names, eights, order, labels, bounds):
     """Write the number of every run to `labels` (R, X), zeros elsewhere.
 
-    names : (parts, 66), scratch of the labels' type. eights, order : (parts, W) uint64, the same memory as uint8.
+    names : (parts, 66 or more), scratch of the labels' type. eights, order : (parts, 8 or more) uint64, and as uint8.
     """
     n_x = labels.shape[1]
     for p in numba.prange(bounds.size - 1):
