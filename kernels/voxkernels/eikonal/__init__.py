@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -129,15 +128,12 @@ def solve(task: TravelTime, order: int, start: str, interfaces: bool, run: cpu_l
         cpu_large.solve_large(run, number, low, shape, lines, given, spare.take)
         spare = Spare(task.times[:0])
     outside = functools.partial(cpu_components.write_outside, task.times.reshape(-1), grids[0], runs)
-    jobs = [functools.partial(outside, *slab) for slab in itertools.pairwise(slabs)]
+    run(outside, slabs[:-1], slabs[1:])
     for before, boxes, work, large in batches:
         small = np.flatnonzero(~large)
         small = small[np.argsort(-work[small], kind="stable")]  # the dearest first
         shares = queue_of(work[small], workers)
-        solve_some = functools.partial(cpu.solve, before, boxes, small, lines, given)
-        jobs = [functools.partial(solve_some, *share) for share in itertools.pairwise(shares)] + jobs
-        run(operator.call, jobs)
-        jobs = []
+        run(functools.partial(cpu.solve, before, boxes, small, lines, given), shares[:-1], shares[1:])
 
 
 def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[int, Any, list[int]]:
