@@ -48,7 +48,7 @@ from .cpu_words import (
     unequal_word,
 )
 
-AHEAD = 2048  # how many voxels ahead memory is asked for: further than the hardware does here
+AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hardware does here
 LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
 PAIRS = 256  # words of faces between two labels that are listed before they are counted
 KEPT = 1024  # pairs of labels that are counted outside the table at a time, at most
@@ -133,14 +133,11 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                 at = row + w * span
                 kept = ALL >> np.uint64(64 - min(span, n_x - w * span))
                 a, a_up, a_front = np.uint64(at), np.uint64(at + step_z), np.uint64(at + step_y)
-                up = front = change = NONE
                 if inside:
                     for line in range(4):
                         prefetch(flat, np.uint64(at + step_z + AHEAD + 16 * line))
-                    void_up = equal_bits(flat, a_up, zero)
-                    if here[np.uint64(nth + 1), np.uint64(w + 1)] != kept:  # else there is no label
-                        up, front = unequal_bits(flat, a, a_up), unequal_bits(flat, a, a_front)
-                        change = unequal_bits(flat, a, a + ONE)
+                    up, front = unequal_bits(flat, a, a_up), unequal_bits(flat, a, a_front)
+                    change, void_up = unequal_bits(flat, a, a + ONE), equal_bits(flat, a_up, zero)
                     wrong |= kept & negative_bits(flat, a_up)
                     higher |= kept & above_bits(classes, a_up, classes.dtype.type(top))
                 else:
@@ -178,10 +175,6 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                 # the faces between two labels, where the voxel of the word is the lower one
                 void, void_up, void_front = here[i, j], after[i, j], here[i + ONE, j]
                 own = kept & ~void
-                if own == 0:
-                    if weighted:
-                        pairs_up[nth, w] = pairs_front[0, w] = last_right = NONE
-                    continue
                 void_right = void >> ONE | here[i, j + ONE] << last
                 change = marks[2, w]
                 up, front, right = (

@@ -173,20 +173,22 @@ def count_border(labels, start, stop, sides, table, used):
             for end in range(2):
                 if axis == 0 and first != end * (n_z - 1) * plane:
                     continue
-                place, last = first + end * step, first + end * step + length
-                while place < last:
+                last = first + end * step + length
+                for place in range(first + end * step, last, 64):
                     if place + 65 <= flat.size:
                         change = unequal_bits(flat, np.uint64(place), np.uint64(place + 1))
                     else:
                         change = unequal_word(flat, place, place + 1)
-                    # to the first change, but not beyond 64 voxels or the last
-                    following = min(place + min(lowest_bit(change) + 1, 64), last)
-                    if flat[place] != label:
-                        if not count_end(label, n, axis, table, used):
-                            return False
-                        label, n = flat[place], 0
-                    n += following - place
-                    place = following
+                    begin, word_end = place, min(place + 64, last)
+                    while begin < word_end:
+                        if flat[begin] != label:
+                            if not count_end(label, n, axis, table, used):
+                                return False
+                            label, n = flat[begin], 0
+                        following = min(place + lowest_bit(change) + 1, word_end)
+                        change &= change - np.uint64(1)
+                        n += following - begin
+                        begin = following
         if not count_end(label, n, axis, table, used):
             return False
     return True

@@ -29,7 +29,7 @@ What paid: no pass before this one for the largest label, and results derived in
 NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; one piece of zeros for
 all tables of a chunk and one function for all results, 64^3 95 -> 83; words of a line by a plain loop, not a range with
 a step, and whether there is a hash table asked once, 83 -> 78, 256^3 4.2 -> 3.4 ms; memory asked for ahead, background
-left out in words, and one chunk for each thread where all sums are exact, 64^3 85 -> 78 us, 128^3 716 -> 580, 512^3 32
+left out in words, and one chunk for each thread where all sums are exact, 64^3 85 -> 78 us, 128^3 690 -> 570, 512^3 33
 -> 29 ms; voxels of noise added as vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs
 found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with
 grey values, signed rows 8. Did not pay: a slice as one long line of words (64^3 and 128^3 no change), a mark in every
