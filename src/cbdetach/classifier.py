@@ -101,7 +101,7 @@ class Classifier:
 
     def save(self, path: Path) -> None:
         """Write the classifier as arrays."""
-        from cbdetach.store import whole_file
+        from cbdetach.files import whole_file
 
         arrays = {name: getattr(self.forest, name) for name in ARRAYS}
         with whole_file(path) as temporary, temporary.open("wb") as file:
@@ -160,7 +160,7 @@ def train(
     codes = tuple(int(c) for c in np.unique(y))
     if len(codes) < 2 or not set(codes) & {ACTIVE, ACTIVE_HIGH} or not set(codes) - {ACTIVE, ACTIVE_HIGH}:
         raise InputError(
-            "labels: must hold voxels of the active phase and of another one; name both in --phase-values."
+            "--labels: must hold voxels of the active phase and of another one; name both in --phase-values."
         )
     fitted = RandomForestClassifier(trees, min_samples_leaf=min_leaf, random_state=seed).fit(x, y)
     return Forest.from_sklearn(fitted), codes

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from cbdetach import statistics
 from cbdetach.electrodes import GROUPINGS, Electrode, read_cycling, read_electrodes, read_metadata, warnings_of
 from cbdetach.errors import InputError
+from cbdetach.files import require_writable, told, write_json, write_table
 from cbdetach.report import comparison, relations
 from cbdetach.report.summary import MIN_PER_BIN
-from cbdetach.store import write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -276,6 +276,7 @@ def compare(
     target = Path(out)
     if not overwrite and (target / "compare.json").exists():
         raise InputError(f"-o/--out: {out} holds a comparison; choose another folder, or replace it with --overwrite.")
+    require_writable(target)
     about = None if metadata is None else read_metadata(metadata)
     capacity = None if cycling is None else read_cycling(cycling)
     electrodes, runs = read_electrodes(paths, about)
@@ -287,7 +288,7 @@ def compare(
             )
     found = compare_electrodes(electrodes, by=by, edges=edges, seed=seed)
     said = warnings_of(runs)
-    try:
+    with told(target):
         target.mkdir(parents=True, exist_ok=True)
         for name in ("electrodes", "size_classes", "tests", "spread", "correlations", "erosion", "peaks"):
             frame = getattr(found, name)
@@ -298,6 +299,4 @@ def compare(
         comparison.write_page(found, target, warnings=said, capacity=capacity)
         content = {"by": by, "size_classes_um": found.edges, "seed": seed, "runs": runs, "sentences": found.sentences}
         write_json(target / "compare.json", content | {"warnings": said})
-    except OSError as error:
-        raise InputError(f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another.") from None
     return found, said

@@ -7,10 +7,11 @@ Each section is one stage. Lengths are micrometres, areas square micrometres, un
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,6 +23,9 @@ class Section(BaseModel):
     """A group of settings: unknown names are errors, values are fixed once resolved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class Input(Section):
@@ -242,20 +246,25 @@ def read_toml(file: str | Path) -> dict[str, Any]:
 
 def validate(content: Mapping[str, Any]) -> Settings:
     """Settings from a nested dictionary; the first thing that is wrong becomes one sentence."""
+    return checked(Settings, content)
+
+
+def checked(kind: type[Checked], content: Mapping[str, Any]) -> Checked:
+    """A section of settings from a nested dictionary; the first thing that is wrong becomes one sentence."""
     try:
-        return Settings.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            section = Settings.model_fields.get(str(first["loc"][0]))
-            inner = section.annotation if section is not None and len(first["loc"]) > 1 else Settings
+            section = kind.model_fields.get(str(first["loc"][0]))
+            inner = section.annotation if section is not None and len(first["loc"]) > 1 else kind
             known = ", ".join(sorted(getattr(inner, "model_fields", {})))
             raise InputError(f"{name}: unknown setting; the settings there are {known}.") from None
         if first["type"] == "value_error":
             raise InputError(f"{name}: {first['ctx']['error']}.") from None
-        came = first.get("input")
-        raise InputError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {came!r}.") from None
+        rule = re.sub("^input should", "must", f"{first['msg'][0].lower()}{first['msg'][1:]}")
+        raise InputError(f"{name}: {rule}; got {first.get('input')!r}.") from None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 import voxkernels as vk
 from cbdetach.errors import InputError
+from cbdetach.files import require_writable, told, whole_hdf5
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.results import Run
-from cbdetach.store import RunFolder, whole_hdf5
+from cbdetach.store import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,16 +198,13 @@ def demo(
         raise InputError(
             f"-o/--out: {out} holds a demo already; choose another folder, or replace it with --overwrite."
         )
+    require_writable(out)
     settings = PhantomSettings(shape=(size, size, size), seed=seed)
     volume = out / "phantom.h5"
-    try:
+    phantom = Phantom(settings)
+    with told(out):
         out.mkdir(parents=True, exist_ok=True)
-        phantom = Phantom(settings)
         write_phantom(phantom, volume)
-    except OSError as error:
-        raise InputError(
-            f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another folder."
-        ) from None
     with run(volume, out / "run", threads=threads, overwrite=overwrite, progress=progress, **how) as found:
         import h5py
 

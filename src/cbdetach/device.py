@@ -41,16 +41,23 @@ AT_ONCE = 2
 """Slabs that are in hand at once where a GPU computes."""
 
 
-@contextmanager
-def threads(n: int | None) -> Iterator[None]:
-    """Let the kernels of the processors use `n` threads (None: all)."""
+def checked_threads(n: int | None) -> int:
+    """`n`, as many as there may be for None; an InputError where there cannot be so many."""
     import numba
 
     most = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009
     if n is not None and not 1 <= n <= most:
         raise InputError(f"--threads: must be 1 to {most} on this machine; got {n}.")
+    return n or most
+
+
+@contextmanager
+def threads(n: int | None) -> Iterator[None]:
+    """Let the kernels of the processors use `n` threads (None: all)."""
+    import numba
+
     before = numba.get_num_threads()
-    numba.set_num_threads(n or most)
+    numba.set_num_threads(checked_threads(n))
     try:
         yield
     finally:

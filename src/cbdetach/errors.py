@@ -7,5 +7,9 @@ class InputError(ValueError):
     """Bad input: which argument, what it must be, what came, what to do. One sentence, for people."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The system has asked the process to end (SIGTERM): what is done is the same as after Ctrl-C."""
+
+
 class ResumableError(InputError):
     """Nothing wrong with the input: the run was stopped from outside, keeps what it has written, and can be resumed."""

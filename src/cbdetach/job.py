@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from cbdetach.segment import check_label_type, maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.thresholds import Thresholds
-from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
+from cbdetach.volume import Volume, called, open_volume, parse_voxel_size, require_voxel_size
 
 Array = npt.NDArray[Any]
 
@@ -166,11 +165,8 @@ def open_job(
             source = getattr(wanted, name) if given.get(name) is None else given[name]
             if source is None:
                 return None
-            try:
+            with called("volume" if name == "volume" else f"--{name}"):
                 return stack.enter_context(open_volume(source, kind=kind, **options))
-            except InputError as error:
-                what = "volume:" if name == "volume" else f"--{name}:"
-                raise InputError(re.sub("^volume:", what, str(error))) from error
 
         grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")
         first = grey or codes

@@ -17,6 +17,7 @@ import voxkernels as vk
 from cbdetach import diffusion, sweep
 from cbdetach.detachment import is_active
 from cbdetach.errors import InputError
+from cbdetach.files import require_writable, told
 from cbdetach.formula import evaluate
 from cbdetach.report import plain_style
 from cbdetach.report.drawing import Drawing, save
@@ -82,6 +83,7 @@ def find_particle(run: Run, label: int | None = None) -> Particle:
 
 def streamlines(path: str | Path, out: str | Path, *, particle: int | None = None, seed: int = 0) -> list[Path]:
     """Draw the shortest ways of one particle, on a slice and on its surface; the files that were written."""
+    require_writable(Path(out))
     with Run(path) as run:
         found = find_particle(run, particle)
         labels, phases, lengths = (run.volumes[name] for name in ("particles", "phases", "diffusion_length"))
@@ -129,6 +131,7 @@ def detachment_sweep(
         raise InputError("--curves: goes without --electronic and --ionic; give the table or the formulas.")
     given = {"electronic": electronic or ELECTRONIC, "ionic": ionic or IONIC}
     table = None if curves is None else read_curves(curves)
+    require_writable(Path(out))
     with Run(path) as run:
         found = find_particle(run, particle)
         window, pad = found.window(run.volumes["particles"].shape, sweep.MARGIN)
@@ -193,8 +196,6 @@ def read_curves(path: str | Path) -> pd.DataFrame:
 
 def written(drawing: Drawing, out: Path) -> list[Path]:
     """Save a figure in the folder `out`; its files. A folder that cannot be written is bad input."""
-    try:
+    with told(out):
         save(out, drawing)
-    except OSError as error:
-        raise InputError(f"-o/--out: {out} cannot be written ({error.strerror or error}); choose another.") from None
     return [out / f"{drawing.name}.{kind}" for kind in ("png", "svg", "csv")]

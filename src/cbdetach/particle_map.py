@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from cbdetach import correlative, density
 from cbdetach.errors import InputError
+from cbdetach.files import write_json
 from cbdetach.particle import find_particle, written
 from cbdetach.report import plain_style
 from cbdetach.report.correlative import correlative_drawing
 from cbdetach.results import Run
-from cbdetach.store import write_json
 from cbdetach.volume import open_volume, read_map
 
 Array = npt.NDArray[Any]
@@ -62,10 +62,12 @@ def correlate(
     if not np.isfinite(direction).all() or not np.any(direction):
         raise InputError(f"--direction: must be three finite numbers z,y,x, not all 0; got {direction}.")
     for name, (low, high) in (("--rotation", rotation_deg), ("--scale", scale)):
+        above = "" if name == "--rotation" else ", both above 0"
         if not (np.isfinite([low, high]).all() and low <= high and (name == "--rotation" or low > 0)):
-            raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH; got {low:g},{high:g}.")
-    if erosion_um is not None and not 0 <= erosion_um < np.inf:
-        raise InputError(f"--erosion: must be 0 or more, in micrometres; got {erosion_um:g}.")
+            raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH{above}; got {low:g},{high:g}.")
+    for name, length in (("--erosion", erosion_um), ("--min-thickness", min_thickness_um)):
+        if length is not None and not 0 <= length < np.inf:
+            raise InputError(f"{name}: must be 0 or more, in micrometres; got {length:g}.")
     image, pixel = read_map(map, pixel_um)
     known = np.isfinite(image) & (image != 0)
     if map_range is not None:

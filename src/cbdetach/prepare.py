@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,9 +19,10 @@ import numpy as np
 from cbdetach import __version__
 from cbdetach.config import differences
 from cbdetach.errors import InputError, ResumableError
+from cbdetach.files import require_writable, to_json, told
 from cbdetach.job import Job
 from cbdetach.segment.model_file import model_digest
-from cbdetach.store import RunFolder, to_json
+from cbdetach.store import RunFolder
 from cbdetach.volume import Volume
 
 log = logging.getLogger("cbdetach")
@@ -51,7 +51,8 @@ def look_up(job: Job, *, resume: bool, overwrite: bool) -> Start:
         raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
     fresh = _fresh_record(job)
     existing = _take_up(job.folder, fresh, resume=resume, overwrite=overwrite)
-    _require_writable(job.folder.path)
+    require_writable(job.folder.path)
+    _require_free(job.folder.path)
     return Start(fresh, existing, overwrite)
 
 
@@ -63,13 +64,9 @@ def prepared(job: Job, start: Start) -> Iterator[dict[str, Any]]:
     """
     folder, existing = job.folder, start.existing
     made = not folder.path.exists()
-    try:
+    with told(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = (folder.path / "run.lock").open("a")
-    except OSError as error:
-        raise InputError(
-            f"-o/--out: {folder.path} cannot be written ({error.strerror}); choose another folder."
-        ) from None
     with lock, _logged(folder.path / "run.log"):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,12 +125,8 @@ def _take_up(folder: RunFolder, fresh: dict[str, Any], *, resume: bool, overwrit
     return existing
 
 
-def _require_writable(path: Path) -> None:
-    """Refuse a folder that cannot be written, or made, or in which another process works; nothing is tried out."""
-    there = next(p for p in [path, *path.absolute().parents] if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "it may not be written" if there.is_dir() else "it is a file"
-        raise InputError(f"-o/--out: {path} cannot be written ({there}: {why}); choose another folder.")
+def _require_free(path: Path) -> None:
+    """Refuse a folder in which another process works."""
     with suppress(FileNotFoundError, PermissionError), (path / "run.lock").open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbdetach.config import Settings, validate
 from cbdetach.errors import InputError
+from cbdetach.files import told
 from cbdetach.store import RunFolder
 
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ class Run:
         step = 16
         slabs = (np.asarray(labels[z : z + step]) for z in range(0, labels.shape[0], step))
         kind = label_dtype(int(self.table["label"].max()))
-        try:
+        with told(Path(path), "TIFF", what="file"):
             write_label_tiff(Path(path), slabs, labels.shape, kind, self.voxel_size)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another file.") from None
         return Path(path)
 
     def close(self) -> None:

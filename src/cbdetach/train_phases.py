@@ -12,9 +12,10 @@ import numpy.typing as npt
 from cbdetach.classifier import Classifier, train
 from cbdetach.codes import PHASE_CODES
 from cbdetach.errors import InputError
+from cbdetach.files import require_writable, told
 from cbdetach.given_phases import check_phase_names
 from cbdetach.pixel_features import grey_scale, halo, slice_features
-from cbdetach.volume import Volume, check_finite, open_volume
+from cbdetach.volume import Volume, called, check_finite, open_volume
 
 Array = npt.NDArray[Any]
 
@@ -47,13 +48,21 @@ def train_phases(
     if not pairs:
         raise InputError("train-phases: must get at least one pair of grey volume and labels; got none.")
     if dimensions not in (2, 3):
-        raise InputError(f"dimensions: must be 2 or 3; got {dimensions}.")
+        raise InputError(f"--dimensions: must be 2 or 3; got {dimensions}.")
+    for name, value, least in (("samples", samples, 1), ("trees", trees, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{name}: must be {least} or more; got {value}.")
     check_phase_names(phase_values)
+    if out is not None:
+        require_writable(Path(out), what="file")
     drawn, names, sizes = [], [], set()
     for number, (grey_source, label_source) in enumerate(pairs):
         with _opened(grey_source, "grey") as grey, _opened(label_source, "labels") as labels:
             if grey.shape != labels.shape:
-                raise InputError(f"labels: must have the shape of the grey volume, {grey.shape}; got {labels.shape}.")
+                raise InputError(
+                    f"--labels: must have the shape of the grey volume, {grey.shape}; got {labels.shape}. "
+                    "Give the labels that were drawn on it."
+                )
             drawn.append(_draw(grey, labels, phase_values, dimensions, samples, (seed, number)))
             names.append(grey.name)
             sizes.add(grey.voxel_size)
@@ -61,12 +70,14 @@ def train_phases(
     size = sizes.pop() if len(sizes) == 1 else None
     classifier = Classifier(forest, codes, dimensions, size, tuple(names))
     if out is not None:
-        classifier.save(Path(out))
+        with told(Path(out), what="file"):
+            classifier.save(Path(out))
     return classifier
 
 
 def _opened(source: Any, kind: Any) -> Volume:
-    return open_volume(source, kind=kind, allow_2d=True)
+    with called(f"--{kind}"):
+        return open_volume(source, kind=kind, allow_2d=True)
 
 
 def _draw(
@@ -75,12 +86,13 @@ def _draw(
     """Features and phase codes of voxels drawn evenly from the labelled slices of one volume."""
     held = []
     for z in range(grey.shape[0]):
-        check_finite(grey[z : z + 1], z)
+        with called("--grey"):
+            check_finite(grey[z : z + 1], z)
         held.append(np.count_nonzero(_codes(labels[z : z + 1], phase_values) != UNLABELLED))
     scale = grey_scale(grey)
     labelled = np.flatnonzero(held)
     if not labelled.size:
-        raise InputError("labels: must hold voxels of the phases in --phase-values; got none. Check the values.")
+        raise InputError("--labels: must hold voxels of the phases in --phase-values; got none. Check the values.")
     chosen = labelled[np.unique(np.linspace(0, labelled.size - 1, min(SLICES, labelled.size)).round().astype(int))]
     rng = np.random.default_rng(seed)
     reach = halo(dimensions)

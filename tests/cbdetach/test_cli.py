@@ -339,12 +339,13 @@ def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 # ---- what is wrong ---------------------------------------------------------------------------------------------------
 
+LEARN = "train-phases --grey p.npy --labels p.npy --phase-values void=0,active=1"
 WRONG = {
     "--nonsense": r"No such option: --nonsense; see cbdetach --help\.",
     "rum": "No such command 'rum'",
     "run --nonsense": "No such option: --nonsense",
     "rnu": r"No such command .rnu.\. Did you mean .run.\? See cbdetach --help\.",
-    "run --bin two": "Invalid value for '--bin'",
+    "run --bin two": "--bin: must be a valid integer.*; see cbdetach run --help",
     "run a.tif b.tif": r"Got unexpected extra argument.*; see cbdetach run --help\.",
     "run --voxel-size": "Option '--voxel-size' requires an argument",
     "report": "Missing argument 'RUN'",
@@ -370,6 +371,24 @@ WRONG = {
     "export-labels none l.tif": "none: this is not the folder of a run",
     "demo --size 0": "shape: must be three positive integers",
     "demo --out p.npy": "-o/--out: p.npy cannot be written",
+    "demo --seed -1": "--seed: must be greater than or equal to 0; see cbdetach demo --help",
+    "demo --size 5": "shape: must hold at least 10 voxels of one particle",
+    "streamlines none --seed -1": "--seed: must be greater than or equal to 0",
+    "sweep none --out p.npy": r"-o/--out: p.npy cannot be written \(it is a file\); choose another folder",
+    "correlate none --map p.npy --min-thickness -1": "--min-thickness: must be 0 or more, in micrometres; got -1",
+    "correlate none --map p.npy --scale 0,1": "--scale: must be LOW,HIGH .*, both above 0; got 0,1",
+    "correlate none --map no.npy": "--map: must be an existing file or folder; got 'no.npy'",
+    "compare none --out p.npy": r"-o/--out: p.npy cannot be written \(it is a file\)",
+    "evaluate --phantom 1 --method network --tune none": "--tune: only goes with watershed or intensity; got none",
+    "evaluate --phantom 1 --method watershed --out p.npy": r"-o/--out: p.npy cannot be written \(it is a file\)",
+    "bench --json p.npy/b.json": r"--json: p.npy/b.json cannot be written \(.*p.npy: it is a file\); choose",
+    f"{LEARN} --trees 0": "--trees: must be 1 or more; got 0",
+    f"{LEARN} --samples 0": "--samples: must be 1 or more; got 0",
+    f"{LEARN} --seed -1": "--seed: must be 0 or more; got -1",
+    f"{LEARN} --dimensions 4": "--dimensions: must be 2 or 3; got 4",
+    f"{LEARN} --out .": r"-o/--out: . cannot be written \(it is a folder\); choose another file",
+    f"{LEARN.replace('--grey p.npy', '--grey no.npy')}": "--grey: must be an existing file or folder; got 'no.npy'",
+    f"{LEARN.replace('--labels p.npy', '--labels no.npy')}": "--labels: must be an existing file or folder; got 'no",
 }
 
 

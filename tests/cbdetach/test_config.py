@@ -20,7 +20,7 @@ def test_a_file_is_overridden_by_what_is_given(tmp_path: Path) -> None:
 
 def test_one_voxel_size_is_that_of_cubes() -> None:
     assert validate({"input": {"voxel_size": 0.5}}).input.voxel_size == (0.5, 0.5, 0.5)
-    with pytest.raises(InputError, match=r"^input.voxel_size: input should be a valid tuple; got True"):
+    with pytest.raises(InputError, match=r"^input.voxel_size: must be a valid tuple; got True"):
         validate({"input": {"voxel_size": True}})
 
 
@@ -45,11 +45,11 @@ def test_defaults_are_valid() -> None:
             {"link": {"min_iuo": 0.5}},
             r"^link.min_iuo: unknown setting; the settings there are max_gap, min_containment",
         ),
-        ({"link": {"min_iou": 1.5}}, r"^link.min_iou: input should be less than or equal to 1; got 1.5.$"),
-        ({"input": {"bin": 0}}, r"^input.bin: input should be greater than or equal to 1; got 0.$"),
+        ({"link": {"min_iou": 1.5}}, r"^link.min_iou: must be less than or equal to 1; got 1.5.$"),
+        ({"input": {"bin": 0}}, r"^input.bin: must be greater than or equal to 1; got 0.$"),
         (
             {"segment": {"segmenter": "magic"}},
-            r"^segment.segmenter: input should be 'watershed', 'watershed2d' or 'maskrcnn'; got",
+            r"^segment.segmenter: must be 'watershed', 'watershed2d' or 'maskrcnn'; got",
         ),
     ],
 )

@@ -217,7 +217,7 @@ def test_a_demo_that_is_there_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"-o/--out: .*demo cannot be written \(Not a directory\); choose"):
+    with pytest.raises(InputError, match=r"-o/--out: .*demo cannot be written \(.*file: it is a file\); choose"):
         demo.demo(tmp_path / "file" / "demo", size=16)
 
 

@@ -372,7 +372,7 @@ def test_a_slice_that_a_method_cannot_take_is_named() -> None:
 
 def test_a_folder_that_cannot_be_written(network: None, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"-o/--out: cannot write to .*; choose another folder"):
+    with pytest.raises(InputError, match=r"-o/--out: .* cannot be written .*; choose another folder"):
         evaluate.evaluate(folder, tmp_path / "file", methods=["network"])
 
 

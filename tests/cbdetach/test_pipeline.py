@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from tests.cbdetach.pretend import Pretender
 
 import cbdetach
-from cbdetach import films, job, phases, pipeline, prepare, store, table
+from cbdetach import files, films, job, phases, pipeline, prepare, store, table
 from cbdetach.codes import ACTIVE, CBD, VOID
 from cbdetach.demo import agreement, match, write_phantom
 from cbdetach.errors import InputError
@@ -470,7 +470,7 @@ def test_what_the_network_needs_is_said(network: Pretender, small: Any, volume: 
             r"--model: there is no file .*no.onnx; give an ONNX file, or",
         ),
         ({"phases": phases, "segmenter": "maskrcnn"} | options, "--segmenter: maskrcnn needs the grey VOLUME; give it"),
-        ({"volume": volume, "views": "xy"}, "segment.views: input should be 'z' or 'zyx'; got 'xy'"),
+        ({"volume": volume, "views": "xy"}, "segment.views: must be 'z' or 'zyx'; got 'xy'"),
     ):
         with pytest.raises(InputError, match=message):
             cbdetach.run(out=tmp_path / "out", **given)
@@ -491,7 +491,7 @@ class Killed(BaseException):
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int, *, before_rename: bool) -> None:
     """End the process at the n-th file that is written, just before or just after it is renamed."""
-    real = store.whole_file
+    real = files.whole_file
     count = [0]
 
     from contextlib import contextmanager
@@ -507,7 +507,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int, *, before_rename:
         if count[0] == writes:
             raise Killed
 
-    monkeypatch.setattr(store, "whole_file", whole_file)
+    monkeypatch.setattr(files, "whole_file", whole_file)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_a_run_that_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(ResumableError, match=r"the disk is full; nothing is lost\. .* continue with --resume"):
+        with pytest.raises(ResumableError, match=r"the disk is full; what was whole before still is\. .* --resume"):
             cbdetach.run(out=out, **given)
     assert out.is_dir()
     assert any(out.glob("*/slab_*.h5")) == (writes >= 5)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from cbdetach.errors import InputError
-from cbdetach.store import RunFolder, pack, partition, to_json, unpack, whole_file, whole_hdf5
+from cbdetach.files import to_json, whole_file, whole_hdf5
+from cbdetach.store import RunFolder, pack, partition, unpack
 
 SHAPE = (10, 40, 30)
 
@@ -101,7 +102,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         with whole_file(tmp_path / "a"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(InputError, match="the disk is full; nothing is lost"):
+    with pytest.raises(InputError, match="the disk is full; what was whole before still is"):
         fail()
 
 
@@ -177,7 +178,9 @@ def test_a_slab_that_the_disk_has_no_room_for_is_absent(limit: int, tmp_path: Pa
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     said, there = ended.stdout.splitlines()
-    assert said.startswith(f"{tmp_path / 'stage'}: no file may be that large here (ulimit -f); nothing is lost. ")
+    assert said.startswith(
+        f"{tmp_path / 'stage'}: no file may be that large here (ulimit -f); what was whole before still is. "
+    )
     assert there == "False []"
 
 

@@ -29,6 +29,7 @@ from cbdetach.bench import machine
 from cbdetach.bench.cases import KERNELS, Case, every_case
 from cbdetach.device import Gpu
 from cbdetach.errors import InputError
+from cbdetach.files import told, whole_file
 from cbdetach.progress import bar
 
 log = logging.getLogger("cbdetach")
@@ -134,10 +135,8 @@ def bench(
 
 def write_json(found: Bench, path: Path) -> None:
     """Write everything that was measured; an `InputError` where the file cannot be written."""
-    try:
-        path.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--json: {path} cannot be written ({error.strerror}); choose another file.") from None
+    with told(path, "--json", what="file"), whole_file(path) as temporary:
+        temporary.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def measure(case: Case, places: Sequence[str], gpu: Gpu | None, copy: dict[str, float], repeats: int) -> list[Row]:

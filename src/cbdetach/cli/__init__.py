@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -10,6 +12,7 @@ import typer
 
 import cbdetach
 from cbdetach.cli import learn, machine, measure, particles, results
+from cbdetach.errors import Terminated
 
 app = typer.Typer(
     name="cbdetach",
@@ -58,14 +61,19 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def start() -> None:
     """Run the command that was typed. What was typed wrongly is one line and exit code 2, as other bad input is."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(prog_name="cbdetach", standalone_mode=False)
     except Exception as error:
         if not hasattr(error, "format_message"):  # only Typer's own errors have it; it names no class of theirs
             raise
-        text = error.format_message()
+        text = re.sub("^Invalid value for '([^']+)': Input should", r"\1: must", error.format_message())
         command = getattr(getattr(error, "ctx", None), "command_path", "cbdetach")
         more = f" See {command} --help." if text.endswith("?") else f"; see {command} --help."
         print(text if "\n" in text else f"cbdetach: {text.rstrip('.')}{more}", file=sys.stderr)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Annotated
 
 import typer
 
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, Terminated
 
 FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
@@ -34,7 +35,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run th
 
 @contextmanager
 def one_line_errors(quiet: bool, verbose: bool, interrupted: str = "interrupted.") -> Iterator[None]:
-    """Messages to stderr as asked; bad input as one line and exit code 2; what to do after Ctrl-C."""
+    """Messages to stderr as asked; bad input as one line and exit code 2; what to do after Ctrl-C and SIGTERM."""
     logger = logging.getLogger("cbdetach")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -45,9 +46,9 @@ def one_line_errors(quiet: bool, verbose: bool, interrupted: str = "interrupted.
     except InputError as error:
         print(f"cbdetach: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"cbdetach: {interrupted}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + (SIGTERM if isinstance(stop, Terminated) else SIGINT)) from None
     finally:
         logger.removeHandler(handler)
 

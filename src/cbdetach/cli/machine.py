@@ -30,7 +30,10 @@ def bench(
     with one_line_errors(quiet, verbose):
         from cbdetach import bench as _bench
         from cbdetach.bench import cases, table
+        from cbdetach.files import require_writable
 
+        if json_file is not None:
+            require_writable(json_file, "--json", what="file")
         found = _bench.bench(
             size=size,
             kernels=cases.KERNELS if kernels is None else kernels.split(","),

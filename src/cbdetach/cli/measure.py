@@ -92,7 +92,7 @@ def run(
 def demo(
     out: Out = Path("cbdetach_demo"),
     size: Annotated[int, typer.Option("--size", help="Edge of the synthetic electrode, voxels.")] = 160,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the synthetic electrode.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the synthetic electrode.")] = 0,
     segmenter: Segmenter = None,
     model: Model = None,
     views: Views = None,

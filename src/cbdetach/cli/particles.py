@@ -14,7 +14,7 @@ def streamlines(
     run: FinishedRun,
     out: FigureOut = Path("cbdetach_particle"),
     particle: Particle = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the points that ways start from.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the points that ways start from.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Draw one particle's shortest ways to its contact.
@@ -34,7 +34,7 @@ def sweep(
     out: FigureOut = Path("cbdetach_particle"),
     particle: Particle = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps of equal area.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the patches.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the patches.")] = 0,
     measured: Annotated[bool, typer.Option("--measured", help="Start from the particle's own contact.")] = False,
     direction: Annotated[str, typer.Option("--direction", help="Side that is lost first: z,y,x.")] = "1,0,0",
     electronic: Annotated[
@@ -91,7 +91,7 @@ def correlate(
     rotation: Annotated[str, typer.Option("--rotation", help="LOW,HIGH: degrees to look in.")] = "-180,180",
     scale: Annotated[str, typer.Option("--scale", help="LOW,HIGH: scales to look in.")] = "0.9,1.1",
     negative: Annotated[bool, typer.Option("--negative", help="High density goes with low values.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Correlate one particle's density with a map of it.

@@ -34,7 +34,7 @@ def compare(
     cycling: Annotated[
         Path | None, typer.Option("--cycling", help="CSV to draw beside: cycle, capacity, electrode or rate.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of what is drawn at random.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the comparison in the folder.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -28,6 +28,7 @@ from cbdetach.evaluate.files import FILES, bar_figure, write
 from cbdetach.evaluate.methods import METHODS, TUNABLE, Predict, Tunable, network_predictions, on_slice
 from cbdetach.evaluate.results import Evaluation, Result
 from cbdetach.evaluate.tuning import tune
+from cbdetach.files import require_writable
 from cbdetach.metrics import Prediction, compare
 from cbdetach.progress import bar
 
@@ -85,6 +86,10 @@ def evaluate(
         that a method cannot take; whatever reading the labels or the model says.
     """
     chosen = _check(annotations, phantom, methods, iou)
+    if tuning is not None and not TUNABLE.keys() & set(chosen):
+        raise InputError(f"--tune: only goes with {' or '.join(TUNABLE)}; got {tuning} for the network. Leave it out.")
+    if out is not None:
+        require_writable(out)
     network = network_predictions(model) if "network" in chosen else None
     slices = _read(str(annotations)) if phantom is None else phantom_slices(phantom, progress=progress)
     if not any(s.labels.any() for s in slices):
@@ -153,6 +158,7 @@ def activation(
     from cbdetach.train import checkpoint as checkpoints
 
     _check(annotations, phantom, None, 0.5)
+    require_writable(out)
     model = checkpoints.load(checkpoint).model
     shown = _read(str(annotations)) if phantom is None else phantom_slices(phantom, progress=progress)
     examples = phantom_slices(TUNING_SLICES, TUNING_SEED, progress=progress)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cbdetach.errors import InputError
 from cbdetach.evaluate.methods import METHODS
 from cbdetach.evaluate.results import Evaluation
 from cbdetach.metrics import SIX
@@ -22,9 +21,9 @@ FILES = ("evaluation.csv", "evaluation.png", "evaluation.svg", "evaluation_bars.
 
 def write(evaluation: Evaluation, out: Path) -> None:
     """Write `FILES`: each whole or absent, the record last."""
+    from cbdetach.files import to_json, told, whole_file
     from cbdetach.report import plain_style
     from cbdetach.report.drawing import encoded
-    from cbdetach.store import to_json, whole_file
 
     bars = _bar_values(evaluation)
     content: dict[str, bytes] = {
@@ -34,15 +33,11 @@ def write(evaluation: Evaluation, out: Path) -> None:
     }
     with plain_style():
         content |= {f"evaluation.{kind}": picture for kind, picture in encoded(bar_figure(bars), 200).items()}
-    try:
+    with told(out):
         (out / FILES[-1]).unlink(missing_ok=True)
         for name in FILES:
             with whole_file(out / name) as temporary:
                 temporary.write_bytes(content[name])
-    except OSError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"-o/--out: cannot write to {out}: {error.strerror}; choose another folder.") from None
 
 
 def bar_figure(bars: DataFrame) -> Figure:

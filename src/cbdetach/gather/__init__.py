@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cbdetach import report, table
 from cbdetach.errors import InputError
+from cbdetach.files import write_json, write_table
 from cbdetach.gather.areas import Contacts, balances, connected_record, merged_contacts, sensitivity, thickness_edges
 from cbdetach.gather.columns import counts, particle_columns
 from cbdetach.gather.cracks import depth_profile, radial_profile
@@ -20,7 +21,7 @@ from cbdetach.gather.features import feature_frame, write_features
 from cbdetach.gather.grey import densities, peaks
 from cbdetach.job import Job
 from cbdetach.results import Run
-from cbdetach.store import RunFolder, write_json, write_table
+from cbdetach.store import RunFolder
 from cbdetach.volume import open_volume
 
 if TYPE_CHECKING:

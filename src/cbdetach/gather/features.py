@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 import voxkernels as vk
 from cbdetach import features, packing
+from cbdetach.files import write_json, write_table
 from cbdetach.gather.columns import aligned
 from cbdetach.job import Job
-from cbdetach.store import write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -67,8 +67,8 @@ def write_report(run: ReportInput) -> Path:
 
     Every file is written under a temporary name and renamed. Memory: three slices, and one particle's box at a time.
     """
+    from cbdetach.files import whole_file
     from cbdetach.report import html
-    from cbdetach.store import whole_file
 
     with plain_style():
         page = html.build(run, summarise(run.table))

@@ -86,10 +86,10 @@ def write_page(
     """Write every figure (PNG, SVG, CSV) and `compare.html`, and return the page's path."""
     from jinja2 import Environment, StrictUndefined
 
+    from cbdetach.files import whole_file
     from cbdetach.report import comparison_densities as densities
     from cbdetach.report import comparison_figures as figures
     from cbdetach.report import html
-    from cbdetach.store import whole_file
 
     shown: list[tuple[str, list[Callable[[Comparison], Drawing | str]]]] = [
         ("Detachment", [figures.detachment_groups, figures.detachment_size_groups]),

@@ -39,7 +39,7 @@ NO_CBD = "No carbon/binder contact was found on any particle, so there is no det
 
 def save(folder: Path, drawing: Drawing) -> dict[str, bytes]:
     """Write the figure as `folder/name.png`, `.svg` and `.csv`, equal bytes for equal input; the pictures' bytes."""
-    from cbdetach.store import whole_file
+    from cbdetach.files import whole_file
 
     pictures = encoded(drawing.figure, DPI)
     for kind, content in pictures.items():

@@ -138,9 +138,9 @@ def write_activation(
     (`FILES`, each whole or absent), and say in a few lines what was found."""
     import pandas as pd
 
+    from cbdetach.files import told, whole_file
     from cbdetach.report import plain_style
     from cbdetach.report.drawing import encoded
-    from cbdetach.store import whole_file
 
     where = [regions(s) for s in examples]
     channel = choose([activation_map(model, s.image, section_diameter(s.labels)) for s in examples], where)
@@ -157,7 +157,7 @@ def write_activation(
     with plain_style():
         content |= {f"activation.{kind}": picture for kind, picture in encoded(draw(pictures), 200).items()}
     for name in FILES:
-        with whole_file(out / name) as temporary:
+        with told(out), whole_file(out / name) as temporary:
             temporary.write_bytes(content[name])
     return describe(channel, table)
 

@@ -14,7 +14,7 @@ from torchvision.models.detection import MaskRCNN
 
 from cbdetach.config import differences
 from cbdetach.errors import InputError
-from cbdetach.store import whole_file
+from cbdetach.files import whole_file
 from cbdetach.train.network import build
 from cbdetach.train.settings import TrainSettings, validate
 

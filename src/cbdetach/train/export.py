@@ -27,10 +27,11 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.ops import box_iou
 
 import cbdetach
+from cbdetach.device import checked_threads
 from cbdetach.errors import InputError
+from cbdetach.files import require_writable, told, whole_file
 from cbdetach.segment.model_file import FORMAT, PLACEHOLDER, with_digest
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
-from cbdetach.store import whole_file
 from cbdetach.train.checkpoint import Checkpoint, load
 from cbdetach.train.detector import Detector
 from cbdetach.train.network import STRIDE
@@ -79,14 +80,16 @@ def export(
     if not 0 <= score_threshold <= 1:
         raise InputError(f"--score-threshold: must be between 0 and 1; got {score_threshold}.")
     if not out.absolute().parent.is_dir():
-        raise InputError(f"--out: there is no folder {out.absolute().parent}; make it first.")
+        raise InputError(f"-o/--out: there is no folder {out.absolute().parent}; make it first.")
+    require_writable(out, what="file")
+    checked_threads(threads)
     found = load(checkpoint)
     images = [_slice(path) for path in check] or list(_synthetic(CHECK_SEEDS))
     graph = trace(Detector(found.model, half=precision == "fp16"))
     if precision == "int8":
         graph = quantised(graph, list(_synthetic(CALIBRATION_SEEDS)))
     content = stamped(graph, _metadata(found, precision, score_threshold))
-    with whole_file(out) as temporary:
+    with told(out, what="file"), whole_file(out) as temporary:
         temporary.write_bytes(content)
     return parity(found.model, out, images, score_threshold=score_threshold, threads=threads)
 
@@ -302,9 +305,9 @@ def _synthetic(seeds: Sequence[int]) -> Iterator[Image]:
 
 def _slice(path: str | Path) -> Image:
     from cbdetach.segment import segment_slice
-    from cbdetach.volume import open_volume
+    from cbdetach.volume import called, open_volume
 
-    with open_volume(path, allow_2d=True) as volume:
+    with called("--check"), open_volume(path, allow_2d=True) as volume:
         image = np.asarray(volume[volume.shape[0] // 2])
     try:
         return prepared(image, section_diameter(segment_slice(image)) or NOMINAL_DIAMETER)

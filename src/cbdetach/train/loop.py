@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import multiprocessing
 import random
 import time
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
-from tqdm import tqdm
 
 from cbdetach.annotations import LabelledSlice, read_annotations, split
+from cbdetach.device import checked_threads
 from cbdetach.errors import InputError
-from cbdetach.store import whole_file
+from cbdetach.files import require_writable, told, whole_file
+from cbdetach.progress import bar
 from cbdetach.train.checkpoint import FORMAT, resumable, save
 from cbdetach.train.network import build
 from cbdetach.train.precision import mixed, multiply_in_bfloat16
@@ -65,21 +67,24 @@ def train(
     check_seed(settings.seed)
     target = _device(device)
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(checked_threads(threads))
+    if resume and overwrite:
+        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
+    require_writable(out)
     last = out / LAST
     state = None
     if last.exists():
         if not (resume or overwrite):
             raise InputError(
-                f"--out: {out} holds a training; continue it with --resume, or replace it with --overwrite."
+                f"-o/--out: {out} holds a training; continue it with --resume, or replace it with --overwrite."
             )
         if resume:
             state = resumable(last, settings)
-    out.mkdir(parents=True, exist_ok=True)
-    with whole_file(out / "train.toml") as path:
+    labelled, held_out = _labelled(settings)
+    with told(out), whole_file(out / "train.toml") as path:
         path.write_text(settings.to_toml(), encoding="utf-8")
 
-    samples, held_out = _sources(settings, out)
+    samples, held_out = _sources(settings, out, labelled, held_out)
     _seed_everything(settings.seed, 0)
     model = build(settings.network).to(target, memory_format=torch.channels_last)
     if mixed(settings.amp, target):
@@ -110,7 +115,12 @@ def train(
     for epoch in range(first, settings.epochs):
         began = time.perf_counter()
         _seed_everything(settings.seed, epoch)
-        row = _epoch(model, batches, steps, optimiser, schedule, settings, target, epoch, progress)
+        try:
+            row = _epoch(model, batches, steps, optimiser, schedule, settings, target, epoch, progress)
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():  # else the loader waits five seconds for each
+                worker.terminate()
+            raise
         done = epoch + 1
         if done % settings.validate_every == 0 or done == settings.epochs:
             row |= validation(model, held_out, target)
@@ -156,7 +166,7 @@ def _epoch(
     model.train()
     names = ("boxes", "labels", "masks", *(("ignore",) if settings.data.ignore else ()))
     title = f"epoch {epoch + 1}/{settings.epochs}"
-    for _ in tqdm(range(steps), desc=title, disable=not progress, leave=False, mininterval=2):
+    for _ in bar(range(steps), title, unit="step", show=progress):
         batch = next(batches)
         images = [image.to(device) for image, _ in batch]
         targets = [taught({name: t[name].to(device) for name in names}, settings.network.box_margin) for _, t in batch]
@@ -193,16 +203,22 @@ def taught(target: dict[str, Tensor], margin: float) -> dict[str, Tensor]:
     return {**target, "boxes": torch.minimum(grown.clamp(min=0), limits), "masks": masks}
 
 
-def _sources(settings: TrainSettings, out: Path) -> tuple[Samples, list[LabelledSlice]]:
-    """The stream of crops, and the slices that are held out."""
+def _labelled(settings: TrainSettings) -> tuple[list[LabelledSlice], list[LabelledSlice]]:
+    """The labelled slices to learn from, and those that are held out; none where only synthetic ones are wanted."""
     data = settings.data
-    labelled: list[LabelledSlice] = []
-    held_out: list[LabelledSlice] = []
     if data.annotations:
         every = [piece for path in data.annotations for piece in read_annotations(Path(path))]
-        labelled, held_out = split(every, training=data.training, validation=data.validation, seed=settings.seed)
-    elif not data.synthetic:
+        return split(every, training=data.training, validation=data.validation, seed=settings.seed)
+    if not data.synthetic:
         raise InputError("data.annotations: must name labelled slices where data.synthetic is false; got none.")
+    return [], []
+
+
+def _sources(
+    settings: TrainSettings, out: Path, labelled: list[LabelledSlice], held_out: list[LabelledSlice]
+) -> tuple[Samples, list[LabelledSlice]]:
+    """The stream of crops, and the slices that are held out: synthetic ones where no labelled ones are."""
+    data = settings.data
     scenes = Scenes(out, count=data.slices_per_scene, side=data.side) if data.synthetic else None
     if scenes is not None and not held_out:
         needed = math.ceil(data.validation / data.slices_per_scene)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from cbdetach import evaluate, phantom
 from cbdetach.annotations import LabelledSlice
 from cbdetach.errors import InputError
-from cbdetach.store import whole_file
+from cbdetach.files import whole_file
 from cbdetach.train import scenes
 from cbdetach.train.augment import Augment
 from cbdetach.train.settings import TrainSettings

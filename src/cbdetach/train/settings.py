@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from cbdetach.config import Section, read_toml
-from cbdetach.errors import InputError
+from cbdetach.config import Section, checked, read_toml
 from cbdetach.train.augment import AugmentSettings
 from cbdetach.train.network import NetworkSettings
 
@@ -99,9 +98,4 @@ def read_settings(
 
 def validate(content: Mapping[str, Any]) -> TrainSettings:
     """Settings from a nested dictionary; the first thing that is wrong becomes one sentence."""
-    try:
-        return TrainSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {first.get('input')!r}.") from None
+    return checked(TrainSettings, content)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -33,6 +35,7 @@ __all__ = [
     "UNIT_UM",
     "Volume",
     "VoxelSize",
+    "called",
     "check_finite",
     "label_dtype",
     "open_volume",
@@ -194,7 +197,7 @@ def read_map(source: str | os.PathLike[str] | Array, pixel_um: float | None = No
     """
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise InputError(f"--pixel-size: must be a positive number, in micrometres; got {pixel_um:g}.")
-    with open_volume(source, voxel_size=pixel_um, allow_2d=True) as volume:
+    with called("--map"), open_volume(source, voxel_size=pixel_um, allow_2d=True) as volume:
         if volume.shape[0] != 1:
             raise InputError(f"--map: must be one image; {volume} has {volume.shape[0]} slices. Give one of them.")
         size = volume.voxel_size
@@ -204,6 +207,15 @@ def read_map(source: str | os.PathLike[str] | Array, pixel_um: float | None = No
     if abs(size[1] - size[2]) > 1e-6 * size[1]:
         raise InputError(f"--map: must have square pixels; got {size[1]:g} x {size[2]:g} um. Resample it first.")
     return image, size[2]
+
+
+@contextmanager
+def called(name: str) -> Iterator[None]:
+    """What is wrong with a volume is said of the option or argument that it was given by."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub("^volume:", f"{name}:", str(error))) from error
 
 
 def require_voxel_size(volume: Volume) -> VoxelSize:

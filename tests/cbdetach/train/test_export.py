@@ -349,6 +349,9 @@ def test_the_command_says_how_well_it_agrees(checkpoint: Path, tmp_path: Path) -
     [
         ("export {good} -o {out} --precision fp8", "--precision: must be one of fp32, fp16, int8; got fp8."),
         ("export {good} -o {out} --score-threshold 2", "--score-threshold: must be between 0 and 1; got 2.0."),
+        ("export {good} -o {tmp}", "-o/--out: {tmp} cannot be written (it is a folder); choose another file."),
+        ("export {good} -o {out} --threads 0", "--threads: must be 1 to "),
+        ("export {good} -o {out} --check none.tif", "--check: must be an existing file or folder; got 'none.tif'"),
         ("export {good} -o {tmp}/none/a.onnx", "there is no folder {tmp}/none; make it first."),
         ("export {tmp}/none.pt -o {out}", "there is no such checkpoint"),
         ("export {corrupt} -o {out}", "cannot be read as a checkpoint"),

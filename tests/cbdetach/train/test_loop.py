@@ -227,6 +227,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
     with pytest.raises(InputError, match=r"data\.annotations: must name labelled slices"):
         loop.train(tiny(data={**TINY["data"], "synthetic": False}), tmp_path / "t")
+    with pytest.raises(InputError, match=r"annotations: there is nothing at none\.json"):
+        loop.train(tiny(data={**TINY["data"], "annotations": ("none.json",)}), tmp_path / "t")
+    with pytest.raises(InputError, match=r"--resume, --overwrite: only one of them can be meant"):
+        loop.train(tiny(), tmp_path / "t", resume=True, overwrite=True)
+    with pytest.raises(InputError, match=r"--threads: must be 1 to \d+ on this machine; got 0\."):
+        loop.train(tiny(), tmp_path / "t", threads=0)
+    assert not (tmp_path / "t").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        InputError, match=r"-o/--out: .*file cannot be written \(it is a file\); choose another folder\."
+    ):
+        loop.train(tiny(), tmp_path / "file")
     with pytest.raises(ValueError, match=r"anchor_sizes: must be 4 groups.*got 1"):
         build(NetworkSettings(anchor_sizes=((8,),)))
     with pytest.raises(ValueError, match="anchor_sizes: must be groups of one length"):
@@ -312,10 +324,10 @@ def test_settings_files(tmp_path: Path) -> None:
     assert own.data.annotations == ("a.json",)
     assert not own.data.synthetic
     path.write_text("epoch = 7\n")
-    with pytest.raises(InputError, match=r"epoch: extra inputs are not permitted; got 7\."):
+    with pytest.raises(InputError, match=r"epoch: unknown setting; the settings there are amp, "):
         settings.read_settings(path)
     path.write_text("epochs = 0\n")
-    with pytest.raises(InputError, match=r"epochs: input should be greater than or equal to 1; got 0\."):
+    with pytest.raises(InputError, match=r"epochs: must be greater than or equal to 1; got 0\."):
         settings.read_settings(path)
     path.write_text("epochs 0\n")
     with pytest.raises(InputError, match=r"--config: .*train\.toml cannot be read as TOML"):

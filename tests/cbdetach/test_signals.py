@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: one sentence, the shell's exit code, nothing half-written, and the run goes on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbdetach.codes import ACTIVE, CBD
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_so_and_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
+    z, y, x = np.indices((24, 24, 24)) - 12
+    r = np.sqrt(z**2 + y**2 + x**2)
+    np.save(tmp_path / "phases.npy", np.where(r < 8, ACTIVE, np.where((r < 10) & (z > 0), CBD, 0)).astype(np.uint8))
+    words = "run --phases phases.npy --phase-values void=0,cbd=1,active=2 --voxel-size 0.5 -o out --quiet"
+    line = [sys.executable, "-m", "cbdetach", *shlex.split(words)]
+    process = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "survey" / "result.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + sent, "cbdetach: interrupted; continue with --resume.\n")
+    assert list((tmp_path / "out").rglob(".*part*")) == []
+    assert not (tmp_path / "out" / "report.html").exists()
+    again = subprocess.run([*line, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert (tmp_path / "out" / "report.html").exists()
