@@ -364,7 +364,7 @@ def test_correlate_finds_the_known_pair(phantom_pair: tuple[Path, Path, float], 
         ("", "--pixel-size: "),
         ("--pixel-size 0.5 --map-range 9000,9001", "--map: must hold at least 9 pixels of the particle"),
         ("--pixel-size 0.5 --map-range 3", "--map-range: must be LOW,HIGH, two numbers"),
-        ("--pixel-size 0.5 --scale 0,1", "--scale: must be LOW,HIGH with LOW not above HIGH; got 0,1"),
+        ("--pixel-size 0.5 --scale 0,1", "--scale: must be LOW,HIGH with LOW not above HIGH, both above 0; got 0,1"),
         ("--pixel-size 0.5 --rotation 9,1", "--rotation: must be LOW,HIGH, two numbers"),
         ("--pixel-size 0.5 --min-thickness 99", "--min-thickness: leaves fewer than 9 pixels of particle 4; got 99 um"),
         ("--pixel-size 0.5 --erosion 7", "--erosion: leaves fewer than 9 pixels of particle 4; got 7 um"),
@@ -416,5 +416,5 @@ def test_a_run_without_grey_values_has_no_density(tmp_path: Path) -> None:
         particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", pixel_um=1.0)
     with pytest.raises(InputError, match=r"--direction: must be three finite numbers"):
         particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", direction=(0.0, 0.0, 0.0))
-    with pytest.raises(InputError, match=r"--scale: must be LOW,HIGH with LOW not above HIGH; got 2,1"):
+    with pytest.raises(InputError, match=r"--scale: must be LOW,HIGH with LOW not above HIGH, both above 0; got 2,1"):
         particle_map.correlate(tmp_path / "run", np.ones((5, 5)), tmp_path / "out", scale=(2.0, 1.0))

@@ -129,7 +129,7 @@ def test_labels_as_tiff(tmp_path: Path, factor: int, dtype: type) -> None:
 
 
 def test_labels_into_a_folder_that_does_not_exist(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"labels\.tif: cannot be written \(No such file .*\); choose another file"):
+    with pytest.raises(InputError, match=r"labels\.tif cannot be written \(No such file .*\); choose another file"):
         run.export_labels(tmp_path / "none" / "labels.tif")
 
 

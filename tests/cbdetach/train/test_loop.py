@@ -174,7 +174,8 @@ def test_ignored_areas_teach_nothing() -> None:
 def test_own_labels_are_learnt_from_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "read_annotations", lambda path: discs(5, count=6))
     own = {**TINY["data"], "annotations": ("labels.json",), "synthetic": False, "training": 4, "validation": 2}
-    taken, held_out = loop._sources(tiny(data=own), tmp_path)
+    settings = tiny(data=own)
+    taken, held_out = loop._sources(settings, tmp_path, *loop._labelled(settings))
     assert taken.scenes is None
     assert len(held_out) >= 1
     assert {id(s) for s in taken.labelled}.isdisjoint(id(s) for s in held_out)
