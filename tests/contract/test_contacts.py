@@ -617,8 +617,12 @@ def test_blocks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("estimator", ["faces", "weighted"])
 def test_more_pairs_than_are_kept_beside_the_table(estimator: str) -> None:
-    """Thousands of pairs that come and go take one another's places; every face is still counted once."""
-    labels = np.random.default_rng(5).integers(0, 120, (6, 11, 130)).astype(np.int32)
+    """Thousands of pairs that come and go, and then few: every face is counted once, beside the table or in it."""
+    rng = np.random.default_rng(5)
+    blocks = rng.integers(0, 120, (66, 3, 33))
+    for axis in range(3):
+        blocks = np.repeat(blocks, 4, axis)
+    labels = np.concatenate([rng.integers(0, 120, (6, 11, 130)), blocks[:, :11, :130]]).astype(np.int32)
     found = vk.contact_areas(labels, voids(labels), estimator=estimator)
     for axis in range(3):
         one, two = np.delete(labels, -1, axis), np.delete(labels, 0, axis)

@@ -52,6 +52,7 @@ AHEAD = 1024  # how many voxels ahead memory is asked for: further than the hard
 LABELS = 512  # whose sums are kept outside the table at a time, by the last bits of the label
 PAIRS = 256  # words of faces between two labels that are listed before they are counted
 KEPT = 1024  # pairs of labels that are counted outside the table at a time, at most
+ALONE = 64  # lists of pairs that are counted in the table at once after one in which most pairs were new
 BATCH = 256  # faces whose weights are computed together: their list, the masks of a row and WINDOW fill the L1
 BESIDE = 4  # labels about each word of a row whose masks are kept for the next row, by their last bits
 MASKS = 64  # words for the masks of one
@@ -95,7 +96,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     n_windows, all_rows, large = 0, table.reshape(-1), len(table) >= LARGE
     # words of faces between two labels, which are counted many at a time
     pair_words, pair_places = np.empty(PAIRS + 4 * n_words + 2, np.uint64), np.empty(PAIRS + 4 * n_words + 2, np.int64)
-    n_pairs, kept_pairs = NONE, zero_lines(8 * min(max(len(table) // 16, 16), KEPT)).view(np.int64)
+    n_pairs, alone, kept_pairs = NONE, 0, zero_lines(8 * min(max(len(table) // 16, 16), KEPT)).view(np.int64)
 
     left_end = right_end = zero  # labels at the ends of the rows before, and of how many
     n_left = n_right = 0
@@ -163,9 +164,10 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                 right_end, n_right = flat[np.uint64(row + n_x - 1)], 0
             n_left, n_right = n_left + 1, n_right + 1
             if n_pairs > np.uint64(PAIRS):
-                if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, table, used):
+                most_new = add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, alone > 0, table, used)
+                if most_new < 0:
                     return
-                n_pairs = NONE
+                alone, n_pairs = ALONE * most_new if alone == 0 else alone - 1, NONE
             listed, last_right = False, NONE
             for w in range(n_words):
                 first = w * span
@@ -324,7 +326,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         windows[n_windows] = sum_window(masks, mask, k, axis, forward)
                         axes[n_windows], places[n_windows] = axis, np.int64(slot) * table.shape[1] + COUNTS + 3 + axis
                         n_windows += 1
-    if not add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, table, used):
+    if add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, alone > 0, table, used) < 0:
         return
     if not flush_pairs(kept_pairs, table, used):
         return

@@ -8,7 +8,7 @@ Not checked here: as `cpu`.
 import numpy as np
 
 from .._compile import jit
-from .cpu_table import COUNTS, FACTOR, MOUTH, OTHER_FACTOR, slot_of
+from .cpu_table import COUNTS, FACTOR, MOUTH, OTHER_FACTOR, first_slot, slot_of
 from .cpu_words import (
     above_bits,
     equal_bits,
@@ -153,16 +153,20 @@ def flush_pair(kept, line, table, used):
 
 
 @jit
-def add_pairs(flat, steps, words, places, n, kept, table, used):
-    """Count n words of faces between two labels; False if the table is too small.
+def add_pairs(flat, steps, words, places, n, kept, alone, table, used):
+    """Count n words of faces between two labels.
 
     words, places : (N + 2,), where there is a face; 8 times the word's first voxel, plus the direction. A face towards
                     a higher voxel adds 1; one towards a lower voxel shows that the pair is there.
     kept          : (8 * K,) int64, on a border of 64 bytes, K a power of two: the pairs met last, each with its counts
                     along the axes, until another one takes its line. The table itself may be larger than the L2.
+    alone         : whether they go to the table past `kept`
+
+    Returns -1 if the table is too small, 1 if most pairs were not found in `kept`, else 0.
     """
     mask = np.uint64(kept.size - 8)
     i, bits, following = NONE, words[0], words[1]
+    seen = new = 0
     while i < n:
         place = places[i]
         k, d = np.uint64((place >> 3) + lowest_bit(bits)), np.uint64(place & 7)
@@ -172,13 +176,24 @@ def add_pairs(flat, steps, words, places, n, kept, table, used):
         following = words[i + ONE]
         one, two = np.int64(flat[k]), np.int64(flat[k + np.uint64(steps[d])])
         low, high = min(one, two), max(one, two)
+        if alone:
+            slot = first_slot(table, low, high)
+            if (table[slot, 0] != low) | (table[slot, 1] != high):
+                found = slot_of(table, used, low, high)
+                if found < 0:
+                    return -1
+                slot = np.uint64(found)
+            table[slot, COUNTS + (d >> ONE)] += np.int64(d & ONE)
+            continue
+        seen += 1
         line = (np.uint64(low) * FACTOR + np.uint64(high) * OTHER_FACTOR) >> np.uint64(32) & mask
         if (kept[line] != low) | (kept[line + ONE] != high):
             if not flush_pair(kept, line, table, used):
-                return False
+                return -1
             kept[line], kept[line + ONE] = low, high
+            new += 1
         kept[line + np.uint64(2) + (d >> ONE)] += np.int64(d & ONE)
-    return True
+    return 1 if 2 * new > seen else 0
 
 
 @jit
