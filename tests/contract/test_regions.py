@@ -415,6 +415,18 @@ def test_labels_beyond_the_sample_are_summed_again(monkeypatch: pytest.MonkeyPat
 # Messages
 
 
+@pytest.mark.parametrize("edge", [1, 8, 128, 301, 512])
+def test_the_sample_is_in_step_with_no_row_and_no_slice(edge: int) -> None:
+    """Volumes repeat themselves by their sides: a sample that does so too misses labels, and all is summed twice."""
+    from voxkernels import regions
+
+    places = regions._places(edge**3)
+    assert len(np.unique(places)) == places.size == min(regions.SAMPLE, -(-(edge**3) // regions.SAMPLE_STEP))
+    assert 0 <= places.min() <= places.max() < edge**3
+    if edge > 100:
+        assert [len(np.unique(axis)) for axis in np.unravel_index(places, (edge,) * 3)] == [edge] * 3
+
+
 def test_messages(ops: ModuleType) -> None:
     labels = np.ones((2, 2, 2), np.int32)
     with pytest.raises(TypeError, match=r"labels: must be of an integer type; got .*float64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -35,10 +36,10 @@ grey values all sums are exact: then one for each thread."""
 
 CHUNK_VOXELS = 1 << 16
 """Parts are not smaller than this."""
-SAMPLE, SAMPLE_STEP = 4096, 1024
+SAMPLE, SAMPLE_STEP, GOLDEN = 4096, 1024, (math.sqrt(5.0) - 1.0) / 2.0
 MORE_ROWS = 64
-"""Labels have rows up to the largest of so many voxels (fewer where they would be closer to one another than the step),
-a quarter more and so many more; if not enough, once more."""
+"""Labels have rows up to the largest of so many voxels (fewer where there would be more than one in so many), a quarter
+more and so many more; if not enough, once more."""
 
 ROW_BYTES = 8 * (cpu_tables.N_ROW + cpu_words.N_GREY)
 
@@ -152,7 +153,7 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
     lines = grid.reshape(n_z * n_y, n_x)
     grey_image = _NO_IMAGE if image is None else image.reshape(n_z * n_y, n_x)
     most, parts = max(grid.nbytes, CHUNK_BYTES), min(CHUNKS, numba.get_num_threads()) if image is None else CHUNKS
-    top = int(np.maximum.reduce(grid.reshape(-1)[:: max(grid.size // SAMPLE, SAMPLE_STEP) | 1], initial=0))
+    top = int(np.maximum.reduce(grid.reshape(-1)[_places(grid.size)], initial=0))
     n_rows = min(top + top // 4 + MORE_ROWS, most // ROW_BYTES)
     names = keys = rows = _NONE
     while True:
@@ -171,6 +172,12 @@ def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tupl
         if top == 0:
             return memory, n_rows, grey, names if keys.size else None
         n_rows = top + 1
+
+
+@functools.lru_cache(maxsize=4)
+def _places(size: int) -> Ints:
+    """A sample of so many voxels: by the golden ratio, in step with nothing that a volume repeats."""
+    return np.sort((np.arange(min(SAMPLE, -(-size // SAMPLE_STEP))) * GOLDEN % 1.0 * size).astype(np.int64))
 
 
 @functools.lru_cache(maxsize=4)
