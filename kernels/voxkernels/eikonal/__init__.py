@@ -144,8 +144,8 @@ def split(labels: npt.NDArray[Any], run: cpu_large.Run, workers: int) -> tuple[i
     """
     shape = np.array(labels.shape)
     flat = labels.reshape(-1)
-    count = min(8 * workers, len(labels), -(-labels.size // SLAB))
-    slabs = np.linspace(0, len(labels), count + 1).astype(np.int64)
+    n_slabs = min(8 * workers, len(labels), -(-labels.size // SLAB))
+    slabs = np.linspace(0, len(labels), n_slabs + 1).astype(np.int64)
     first = np.zeros(1 + int(shape[:2].prod()), np.int64)
     run(lambda begin, end: cpu_components.count_runs(flat, shape, begin, end, first), slabs[:-1], slabs[1:])
     np.cumsum(first, out=first)

@@ -20,19 +20,21 @@ def spread(builder, number, n):
     return builder.shuffle_vector(builder.insert_element(blank, number, ir.Constant(index, 0)), blank, every)
 
 
+def sixty_four(context, builder, kind, array, start):
+    """LLVM for 64 elements of a flat array, from element `start` on."""
+    lane = ir.IntType(kind.dtype.bitwidth)
+    first = builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+    return builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+
+
 @extending.intrinsic
 def run_ends(context, labels, start):
     """Bit k of the result: whether labels start + k and start + k + 1 of a flat array differ, for k < 64. Unchecked."""
 
     def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        lane = ir.IntType(kind.dtype.bitwidth)
-        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        second = builder.gep(first, [ir.Constant(arguments[1].type, 1)])
-        one, two = (
-            builder.load(builder.bitcast(pointer, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
-            for pointer in (first, second)
-        )
+        array, start = arguments
+        following = builder.add(start, ir.Constant(start.type, 1))
+        one, two = (sixty_four(context, builder, signature.args[0], array, at) for at in (start, following))
         return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(64))
 
     return types.uint64(labels, types.uint64), generate
@@ -43,10 +45,7 @@ def equal_bits(context, labels, start, value):
     """Bit k of the result: whether element start + k of a flat array is `value`, for k < 64. Unchecked."""
 
     def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        lane = ir.IntType(kind.dtype.bitwidth)
-        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        found = builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+        found = sixty_four(context, builder, signature.args[0], *arguments[:2])
         equal = builder.icmp_signed("==", found, spread(builder, arguments[2], 64))
         return builder.bitcast(equal, ir.IntType(64))
 
@@ -74,10 +73,7 @@ def all_below(context, labels, start, limit):
     """Whether elements start to start + 63 of a flat array are below `limit`, and not negative. Unchecked."""
 
     def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        lane = ir.IntType(kind.dtype.bitwidth)
-        first = builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [arguments[1]])
-        found = builder.load(builder.bitcast(first, ir.VectorType(lane, 64).as_pointer()), align=lane.width // 8)
+        found = sixty_four(context, builder, signature.args[0], *arguments[:2])
         beyond = builder.icmp_unsigned(">=", found, spread(builder, arguments[2], 64))
         beyond = builder.bitcast(beyond, ir.IntType(64))
         return builder.icmp_unsigned("==", beyond, ir.IntType(64)(0))
