@@ -87,7 +87,7 @@ class Bench:
         """Run one measurement in a new process."""
         command = [sys.executable, "-m", "benchmarks.measure", what, operation, case.name, str(edge), str(self.inputs)]
         environment = {**os.environ, "NUMBA_NUM_THREADS": str(max(self.threads)), **environment}
-        prefix = self.prefix if what in ("time", "first") else []
+        prefix = self.prefix if what in ("time", "stream", "first") else []
         done = subprocess.run(
             [*prefix, *command, *more], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
         )
@@ -138,9 +138,9 @@ class Bench:
         rows: dict[str, dict[str, float]] = {str(n): {} for n in self.threads}
         for edge in sizes:
             measure.save(self.inputs, case.growth(edge))
-            timed = self.child("time", operation, case, harness.ALONE, *(str(n) for n in self.threads))
-            for n in self.threads:
-                rows[str(n)][str(edge)] = 1e9 * statistics.median(timed["seconds"][f"ours {n}"]) / edge**3
+            seconds = self.child("stream", operation, case, edge, *(str(n) for n in self.threads))
+            for n, runs in seconds.items():
+                rows[n][str(edge)] = 1e9 * statistics.median(runs) / edge**3
         return {"case": case.name, "date": datetime.date.today().isoformat(), "ns_per_voxel": rows}
 
 

@@ -82,7 +82,11 @@ def electrode(size: int, percent: int = 28, seed: int = 0) -> Electrode:
 
 @lru_cache(maxsize=1)
 def lattice(size: int) -> Electrode:
-    """An electrode that repeats every 64 voxels: every voxel of a large one has as much to do as one of a small one."""
+    """One block of 64^3 again and again: every voxel of a large electrode has as much to do as one of a small one.
+
+    Each block is mirrored along axes drawn at random. In an exact repetition a processor foresees every branch, which
+    no large electrode lets it do.
+    """
     rng = np.random.default_rng(0)
     z, y, x = np.indices((PERIOD,) * 3)
     block = np.zeros((PERIOD,) * 3, np.int32)
@@ -94,13 +98,15 @@ def lattice(size: int) -> Electrode:
     phases = (outside & (noise > np.quantile(noise[outside], 0.55))).astype(np.uint8)
     solid = (block > 0) & ((z % 32 != 16) | (y % 32 < 16))
     phases[solid] = 2
-    times = (size // PERIOD,) * 3
-    labels = np.tile(block, times)
-    tile = np.arange(int(np.prod(times)), dtype=np.int32).reshape(times)
-    for axis in range(3):
-        tile = np.repeat(tile, PERIOD, axis)
-    np.add(labels, 8 * tile, out=labels, where=labels > 0)
-    return Electrode(*frozen(labels, np.tile(solid, times), np.tile(phases, times)))
+    parts = (block, solid, phases)
+    labels, solids, classes = whole = tuple(np.empty((size // PERIOD * PERIOD,) * 3, part.dtype) for part in parts)
+    for tile, corner in enumerate(np.ndindex((size // PERIOD,) * 3)):
+        place = tuple(slice(PERIOD * k, PERIOD * (k + 1)) for k in corner)
+        axes = tuple(np.flatnonzero(rng.integers(0, 2, 3))) if tile else ()
+        for filled, part in zip(whole, parts, strict=True):
+            filled[place] = np.flip(part, axes)
+        np.add(labels[place], 8 * tile, out=labels[place], where=labels[place] > 0)
+    return Electrode(*frozen(labels, solids, classes))
 
 
 @lru_cache(maxsize=1)

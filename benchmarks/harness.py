@@ -21,9 +21,6 @@ from benchmarks.cases import SIZE, Array
 OPERATIONS = ("components", "contacts", "regions", "overlaps", "assignment", "masks", "eikonal")
 """In the order of the table; each is a module `benchmarks.bench_<operation>` with a list `CASES`."""
 
-ALONE = 1_000_000
-"""An edge beyond every peer's largest: ours alone."""
-
 Arrays = tuple[Array, ...]
 
 
@@ -74,7 +71,7 @@ class Case:
     shown  : whether README's table has it, at the edges `edges` that were measured.
     units  : how many voxels (pixels, objects) the arrays count for.
     fresh  : (arrays, repeat) -> other arrays of the same work.
-    growth : the same call on `cases.lattice`, for the cost of growth.
+    growth : the arrays of the same call on `cases.lattice`, for the cost of growth.
     """
 
     name: str

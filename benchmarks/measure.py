@@ -1,7 +1,8 @@
 """One measurement in a process of its own: `python -m benchmarks.measure WHAT OPERATION CASE EDGE FOLDER [...]`.
 
-WHAT is `check` (every answer against every peer's), `time` (paired runs), `peak` (memory of one call) or `first` (the
-first call of a new process). The arrays lie in FOLDER as `.npy`; the result is one line of JSON.
+WHAT is `check` (every answer against every peer's), `time` (paired runs), `stream` (call after call), `peak` (memory of
+one call) or `first` (the first call of a new process). The arrays lie in FOLDER as `.npy`; the result is one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ LEAST, MOST = 3, 15
 """How often a call is timed."""
 ENOUGH_S, SLOW_S = 6.0, 6.0
 """How long the runs of one case may take beyond the least number of repeats; how long a peer, to be run again."""
+
+STREAM = 2**25
+"""How many voxels at least are measured at a time for the cost of growth."""
 
 ENOUGH = 2**20
 """Voxels that stand for a whole volume."""
@@ -125,6 +129,31 @@ def time_pairs(case: Case, arrays: Arrays, edge: int, threads: list[int]) -> dic
     return {"seconds": seconds, "units": case.units(*arrays), "shape": list(arrays[0].shape)}
 
 
+def stream(case: Case, arrays: Arrays, threads: list[int]) -> dict[str, list[float]]:
+    """Seconds of a call on such arrays, by number of threads: small ones come one after the other, each of them fresh.
+
+    So a small volume is measured as it is met where there are many of them. A single call of 0.1 ms after a pause
+    would tell how long it takes to fetch Python and the code once more.
+    """
+    n_calls = max(1, -(-STREAM // arrays[0].size))
+    case.ours(*arrays)
+    seconds: dict[str, list[float]] = {str(n): [] for n in threads}
+    spent = 0.0
+    for repeat in range(MOST):
+        if repeat >= LEAST and spent > ENOUGH_S * len(threads):
+            break
+        for n, runs in seconds.items():
+            fresh = [case.fresh(arrays, repeat + k) for k in range(n_calls)]
+            touch_memory(arrays[0].size * n_calls)
+            numba.set_num_threads(int(n))
+            start = time.perf_counter()
+            for one in fresh:
+                case.ours(*one)
+            runs.append((time.perf_counter() - start) / n_calls)
+            spent += runs[-1] * n_calls
+    return seconds
+
+
 def memory_kb(field: str) -> int:
     """VmRSS (now) or VmHWM (the peak) of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -156,6 +185,8 @@ def main(what: str, operation: str, name: str, edge: int, folder: Path, *more: s
         return {"checked": [*case.peers_at(edge)]}
     if what == "time":
         return time_pairs(case, arrays, edge, [int(n) for n in more])
+    if what == "stream":
+        return stream(case, arrays, [int(n) for n in more])
     if what == "peak":
         peer = case.peers.get(more[0])
         return peak(peer.call, arrays, peer.prepare) if peer else peak(case.ours, arrays, harness.given)
