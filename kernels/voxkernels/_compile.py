@@ -37,10 +37,13 @@ CACHE: bool = os.environ.get("VOXKERNELS_CACHE", "1") != "0"
 """Whether compiled kernels are kept on disk (environment variable VOXKERNELS_CACHE, read at import)."""
 
 
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, inline: bool = False) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None, *, parallel: bool = False, around: bool = False, inline: bool = False
+) -> Any:
     """Compile a kernel lazily under the toolkit's policy.
 
     With `parallel`, `numba.prange` loops use all threads and the kernel is for Python to call, not for other kernels.
+    With `around`, the kernel calls the `dispatcher` of a parallel one, and is for Python to call, too.
     With `inline`, the function's code is put in place of its calls before types are inferred.
     """
 
@@ -57,7 +60,7 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
         if CACHE:
             with contextlib.suppress(RuntimeError):  # no folder can be written to: compile in every process
                 dispatcher._cache = _SafeCache(kernel)
-        return ParallelKernel(dispatcher) if parallel else dispatcher
+        return ParallelKernel(dispatcher) if parallel or around else dispatcher
 
     return decorate if function is None else decorate(function)
 
@@ -69,6 +72,7 @@ def _uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
             "NUMBA_DISABLE_JIT: must not be set where kernels run; got 1. Step through the operation's reference.py."
         )
 
+    refuse.dispatcher = refuse  # type: ignore[attr-defined]
     return refuse
 
 

@@ -401,8 +401,9 @@ def test_labels_beyond_the_sample_are_summed_again(monkeypatch: pytest.MonkeyPat
     plain = regions.region_properties(labels, image)
     assert plain.labels[-1] == 1000
     rows = []
-    real = regions.cpu.sum_runs
-    monkeypatch.setattr(regions.cpu, "sum_runs", lambda *a: rows.append(a[6]) or real(*a))
+    real = regions.cpu.measure
+    n_row, line = regions.cpu_tables.N_ROW, regions.cpu_tables.LINE
+    monkeypatch.setattr(regions.cpu, "measure", lambda *a: rows.append((a[6].shape[1] - line) // n_row) or real(*a))
     monkeypatch.setattr(regions, "SAMPLE", 1)
     assert_identical(regions.region_properties(labels, image), plain)
     assert rows[0] < 1000
@@ -420,8 +421,9 @@ def test_the_sample_is_in_step_with_no_row_and_no_slice(edge: int) -> None:
     """Volumes repeat themselves by their sides: a sample that does so too misses labels, and all is summed twice."""
     from voxkernels import regions
 
-    places = regions._places(edge**3)
-    assert len(np.unique(places)) == places.size == min(regions.SAMPLE, -(-(edge**3) // regions.SAMPLE_STEP))
+    n = min(regions.SAMPLE, -(-(edge**3) // regions.cpu_rows.SAMPLE_STEP))
+    places = np.array([regions.cpu_rows.sample_place(k, edge**3) for k in range(n)])
+    assert len(np.unique(places)) == n
     assert 0 <= places.min() <= places.max() < edge**3
     if edge > 100:
         assert [len(np.unique(axis)) for axis in np.unravel_index(places, (edge,) * 3)] == [edge] * 3

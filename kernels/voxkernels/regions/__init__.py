@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,7 +23,7 @@ from .._arrays import (
     same_shape,
     where,
 )
-from . import cpu, cpu_results, cpu_tables, cpu_words, cuda
+from . import cpu, cpu_results, cpu_rows, cpu_tables, cuda
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,12 +35,10 @@ grey values all sums are exact: then one for each thread."""
 
 CHUNK_VOXELS = 1 << 16
 """Parts are not smaller than this."""
-SAMPLE, SAMPLE_STEP, GOLDEN = 4096, 1024, (math.sqrt(5.0) - 1.0) / 2.0
-MORE_ROWS = 64
-"""Labels have rows up to the largest of so many voxels (fewer where there would be more than one in so many), a quarter
-more and so many more; if not enough, once more."""
+SAMPLE = 4096
+"""So many voxels are looked at for the largest label before all are."""
 
-ROW_BYTES = 8 * (cpu_tables.N_ROW + cpu_words.N_GREY)
+ROW_BYTES = 8 * cpu_tables.N_ROW
 
 _NONE = np.empty(0, np.int64)
 _NO_IMAGE = np.empty((0, 0), np.uint8)
@@ -131,53 +128,43 @@ def region_properties(
             as_labels("labels", labels, device=device)
             raise AssertionError("a negative label was met, then none found")
         return RegionProperties(**found, spacing=size)
-    memory, n_rows, grey, names = _sum_regions(grid, values)
-    rows, count, bbox, centroid, inertia, moments = cpu_results.list_regions(
-        memory, n_rows, 1 if names is None else 0, grey, corner, _array_of(size)
-    )
+    rows, names, (count, bbox, centroid, inertia, moments, grey) = _measure(grid, values, corner, size)
     mean = std = low = high = None
     if values is not None:
-        first, deviations, squares, low, high = grey[0, rows].T
+        first, deviations, squares, low, high = grey.T
         about_first = deviations / count
         mean, std = first + about_first, np.sqrt(np.maximum(squares / count - about_first**2, 0))
     present = rows if names is None else names[rows]
     return RegionProperties(present, count, bbox, centroid, inertia, mean, std, low, high, moments, size)
 
 
-def _sum_regions(grid: npt.NDArray[Any], image: npt.NDArray[Any] | None) -> tuple[Ints, int, Floats, Ints | None]:
-    """The tables of all chunks (C, ...), their rows R, grey sums (C, R, ...), and the rows' labels (R,), ascending.
+def _measure(
+    grid: npt.NDArray[Any], image: npt.NDArray[Any] | None, corner: Ints, size: Spacing
+) -> tuple[Ints, Ints | None, Any]:
+    """The rows in use, the rows' labels (None: they are the rows), and what `cpu_results.list_regions` has of them.
 
-    Labels are their own rows (the last is None then) where they are dense: no more bytes of sums than of labels.
+    Labels are their own rows where they are dense: no more bytes of sums than of labels.
     """
     n_z, n_y, n_x = grid.shape
     lines = grid.reshape(n_z * n_y, n_x)
-    grey_image = _NO_IMAGE if image is None else image.reshape(n_z * n_y, n_x)
+    grey = _NO_IMAGE if image is None else image.reshape(n_z * n_y, n_x)
     most, parts = max(grid.nbytes, CHUNK_BYTES), min(CHUNKS, numba.get_num_threads()) if image is None else CHUNKS
-    top = int(np.maximum.reduce(grid.reshape(-1)[_places(grid.size)], initial=0))
-    n_rows = min(top + top // 4 + MORE_ROWS, most // ROW_BYTES)
-    names = keys = rows = _NONE
+    most_rows = most // ROW_BYTES
+    names, keys, rows_of, n_rows = None, _NONE, _NONE, cpu_rows.guess_rows(grid.reshape(-1), SAMPLE, most_rows)
     while True:
-        if top >= most // ROW_BYTES:
-            names, keys, rows = _rows_of_labels(lines)
+        if n_rows > most_rows:
+            names, keys, rows_of = _rows_of_labels(lines)
             n_rows = names.size
         chunks = max(1, min(most // max(ROW_BYTES * n_rows, 1), grid.size // CHUNK_VOXELS, parts))
         memory = np.zeros((chunks, cpu_tables.N_ROW * n_rows + cpu_tables.LINE), np.int64)
-        beyond = np.empty(chunks, np.int64)
-        grey = np.zeros((chunks, 0 if image is None else n_rows, cpu_words.N_GREY))
-        cpu.sum_runs(lines, grey_image, max(n_y, 1), keys, rows, _squares(n_x), n_rows, memory, grey, beyond)
-        largest = beyond.tolist()
-        if min(largest) < 0:
-            as_labels("labels", lines, 2)
-        top = max(largest)
+        top, (rows, *found) = cpu.measure(
+            lines, grey, max(n_y, 1), keys, rows_of, _squares(n_x), memory, corner, _array_of(size)
+        )
         if top == 0:
-            return memory, n_rows, grey, names if keys.size else None
+            return rows, names, found
+        if top < 0:
+            as_labels("labels", lines, 2)
         n_rows = top + 1
-
-
-@functools.lru_cache(maxsize=4)
-def _places(size: int) -> Ints:
-    """A sample of so many voxels: by the golden ratio, in step with nothing that a volume repeats."""
-    return np.sort((np.arange(min(SAMPLE, -(-size // SAMPLE_STEP))) * GOLDEN % 1.0 * size).astype(np.int64))
 
 
 @functools.lru_cache(maxsize=4)
@@ -272,7 +259,7 @@ def _as_origin(origin: Any) -> Ints:
 def _rows_of_labels(lines: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
     """The labels that are there, ascending, and the hash table (keys, rows) that gives a label's row."""
     keys = np.zeros(1 << 12, np.int64)
-    while (found := cpu.collect_labels(lines, keys)) < 0:
+    while (found := cpu_rows.collect_labels(lines, keys)) < 0:
         if found == -2:
             as_labels("labels", lines, 2)
         keys = np.zeros(4 * keys.size, np.int64)

@@ -17,23 +17,24 @@ value is one of the region's own, so its distance from the mean is part of the s
 drops out before it can do harm.
 
 The lines are cut into chunks whose number depends on the data alone, each with sums of its own, added in the order of
-the chunks: results do not depend on the number of threads. A label's row is the label itself or, where labels are
-sparse, found in a hash table (open addressing, linear probing). How many rows there are is guessed from a sample of the
-voxels; the label of every run is compared with it, and where one is beyond, all is summed once more with enough.
+the chunks: results do not depend on the number of threads. Which row a label has: `cpu_rows`. The label of every run is
+compared with how many there are, and where one is beyond, all is summed once more with enough.
 
 Cost: one read of the volume. Memory: 256 bytes for each label and chunk.
 Floor: the read, 2.5 ms for 256^3 int32 on one core, with nothing in it but one label. Reached on a quiet machine (Zen
 5), one core and two: 3.8 and 2.1 ms (balls; cc3d.statistics 65), 2.5 and 1.5 (one label), 23 and 12 (300 labels at
-random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3, one core: 78 us, of which 12 are the call itself.
+random); with grey values 10.2 and 5.7, 15 and 8, 41 and 21. 64^3, one core: 60 us, of which 9 are the call itself.
 What paid: no pass before this one for the largest label, and results derived in one compiled pass over the rows, not by
 NumPy's functions, on 64^3 205 and 165 -> 92 and 64 us, on 256^3 6.1 and 3.8 -> 3.8 and 2.1 ms; one piece of zeros for
 all tables of a chunk and one function for all results, 64^3 95 -> 83; words of a line by a plain loop, not a range with
 a step, and whether there is a hash table asked once, 83 -> 78, 256^3 4.2 -> 3.4 ms; memory asked for ahead, background
 left out in words, and one chunk for each thread where all sums are exact, 64^3 85 -> 78 us, 128^3 690 -> 570, 512^3 33
--> 29 ms; voxels of noise added as vectors, 59 and 33 -> 21 and 12, and their grey values, 79 and 41 -> 41 and 21; runs
-found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for each run that are not inlined cost noise 60 ms more with
-grey values, signed rows 8. Did not pay: a slice as one long line of words (64^3 and 128^3 no change), a mark in every
-row of grey values that it has none yet (a page of memory for each; a cathode 15.8 -> 20 ms).
+-> 29 ms; the vectors of noise made where there is noise, not before every line, where LLVM puts them, one call for
+sums and results, and no index that may be negative, 64^3 71 -> 60 us; voxels of noise added as vectors, 59 and 33 -> 21
+and 12, and their grey values, 79 and 41 -> 41 and 21; runs found by words, balls 11.3 and 7.8 -> 5.6 and 3.4. Calls for
+each run that are not inlined cost noise 60 ms more with grey values, signed rows 8. Did not pay: a slice as one long
+line of words (64^3 and 128^3 no change), a mark in every row of grey values that it has none yet (a page of memory for
+each; a cathode 15.8 -> 20 ms); the tables zeroed in compiled code (with gaps of 500 between labels 6 -> 21 ms).
 Not checked here: the image has the shape of the labels; with a hash table, labels >= 0 and every label has a row.
 """
 
@@ -42,6 +43,8 @@ from numba import prange
 
 from .._compile import jit
 from .cpu_grey import add_grey_run
+from .cpu_results import list_regions
+from .cpu_rows import find_slot
 from .cpu_tables import tables_of
 from .cpu_words import (
     N_PART,
@@ -58,45 +61,6 @@ from .cpu_words import (
 MANY = 20  # runs among 64 voxels from which these are added one by one
 AHEAD = 2048  # how many voxels ahead memory is asked for: further than the hardware does here
 ALL, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(1)
-
-HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number
-
-
-@jit
-def find_slot(label, keys):
-    """The slot that holds `label` in a hash table, or the free one (0) where it belongs. `keys` is never full."""
-    mask = keys.size - 1
-    product = np.int64(label) * HASH_FACTOR
-    slot = (product ^ (product >> 32)) & mask
-    while keys[slot] != label and keys[slot] != 0:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@jit
-def collect_labels(labels, keys):
-    """Put every label of `labels` (L, X) into the hash table `keys`.
-
-    Return how many there are, or -1 if it is half full, -2 if a label is negative.
-    """
-    found = 0
-    for line in range(labels.shape[0]):
-        last = labels.dtype.type(0)
-        for label in labels[line]:
-            if label == last:
-                continue
-            last = label
-            if label == 0:
-                continue
-            if label < 0:
-                return -2
-            slot = find_slot(label, keys)
-            if keys[slot] == 0:
-                keys[slot] = label
-                found += 1
-                if 2 * found > keys.size:
-                    return -1
-    return found
 
 
 @jit
@@ -152,33 +116,27 @@ def add_slice(sums, box, part, plane, touched, z, n_x):
 
 
 @jit(parallel=True)
-def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory, grey, beyond):
-    """Sum every label of `labels` (L, X) chunk by chunk, in N = n_rows rows.
+def sum_runs(labels, image, lines_per_slice, keys, rows, squares, memory, beyond):
+    """Sum every label of `labels` (L, X) chunk by chunk, in N rows.
 
     keys, rows : hash table of labels and their rows; empty if a label is its own row. Then row 0 may hold anything.
     beyond     : (C,) int64: the largest label that has no row, or 0; -1 if a label is negative. Then the sums are void.
     image      : (L, X), or empty for no grey statistics.
     squares    : (X + 1,) int64, sum of the squares of all integers below each.
     memory     : (C, N_ROW * N + LINE) int64, zero on entry; see `tables_of`.
-    grey       : (C, N, 5) float64, zero on entry.
     """
     n_lines, n_x = labels.shape
     flat, values = labels.reshape(-1), image.reshape(-1)
-    n_chunks, all_rows, dense, zero = memory.shape[0], np.uint64(n_rows), keys.size == 0, labels.dtype.type(0)
+    n_chunks, dense, zero = memory.shape[0], keys.size == 0, labels.dtype.type(0)
     for chunk in prange(n_chunks):
         # One view for each table: a view for each run would cost more than the sums (Numba counts its references).
-        chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched = tables_of(memory[chunk], n_rows)
-        chunk_grey = grey[chunk]
+        chunk_part, chunk_sums, chunk_box, chunk_plane, chunk_touched, chunk_grey = tables_of(memory[chunk])
+        all_rows = np.uint64(chunk_touched.size)
         flat_part, flat_plane, flat_grey = chunk_part.reshape(-1), chunk_plane.reshape(-1), chunk_grey.reshape(-1)
         first_line, end_line = n_lines * chunk // n_chunks, n_lines * (chunk + 1) // n_chunks
         n_touched, largest = 0, 0
-        z = first_line // lines_per_slice
-        for line in range(first_line, end_line):
-            if line >= (z + 1) * lines_per_slice:
-                add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
-                n_touched = 0
-                z += 1
-            y, begin = line - z * lines_per_slice, line * n_x
+        z, y, begin = first_line // lines_per_slice, first_line % lines_per_slice, first_line * n_x
+        for _ in range(first_line, end_line):
             start = first = np.int64(0)
             begins = ONE  # whether a run begins with the word
             n = np.int64(0)
@@ -234,12 +192,31 @@ def sum_runs(labels, image, lines_per_slice, keys, rows, squares, n_rows, memory
                         n_touched += 1
                         chunk_plane[row, 0] = y
                         if image.size and chunk_sums[row, 0] == 0:
-                            value = np.float64(image[line, start])
+                            value = np.float64(values[np.uint64(begin + start)])
                             chunk_grey[row, 0] = chunk_grey[row, 3] = chunk_grey[row, 4] = value
                     add_run(chunk_part, chunk_plane, row, y, start, stop, squares[stop] - squares[start], n_x)
                     if image.size:
-                        add_grey_run(chunk_grey, row, image, line, start, stop)
+                        add_grey_run(chunk_grey, row, values, begin + start, begin + stop)
                     start = first + np.int64(lowest_bit(starts))
                     starts &= starts - ONE
+            y, begin = y + 1, begin + n_x
+            if y == lines_per_slice:
+                add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
+                z, y, n_touched = z + 1, 0, 0
         add_slice(chunk_sums, chunk_box, chunk_part, chunk_plane, chunk_touched[:n_touched], z, n_x)
         beyond[chunk] = largest
+
+
+_sum_runs = sum_runs.dispatcher  # to be called by a kernel
+
+
+@jit(around=True)
+def measure(labels, image, lines_per_slice, keys, rows, squares, memory, corner, spacing):
+    """Sum every label of `labels` (L, X), see `sum_runs`; derive the results, see `list_regions`.
+
+    Returns the largest label that has no row, or 0, or -1 if a label is negative; and the results, void if it is not 0.
+    """
+    beyond = np.empty(memory.shape[0], np.int64)
+    _sum_runs(labels, image, lines_per_slice, keys, rows, squares, memory, beyond)
+    found = list_regions(memory, 0 if keys.size else 1, image.size > 0, corner, spacing)
+    return beyond.max() if beyond.min() >= 0 else np.int64(-1), found

@@ -12,8 +12,8 @@ ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
 @jit(inline=True)
-def add_grey_run(grey, row, image, line, start, stop):
-    """Add the grey values `image[line, start:stop]` to one row of `grey` (N, 5), which has had its first value."""
+def add_grey_run(grey, row, values, start, stop):
+    """Add the grey values `values[start:stop]` to one row of `grey` (N, 5), which has had its first value."""
     first, low, high = grey[row, 0], grey[row, 3], grey[row, 4]
     total = 0.0
     squares = 0.0
@@ -24,8 +24,8 @@ def add_grey_run(grey, row, image, line, start, stop):
         low_1 = low_2 = low_3 = low
         high_1 = high_2 = high_3 = high
         while x + FOUR <= end:
-            value, value_1 = np.float64(image[line, x]), np.float64(image[line, x + ONE])
-            value_2, value_3 = np.float64(image[line, x + TWO]), np.float64(image[line, x + THREE])
+            value, value_1 = np.float64(values[x]), np.float64(values[x + ONE])
+            value_2, value_3 = np.float64(values[x + TWO]), np.float64(values[x + THREE])
             total += value - first
             total_1 += value_1 - first
             total_2 += value_2 - first
@@ -48,7 +48,7 @@ def add_grey_run(grey, row, image, line, start, stop):
         low = min(min(low, low_1), min(low_2, low_3))
         high = max(max(high, high_1), max(high_2, high_3))
     while x < end:
-        value = np.float64(image[line, x])
+        value = np.float64(values[x])
         total += value - first
         squares += (value - first) * (value - first)
         low = value if value < low else low

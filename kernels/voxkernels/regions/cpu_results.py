@@ -8,51 +8,53 @@ import numpy as np
 from .._compile import jit
 from .cpu_grey import merge_grey
 from .cpu_tables import tables_of
+from .cpu_words import N_GREY
 
 
 @jit
-def merge_chunks(memory, n_rows, grey):
-    """Add all chunks to chunk 0, in their order. grey may have no rows."""
-    _, sums, box, _, _ = tables_of(memory[0], n_rows)
+def merge_chunks(memory, with_grey):
+    """Add all chunks to chunk 0, in their order."""
+    _, sums, box, _, _, grey = tables_of(memory[0])
     for chunk in range(1, memory.shape[0]):
-        _, more, more_box, _, _ = tables_of(memory[chunk], n_rows)
-        for row in range(n_rows):
+        _, more, more_box, _, _, more_grey = tables_of(memory[chunk])
+        for row in range(len(sums)):
             count = more[row, 0]
             if count == 0:
                 continue
             if sums[row, 0] == 0:
                 for k in range(6):
                     box[row, k] = more_box[row, k]
-                if grey.size:
-                    grey[0, row] = grey[chunk, row]
+                if with_grey:
+                    grey[row] = more_grey[row]
             else:
                 for k in range(3):
                     box[row, k] = min(box[row, k], more_box[row, k])
                     box[row, k + 3] = max(box[row, k + 3], more_box[row, k + 3])
-                if grey.size:
-                    merge_grey(grey[0, row], grey[chunk, row], count)
+                if with_grey:
+                    merge_grey(grey[row], more_grey[row], count)
             for k in range(sums.shape[1]):
                 sums[row, k] += more[row, k]
 
 
 @jit
-def list_regions(memory, n_rows, first, grey, corner, spacing):
-    """Merge the chunks of `memory` and `grey`; derive the results (N, ...) of RegionProperties for the rows in use.
+def list_regions(memory, first, with_grey, corner, spacing):
+    """Merge the chunks of `memory`; derive the results (N, ...) of RegionProperties for the rows in use.
 
     first   : the lowest row that counts.
     corner  : (3,) int64, where the volume begins: bbox counts from there.
     spacing : (3,) float64.
 
-    Returns which rows these are, count, bbox, centroid, inertia and moments.
+    Returns which rows these are, count, bbox, centroid, inertia, moments and grey sums (N, 5), (0, 5) without them.
     """
-    merge_chunks(memory, n_rows, grey)
-    _, sums, box, _, _ = tables_of(memory[0], n_rows)
-    n = 0
+    merge_chunks(memory, with_grey)
+    _, sums, box, _, _, grey = tables_of(memory[0])
+    n_rows, n = len(sums), 0
     for row in range(first, n_rows):
         n += sums[row, 0] != 0
     rows, count = np.empty(n, np.int64), np.empty(n, np.int64)
     bbox, moments = np.empty((n, 6), np.int64), np.empty((n, 9), np.int64)
     centroid, inertia = np.empty((n, 3)), np.empty((n, 3, 3))
+    values = np.empty((n if with_grey else 0, N_GREY))
     n = 0
     for row in range(first, n_rows):
         if sums[row, 0] == 0:
@@ -60,10 +62,12 @@ def list_regions(memory, n_rows, first, grey, corner, spacing):
         rows[n], count[n] = row, sums[row, 0]
         for k in range(3):
             bbox[n, k], bbox[n, k + 3] = box[row, k] + corner[k], box[row, k + 3] + corner[k]
+        if with_grey:
+            values[n] = grey[row]
         shift(sums[row, 1:], sums[row, 0], box[row], moments[n])
         n += 1
     derive(count, bbox, moments, spacing, centroid, inertia)
-    return rows, count, bbox, centroid, inertia, moments
+    return rows, count, bbox, centroid, inertia, moments, values
 
 
 @jit
