@@ -447,6 +447,15 @@ def test_stacks_with_noise_are_their_pairs_of_slices(
             overlaps.overlap_counts_stack(stack)
 
 
+def test_the_sample_of_labels_is_in_step_with_no_row() -> None:
+    """Every sixteenth column has one label: a sample of every sixteenth pixel would see no other."""
+    from voxkernels import overlaps
+
+    stack = np.random.default_rng(1).integers(0, 200, (16, 64, 64), np.int32)
+    stack[:, :, ::16] = 1
+    assert overlaps.tables._n_labels(stack.reshape(16, -1)) == stack.max() + 1
+
+
 # Messages
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ CHUNKS = 16
 """Into how many chunks the images of a call are cut together, at least; each has a table of its own."""
 BATCH = 256
 """How many pairs of images are counted together."""
-SAMPLE = 4096
+SAMPLE, GOLDEN = 4096, (math.sqrt(5.0) - 1.0) / 2.0
 CELLS = 16
 """Up to how many cells for each pixel a table of all pairs of labels may have."""
 FIRST_SLOTS, FEWEST_SLOTS = 1 << 12, 1 << 8
@@ -127,8 +129,9 @@ def _cells(image_a: Images, image_b: Images, none: npt.NDArray[np.uint32]) -> np
 
 
 def _n_labels(images: Images) -> int:
-    """One more than the largest label of a sample."""
-    return int(images.ravel()[:: max(1, images.size // SAMPLE)].max(initial=0)) + 1
+    """One more than the largest label of a sample: by the golden ratio, in step with no row and no image."""
+    places = np.arange(min(SAMPLE, images.size)) * GOLDEN % 1.0 * images.size
+    return int(images.reshape(-1)[places.astype(np.int64)].max(initial=0)) + 1
 
 
 def _join(columns: Ints, begin: Ints, top: Ints) -> OverlapStack:
