@@ -69,11 +69,11 @@ def last_run_ends(a, b, start, stop):
 @jit
 def find_pair(a, b, table):
     """The row of `table` (S, 3) that counts the pair (a, b), or the free one where it belongs. It is never full."""
-    mask = table.shape[0] - 1
+    mask = np.uint64(table.shape[0] - 1)  # unsigned: an index that may be negative costs more
     product = np.int64(a) * HASH_FACTOR + np.int64(b) * HASH_FACTOR_B
-    slot = (product ^ (product >> 32)) & mask
+    slot = np.uint64(product ^ (product >> 32)) & mask
     while table[slot, 2] != 0 and (table[slot, 0] != a or table[slot, 1] != b):
-        slot = (slot + 1) & mask
+        slot = (slot + np.uint64(1)) & mask
     return slot
 
 
@@ -191,6 +191,7 @@ def count_pairs(images_a, images_b, n_chunks, slots, cells, may_give_up, n_parts
     lists, see `list_pairs`.
     """
     n_pixels, room, n_tasks = images_a.shape[1], slots // 2, len(cells)
+    a, b = images_a.reshape(-1), images_b.reshape(-1)
     pairs, found = np.empty((n_tasks * room, 3), np.int64), np.empty(n_tasks, np.int64)
     for part in prange(n_parts):
         table = np.empty((slots, 3), np.int64)
@@ -199,10 +200,11 @@ def count_pairs(images_a, images_b, n_chunks, slots, cells, may_give_up, n_parts
         row = begin * room
         for task in range(begin, end):
             image, chunk = task // n_chunks, task % n_chunks
-            first, stop = n_pixels * chunk // n_chunks, n_pixels * (chunk + 1) // n_chunks
+            first = n_pixels * image + n_pixels * chunk // n_chunks
+            stop = n_pixels * image + n_pixels * (chunk + 1) // n_chunks
             listed = pairs[row : row + room]
             cells[task] = 0  # by the thread that uses it
-            n = add_runs(images_a[image], images_b[image], first, stop, table, listed, cells[task], may_give_up)
+            n = add_runs(a, b, first, stop, table, listed, cells[task], may_give_up)
             found[task] = n
             row += max(n, 0)  # the lists of a thread lie one after another
     columns, begin_of, top = list_pairs(pairs, n_chunks, found, n_parts)
