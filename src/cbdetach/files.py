@@ -59,7 +59,7 @@ def whole_hdf5(path: Path, **options: Any) -> Iterator[Any]:
     """An HDF5 file to write to, made in memory and put to `path` on success; `options` are those of `h5py.File`.
 
     HDF5 writes much of a file when it closes it, and what fails then is no error to h5py: a full disk leaves a file
-    that opens, and reads as zeros. Memory: the file's size, which is that of its compressed volumes.
+    that opens, and reads as zeros. Memory: twice the file's size, which is that of its compressed volumes.
     """
     import h5py
 

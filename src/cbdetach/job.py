@@ -67,8 +67,8 @@ class Job:
         """
         missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
         results = worked(work, missing) if ahead else map(work, missing)
-        for index, arrays in zip(bar(missing, stage, unit="slab", show=self.progress), results, strict=True):
-            self.folder.write_slab(stage, index, arrays)
+        for index in bar(missing, stage, unit="slab", show=self.progress):
+            self.folder.write_slab(stage, index, next(results))  # no name: gone before the next is made
 
     def tables(self, stage: str, group: str = "table") -> list[dict[str, Array]]:
         """Every slab's share of a stage's tables, in the slabs' order."""

@@ -12,7 +12,7 @@ from cbdetach import detachment, device, link, segment
 from cbdetach.errors import InputError
 from cbdetach.job import Job
 from cbdetach.pipeline.segment import finished, link_options
-from cbdetach.store import pack
+from cbdetach.store import Slab, pack
 
 Array = npt.NDArray[Any]
 
@@ -30,8 +30,7 @@ def link_stage(job: Job) -> dict[str, Any]:
         elif _by_slice(job):
             labels = _linked_slices(job, ids, index)
         else:
-            local, s0 = _window_labels(job, index)
-            labels = ids[index][local[z0 - s0 : z1 - s0]]
+            labels = ids[index][_window_labels(job, index, (z0, z1))[0]]
         active = detachment.is_active(job.codes(z0, z1))
         regions = device.region_properties(labels, spacing=job.voxel_size, origin=(z0, 0, 0))
         return {
@@ -74,13 +73,15 @@ def _by_slice(job: Job) -> bool:
     return wanted.segmenter != "watershed" and wanted.views == "z"
 
 
-def _window_labels(job: Job, index: int) -> tuple[Array, int]:
-    """Labels that the segment stage has written for one slab, and the slice that they begin at."""
+def _window_labels(job: Job, index: int, wanted: Slab | None = None) -> tuple[Array, int]:
+    """Labels that the segment stage has written for one slab, and the slice that they begin at; or of slices wanted."""
     import h5py
 
     path = job.folder.require_slab("segment", index)
     with h5py.File(path, "r") as file:
-        return file["labels"][()], int(file["table/z0"][()])
+        z0 = int(file["table/z0"][()])
+        low, high = (z0, z0 + len(file["labels"])) if wanted is None else wanted
+        return file["labels"][low - z0 : high - z0], low
 
 
 def _linked_slices(job: Job, ids: list[Array], index: int) -> Array:
@@ -91,8 +92,8 @@ def _linked_slices(job: Job, ids: list[Array], index: int) -> Array:
     for other, (o0, o1) in enumerate(job.folder.slabs):
         lo, hi = max(o0, w0), min(o1, w1)
         if lo < hi:
-            local, s0 = _window_labels(job, other)
-            images += [ids[z][local[z - s0]] for z in range(lo, hi)]
+            local, _ = _window_labels(job, other, (lo, hi))
+            images += [ids[z][image] for z, image in zip(range(lo, hi), local, strict=True)]
     return finished(job, np.stack(images), (w0, w1))[z0 - w0 : z1 - w0]
 
 
