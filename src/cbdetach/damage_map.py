@@ -62,6 +62,8 @@ def crack_density(labels: Array, codes: Array, *, spacing: Spacing) -> npt.NDArr
 
     crack, solid = codes == CRACK, (labels > 0) & (codes == SOUND)
     total = np.zeros(labels.shape, dtype=np.float32)
+    if not crack.any():
+        return total
     smooth, square = np.zeros_like(total), np.zeros_like(total)
     for axis in range(3):
         faces = np.zeros_like(total)

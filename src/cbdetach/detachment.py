@@ -26,15 +26,24 @@ def is_active(phases: Array) -> npt.NDArray[np.bool_]:
     return np.asarray((phases == ACTIVE) | (phases == ACTIVE_HIGH))
 
 
-def attach_within(
-    labels: Array, phases: Array, tolerance_um: float, spacing: tuple[float, float, float]
-) -> npt.NDArray[np.uint8]:
-    """Phases with void within `tolerance_um` of carbon/binder counted as carbon/binder (the contact tolerance)."""
-    is_cbd = phases == CBD
-    if tolerance_um <= 0 or not is_cbd.any():
+def cbd_distance(
+    phases: Array, *, spacing: tuple[float, float, float], reach_um: float
+) -> npt.NDArray[np.float32] | None:
+    """Distance of every voxel to carbon/binder, inf past `reach_um`; None where there is none, or no reach."""
+    away = phases != CBD
+    if reach_um <= 0 or away.all():
+        return None
+    return capped_distance(away, spacing=spacing, reach=reach_um * (1 + 1e-6))
+
+
+def attach_within(labels: Array, phases: Array, tolerance_um: float, distance: Array | None) -> npt.NDArray[np.uint8]:
+    """Phases with void within `tolerance_um` of carbon/binder counted as carbon/binder (the contact tolerance).
+
+    distance : of `cbd_distance` there, with a reach of the tolerance or more.
+    """
+    if tolerance_um <= 0 or distance is None:
         return phases
-    reach = tolerance_um * (1 + 1e-6)
-    near = capped_distance(~is_cbd, spacing=spacing, reach=reach) <= reach
+    near = distance <= tolerance_um * (1 + 1e-6)
     return np.where(near & (phases == VOID) & (labels == 0), np.uint8(CBD), phases)
 
 

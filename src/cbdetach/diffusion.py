@@ -160,7 +160,7 @@ def diffusion_lengths(
         "diffusion_length_median_um": real["median"],
         "diffusion_length_p95_um": real["p95"],
         "diffusion_length_max_um": real["max"],
-        "contact_ratio": _contact_ratios(labels, sources, owned, options),
+        "contact_ratio": _contact_ratios(labels, filled, sources, owned, options),
         "crack_ratio": real["mean"] / contact,
         "unreached_fraction": np.where(count > 0, 1 - reached / np.maximum(count, 1), np.nan),
         "status": np.where(reached == 0, 2, np.where(reached < count, 1, 0)).astype(np.int8),
@@ -168,12 +168,14 @@ def diffusion_lengths(
     return Lengths(lengths, solid, owned.astype(np.int64), columns, real["farthest"])
 
 
-def _contact_ratios(labels: Array, sources: Array, owned: Array, options: dict[str, Any]) -> npt.NDArray[np.float64]:
-    """`contact_ratio` of each owned particle, its outline smoothed; nan without contact."""
+def _contact_ratios(
+    labels: Array, filled: Array, sources: Array, owned: Array, options: dict[str, Any]
+) -> npt.NDArray[np.float64]:
+    """`contact_ratio` of each owned particle, its outline smoothed; nan without contact. `filled` : these alone."""
     from scipy.ndimage import find_objects
 
     ratio = np.full(owned.size, np.nan)
-    numbered = np.where(np.isin(labels, owned), np.searchsorted(owned, labels) + 1, 0)
+    numbered = np.searchsorted(np.append(0, owned), filled)
     for row, part in enumerate(find_objects(numbered)):
         box = tuple(slice(max(0, s.start - REACH), s.stop + REACH) for s in part)
         smooth = smooth_outline(labels[box], owned[row], sources[box], spacing=options["spacing"])

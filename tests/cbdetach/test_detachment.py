@@ -157,10 +157,21 @@ def test_particles_follow_their_moved_surfaces(scene: tuple[Array, Array]) -> No
 @pytest.mark.parametrize(("tolerance", "changed"), [(0.0, 0), (1.0, 1), (2.0, 2)])
 def test_contact_tolerance_reaches_through_void(scene: tuple[Array, Array], tolerance: float, changed: int) -> None:
     labels, phases = scene
-    attached = detachment.attach_within(labels, phases, tolerance, UNIT)
+    attached = detachment.attach_within(
+        labels, phases, tolerance, detachment.cbd_distance(phases, spacing=UNIT, reach_um=tolerance)
+    )
     assert attached[1, 2 - changed, 3] == CBD
     assert (attached[labels > 0] == ACTIVE).all()
     assert (attached != phases).any() == (tolerance > 0)
+    further = detachment.cbd_distance(phases, spacing=UNIT, reach_um=3.0)
+    np.testing.assert_array_equal(detachment.attach_within(labels, phases, tolerance, further), attached)
+
+
+def test_without_carbon_binder_nothing_is_attached(scene: tuple[Array, Array]) -> None:
+    labels, phases = scene
+    none = np.where(phases == CBD, np.uint8(VOID), phases)
+    assert detachment.cbd_distance(none, spacing=UNIT, reach_um=2.0) is None
+    assert detachment.attach_within(labels, none, 2.0, None) is none
 
 
 def test_electrode_faces_balance_with_the_kernel(scene: tuple[Array, Array]) -> None:

@@ -22,7 +22,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
     voxel = min(job.voxel_size)
     wanted = job.settings.detachment
     variants = job.variants
-    halo = detachment_halo(job)
+    reach, halo = tolerances_reach(job), detachment_halo(job)
     edges = thickness_edges(job)
 
     def work(index: int) -> dict[str, Array]:
@@ -32,16 +32,18 @@ def detachment_stage(job: Job) -> dict[str, Any]:
         labels, codes = job.particles(w0, w1), job.codes(w0, w1)
         unresolved = job.folder.read_volume("phases", "unresolved", w0, w1)
 
-        def areas(particles: Array, kinds: Array, tolerance_um: float, hidden: Array | None = None) -> vk.ContactAreas:
-            attached = detachment.attach_within(particles, kinds, tolerance_um, job.voxel_size)
+        def areas(particles: Array, kinds: Array, hidden: Array | None = None) -> vk.ContactAreas:
             return detachment.surface_classes(
-                particles, attached, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
+                particles, kinds, hidden, spacing=job.voxel_size, estimator=wanted.estimator, core=core
             )
 
-        shares = {"measured": areas(labels, codes, wanted.tolerance_um, unresolved)}
-        shares["electrode"] = areas((labels > 0).astype(np.int32), codes, wanted.tolerance_um, unresolved)
+        distance = detachment.cbd_distance(codes, spacing=job.voxel_size, reach_um=reach)
+        attached = detachment.attach_within(labels, codes, wanted.tolerance_um, distance)
+        shares = {"measured": areas(labels, attached, unresolved)}
+        shares["electrode"] = areas((labels > 0).astype(np.int32), attached, unresolved)
         for n in TOLERANCES:
-            shares[f"tolerance_{n}"] = areas(labels, codes, n * voxel)
+            shares[f"tolerance_{n}"] = areas(labels, detachment.attach_within(labels, codes, n * voxel, distance))
+        del distance, attached
         if job.is_connected:
             kinds = [
                 connected.attach_classes(
@@ -53,7 +55,7 @@ def detachment_stage(job: Job) -> dict[str, Any]:
                 )
                 for name in ("connected", "connected26")
             ]
-            shares["connected"] = areas(labels, connected.surface_kinds(codes, *kinds), 0.0)
+            shares["connected"] = areas(labels, connected.surface_kinds(codes, *kinds))
         arrays: dict[str, Array] = {}
         if variants and job.classifier is None:
             classes = job.folder.read_volume("phases", "film_class", w0, w1)
@@ -62,7 +64,9 @@ def detachment_stage(job: Job) -> dict[str, Any]:
             near = expanded(labels, reach=2 * job.edge_width_um, spacing=job.voxel_size)
         for name in variants:
             moved = job.folder.read_volume("phases", f"moved/{name}", w0, w1)
-            shares[name] = areas(detachment.moved_particles(labels, codes, moved, near), moved, wanted.tolerance_um)
+            particles = detachment.moved_particles(labels, codes, moved, near)
+            distance = detachment.cbd_distance(moved, spacing=job.voxel_size, reach_um=wanted.tolerance_um)
+            shares[name] = areas(particles, detachment.attach_within(particles, moved, wanted.tolerance_um, distance))
         for name, share in shares.items():
             arrays |= pack(f"table/{name}", share)
         arrays["table/faces"] = detachment.electrode_faces(labels, codes, core=core)
@@ -89,5 +93,9 @@ def _film_height(job: Job) -> tuple[float | None, list[str]]:
 
 def detachment_halo(job: Job) -> int:
     """Slices beyond a slab that its areas depend on: the estimator's, and how far a contact tolerance reaches."""
-    reach = max(job.settings.detachment.tolerance_um, max(TOLERANCES) * min(job.voxel_size))
-    return detachment.HALO + int(np.ceil(reach / job.voxel_size[0]))
+    return detachment.HALO + int(np.ceil(tolerances_reach(job) / job.voxel_size[0]))
+
+
+def tolerances_reach(job: Job) -> float:
+    """The largest contact tolerance that areas are measured with, um."""
+    return max(job.settings.detachment.tolerance_um, max(TOLERANCES) * min(job.voxel_size))
