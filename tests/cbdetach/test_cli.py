@@ -216,18 +216,21 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
         planned.update(arguments)
         return "needs little"
 
-    def run(**arguments: Any) -> Any:
+    def run(*, tell: Callable[[str], None], **arguments: Any) -> Any:
         ran.update(arguments)
+        tell("needs more")
         raise InputError("that will do")
 
     monkeypatch.setattr(pipeline, "plan", plan)
     monkeypatch.setattr(pipeline, "run", run)
-    code, said, complained = command(
+    line = (
         "run v.tif --out o --voxel-size 0.5,0.4,0.4 --config c.toml --labels l.tif --phases p.tif --phase-values void=0"
         " --segmenter watershed2d --model m.onnx --views zyx --anchor y1 --crop 0:9,:,: --bin 2 --slab 16 --device cpu"
         " --threads 1 --resume --overwrite"
     )
-    assert (code, said, complained) == (2, "This run needs little.\n", "cbdetach: that will do\n")
+    assert command(line) == (2, "This run needs more.\n", "cbdetach: that will do\n")
+    assert planned == {}  # a run looks at its input once
+    assert command(f"{line} --dry-run") == (0, "This run needs little.\n", "")
     same = {
         "volume": "v.tif",
         "out": Path("o"),
@@ -413,7 +416,8 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("line", "what", "then"),
     [
-        ("run x.tif", "cbdetach.pipeline.plan", "continue with --resume."),
+        ("run x.tif", "cbdetach.pipeline.run", "continue with --resume."),
+        ("run x.tif --dry-run", "cbdetach.pipeline.plan", "continue with --resume."),
         ("demo", "cbdetach.demo.demo", "start again with --overwrite."),
         ("report x", "cbdetach.gather.rewrite_report", ""),
     ],
@@ -430,7 +434,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     def broken(**_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline, "plan", broken)
+    monkeypatch.setattr(pipeline, "run", broken)
     monkeypatch.setattr(sys, "argv", ["cbdetach", "run", "x.tif"])
     with pytest.raises(ZeroDivisionError):
         __main__.main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from cbdetach.cli.common import (
     Views,
     one_line_errors,
 )
+
+if TYPE_CHECKING:
+    from cbdetach.estimate import Estimate
 
 
 def run(
@@ -79,12 +82,15 @@ def run(
             "resume": resume,
             "overwrite": overwrite,
         }
-        need = pipeline.plan(out=out, **arguments)
-        if not quiet:
-            print(f"This run {need}.")
+
+        def tell(need: Estimate) -> None:
+            if not quiet:
+                print(f"This run {need}.", flush=True)
+
         if dry_run:
+            tell(pipeline.plan(out=out, **arguments))
             return
-        found = pipeline.run(out=out, progress=not quiet, **arguments)
+        found = pipeline.run(out=out, progress=not quiet, tell=tell, **arguments)
         if not quiet:
             print(gather.summary(found))
 

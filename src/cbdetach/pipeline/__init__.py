@@ -82,6 +82,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    tell: Callable[[Estimate], object] | None = None,
 ) -> Run:
     """Measure every particle of a volume; the results lie in the folder `out`.
 
@@ -107,6 +108,7 @@ def run(
     threads : of the kernels; None: all. Results do not depend on it.
     resume : continue a run that was interrupted; overwrite : delete what a run has left in `out`, and start again.
     progress : draw progress bars on a terminal.
+    tell : is called with what the run will need, before its first voxel.
 
     Raises
     ------
@@ -132,6 +134,8 @@ def run(
         open_job(settings, Path(out), given, progress=progress, gpu=devices.find(device)) as job,
     ):
         need, start = admitted(job, resume=resume, overwrite=overwrite)
+        if tell is not None:
+            tell(need)
         with prepared(job, start) as record:
             if not record["finished"] or not _all_slabs_whole(job):
                 if job.model is not None:
