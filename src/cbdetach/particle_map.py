@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 THINNEST = (2, 4)
 """Voxels that a ray must have passed to count in the registration, which needs the rim, and in the correlation."""
 
+LEAST_PIXELS = 9
+"""Of the map, and of each projection."""
+
 
 def correlate(
     path: str | Path,
@@ -59,40 +62,24 @@ def correlate(
     InputError
         An argument does not fit, the run's grey volume is not there, or projection and map have too little in common.
     """
-    if not np.isfinite(direction).all() or not np.any(direction):
-        raise InputError(f"--direction: must be three finite numbers z,y,x, not all 0; got {direction}.")
-    for name, (low, high) in (("--rotation", rotation_deg), ("--scale", scale)):
-        above = "" if name == "--rotation" else ", both above 0"
-        if not (np.isfinite([low, high]).all() and low <= high and (name == "--rotation" or low > 0)):
-            raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH{above}; got {low:g},{high:g}.")
-    for name, length in (("--erosion", erosion_um), ("--min-thickness", min_thickness_um)):
-        if length is not None and not 0 <= length < np.inf:
-            raise InputError(f"{name}: must be 0 or more, in micrometres; got {length:g}.")
-    image, pixel = read_map(map, pixel_um)
-    known = np.isfinite(image) & (image != 0)
-    if map_range is not None:
-        known &= (image >= map_range[0]) & (image <= map_range[1])
-    if known.sum() < 9:
-        raise InputError("--map: must hold at least 9 pixels of the particle; got fewer. See --map-range.")
-    image = np.where(known, image, np.nan)
+    _check(direction, rotation_deg, scale, erosion_um, min_thickness_um)
+    image, pixel = _read_map(map, pixel_um, map_range)
     with Run(path) as run:
         found = find_particle(run, particle)
         window, _ = found.window(run.volumes["particles"].shape, 1)
         mine = run.volumes["particles"][window] == found.label
         grey, name = _density(run, window)
+        depth = _erosion(run) if erosion_um is None else erosion_um
         size = run.voxel_size
-        depth = erosion_um
-        if depth is None:
-            depth = run.settings.density.erosion_um
-        if depth is None:
-            depth = density.default_erosion_um(size, run.record["edge_width_um"] or 0.0)
     view: dict[str, Any] = {"direction": np.asarray(direction), "spacing": size}
     thin, thinnest = (n * min(size) if min_thickness_um is None else min_thickness_um for n in THINNEST)
     seen = correlative.project(mine, grey, min_thickness_um=thin, **view)
     core = correlative.project(mine, grey, min_thickness_um=thinnest, erosion_um=depth, **view)
     for option, picture, given in (("--min-thickness", seen, thin), ("--erosion", core, depth)):
-        if np.isfinite(picture.density).sum() < 9:
-            raise InputError(f"{option}: leaves fewer than 9 pixels of particle {found.label}; got {given:g} um.")
+        if np.isfinite(picture.density).sum() < LEAST_PIXELS:
+            raise InputError(
+                f"{option}: leaves fewer than {LEAST_PIXELS} pixels of particle {found.label}; got {given:g} um."
+            )
     where = correlative.register(
         seen.density,
         seen.pixel_um,
@@ -103,9 +90,10 @@ def correlate(
         scale=scale,
         sign=-1 if negative else 1,
     )
-    place = (where.rotation_deg, where.scale, *where.shift_um)
     moved, thickness, outline = (
-        correlative.resample(picture, seen.pixel_um, image.shape, pixel, place)
+        correlative.resample(
+            picture, seen.pixel_um, image.shape, pixel, (where.rotation_deg, where.scale, *where.shift_um)
+        )
         for picture in (core.density, seen.thickness_um, np.where(seen.outline, 1.0, np.nan))
     )
     try:
@@ -114,14 +102,7 @@ def correlate(
         raise InputError(f"--map: {error} Check --direction, --pixel-size, --scale and --erosion.") from None
     with plain_style():
         drawing = correlative_drawing(
-            core,
-            image,
-            pixel,
-            moved,
-            thickness,
-            np.isfinite(outline),
-            where,
-            result,
+            *(core, image, pixel, moved, thickness, np.isfinite(outline), where, result),
             label=found.label,
             density_name=name,
             map_name=map_name,
@@ -138,6 +119,48 @@ def correlate(
     }
     write_json(Path(out) / "correlate.json", record)
     return where, result
+
+
+def _check(
+    direction: tuple[float, float, float],
+    rotation_deg: tuple[float, float],
+    scale: tuple[float, float],
+    erosion_um: float | None,
+    min_thickness_um: float | None,
+) -> None:
+    """InputError for an option that is out of range whatever the run and the map are."""
+    if not np.isfinite(direction).all() or not np.any(direction):
+        raise InputError(f"--direction: must be three finite numbers z,y,x, not all 0; got {direction}.")
+    for name, (low, high) in (("--rotation", rotation_deg), ("--scale", scale)):
+        above = "" if name == "--rotation" else ", both above 0"
+        if not (np.isfinite([low, high]).all() and low <= high and (name == "--rotation" or low > 0)):
+            raise InputError(f"{name}: must be LOW,HIGH with LOW not above HIGH{above}; got {low:g},{high:g}.")
+    for name, length in (("--erosion", erosion_um), ("--min-thickness", min_thickness_um)):
+        if length is not None and not 0 <= length < np.inf:
+            raise InputError(f"{name}: must be 0 or more, in micrometres; got {length:g}.")
+
+
+def _read_map(
+    source: str | Path | Array, pixel_um: float | None, values: tuple[float, float] | None
+) -> tuple[Array, float]:
+    """The map, nan beside the particle, and its pixel size in micrometres."""
+    image, pixel = read_map(source, pixel_um)
+    known = np.isfinite(image) & (image != 0)
+    if values is not None:
+        known &= (image >= values[0]) & (image <= values[1])
+    if known.sum() < LEAST_PIXELS:
+        raise InputError(
+            f"--map: must hold at least {LEAST_PIXELS} pixels of the particle; got fewer. See --map-range."
+        )
+    return np.where(known, image, np.nan), pixel
+
+
+def _erosion(run: Run) -> float:
+    """How deep below the surface the run's densities were measured, micrometres."""
+    wanted = run.settings.density.erosion_um
+    if wanted is not None:
+        return wanted
+    return density.default_erosion_um(run.voxel_size, run.record["edge_width_um"] or 0.0)
 
 
 def _density(run: Run, window: tuple[slice, slice, slice]) -> tuple[Array, str]:
