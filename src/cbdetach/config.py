@@ -7,9 +7,11 @@ Each section is one stage. Lengths are micrometres, areas square micrometres, un
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -44,6 +46,13 @@ class Input(Section):
     def _of_cubes(cls, size: Any) -> Any:
         """One number is the edge of a cube, as on the command line."""
         return (size,) * 3 if isinstance(size, int | float) and not isinstance(size, bool) else size
+
+    @field_validator("voxel_size")
+    @classmethod
+    def _positive(cls, size: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if size is not None and not all(math.isfinite(s) and s > 0 for s in size):
+            raise ValueError(f"must be positive, in micrometres; got {', '.join(f'{s:g}' for s in size)}")
+        return size
 
 
 class Phases(Section):
@@ -231,7 +240,22 @@ def resolve(
         The file is missing or not TOML, a name is unknown, or a value is out of range.
     """
     content = dict(base or {}) if file is None else read_toml(file)
-    return validate(_merged(content, overrides or {}))
+    with as_typed(overrides or {}):
+        return validate(_merged(content, overrides or {}))
+
+
+@contextmanager
+def as_typed(overrides: Mapping[str, Any]) -> Iterator[None]:
+    """What is wrong with a setting that was given by an option, not by a file, is said of the option."""
+    try:
+        yield
+    except InputError as error:
+        name, _, rest = str(error).partition(":")
+        first, *more = name.split(".")
+        section, option = (overrides.get(first), more[0]) if more else (overrides, first)
+        if not isinstance(section, Mapping) or section.get(option) is None:
+            raise
+        raise InputError(f"--{option.replace('_', '-')}:{rest}") from None
 
 
 def read_toml(file: str | Path) -> dict[str, Any]:
@@ -241,7 +265,8 @@ def read_toml(file: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"--config: there is no file {file}; give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"--config: {file} cannot be read as TOML: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"--config: {file} cannot be read as TOML: {why}; give the path of a TOML file.") from None
 
 
 def validate(content: Mapping[str, Any]) -> Settings:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import voxkernels as vk
 from cbdetach.errors import InputError
 from cbdetach.files import require_writable, told, whole_hdf5
-from cbdetach.phantom import Phantom, PhantomSettings
+from cbdetach.phantom import Phantom, PhantomSettings, check_edge
 from cbdetach.results import Run
 from cbdetach.store import RunFolder
 
@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 
 STEP = 32
 """Slices of the phantom that are made at a time."""
+
+SMALLEST = 64
+"""Edge of the electrode, voxels, that has a few particles which the border does not cut."""
 
 SMALLEST_IOU = 0.5
 """Overlap above which a found and a true particle are one."""
@@ -186,20 +189,16 @@ def demo(
     `how` : `segmenter`, `model`, `views` and `device`, as for `cbdetach.run`. What is wrong with them is said before
     the electrode is made.
     """
-    from cbdetach import device
-    from cbdetach.job import resolved_settings, with_segmenter
     from cbdetach.pipeline import run
 
-    with device.threads(threads):
-        device.find(how.get("device", "cpu"))
-    wanted = {name: value for name, value in how.items() if name != "device"}
-    with_segmenter(resolved_settings({}, **wanted), grey=True, labels=False)
+    check_edge(size, SMALLEST)
+    settings = PhantomSettings(shape=(size, size, size), seed=seed)
+    _refuse_what_a_run_would(settings, out / "run", threads, **how)
     if not overwrite and RunFolder(out / "run").read_record() is not None:
         raise InputError(
             f"-o/--out: {out} holds a demo already; choose another folder, or replace it with --overwrite."
         )
     require_writable(out)
-    settings = PhantomSettings(shape=(size, size, size), seed=seed)
     volume = out / "phantom.h5"
     phantom = Phantom(settings)
     with told(out):
@@ -211,3 +210,18 @@ def demo(
         with h5py.File(volume, "r") as file:
             text = str(agreement(found, phantom.truth, file["truth/labels"]))
         return f"{text}\n\nreport: {found.path / 'report.html'}"
+
+
+def _refuse_what_a_run_would(
+    settings: PhantomSettings, out: Path, threads: int | None, *, device: str = "cpu", **how: Any
+) -> None:
+    """InputError for whatever is wrong with a run on the electrode, without the electrode."""
+    from cbdetach import device as devices
+    from cbdetach.estimate import refuse_what_cannot_fit
+    from cbdetach.job import open_job, resolved_settings
+    from cbdetach.pipeline.needs import needs
+
+    given = {"volume": np.broadcast_to(np.zeros((), np.uint16), settings.shape)}  # as large, and no memory
+    wanted = resolved_settings(given, voxel_size=settings.voxel_size_um, **how)
+    with devices.threads(threads), open_job(wanted, out, given, progress=False, gpu=devices.find(device)) as job:
+        refuse_what_cannot_fit(needs(job), out, device=None if job.gpu is None else job.gpu.free)

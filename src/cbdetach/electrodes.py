@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, called
+from cbdetach.files import read_csv
 from cbdetach.report import comparison
 from cbdetach.results import Run
 
@@ -62,7 +63,7 @@ def parse_rate(text: str | float) -> float:
 def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     """A table of what runs are of, by the run's folder or its name: columns run, electrode, rate, cycles,
     state_of_charge; all but `run` may be left out, and cells may be empty."""
-    frame = _read_csv(path, "--metadata", as_text=True)
+    frame = read_csv(path, "--metadata", as_text=True)
     known = {"run", "electrode", *GROUPINGS}
     if "run" not in frame or set(frame.columns) - known:
         raise InputError(
@@ -80,20 +81,9 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _read_csv(path: str | Path, option: str, *, as_text: bool = False) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        return pd.read_csv(path, dtype="str" if as_text else None, comment="#", skipinitialspace=True)
-    except FileNotFoundError:
-        raise InputError(f"{option}: there is no file {path}; give a CSV file.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{option}: {path} cannot be read as CSV ({error}); give a CSV file with a header.") from None
-
-
 def read_cycling(path: str | Path) -> pd.DataFrame:
     """Capacity against cycle (Suppl. Fig. 5): columns cycle and capacity (any unit), and one of electrode or rate."""
-    frame = _read_csv(path, "--cycling")
+    frame = read_csv(path, "--cycling")
     who = [name for name in ("electrode", "rate") if name in frame]
     if not {"cycle", "capacity"} <= set(frame.columns) or len(who) != 1:
         raise InputError(
@@ -104,9 +94,10 @@ def read_cycling(path: str | Path) -> pd.DataFrame:
         if frame[name].dtype.kind not in "iuf" or frame[name].isna().any():
             raise InputError(f"--cycling: {path}: {name} must be a number in every row; check the column.")
     series = frame[who[0]]
-    frame["series"] = (
-        series.astype(str) if who[0] == "electrode" else [comparison.shown("rate", parse_rate(v)) for v in series]
-    )
+    with called(f"--cycling: {path}: rate", was="rate"):
+        frame["series"] = (
+            series.astype(str) if who[0] == "electrode" else [comparison.shown("rate", parse_rate(v)) for v in series]
+        )
     return frame[["series", "cycle", "capacity"]]
 
 
@@ -150,14 +141,15 @@ def read_electrodes(
                 if row is None:
                     raise InputError(f"--metadata: must have a row for every run; there is none for {name}.")
                 given |= row
-            about = _about(given, f"metadata of {name}")
+            where = f"{path}: [metadata]" if metadata is None else f"--metadata: {name}"
+            about = _about(given, where)
             electrode = str(given.get("electrode", name))
             entry = found.setdefault(
                 electrode, {"about": about, "tables": [], "densities": [], "runs": [], "peaks": {}}
             )
             if not all(_same(entry["about"][k], about[k]) for k in GROUPINGS):
                 raise InputError(
-                    f"metadata of {name}: electrode {electrode} must have one rate, cycles and state of charge; "
+                    f"{where}: electrode {electrode} must have one rate, cycles and state of charge; "
                     f"{', '.join(entry['runs'])} says otherwise. Name the electrodes apart."
                 )
             entry["tables"].append(run.table)

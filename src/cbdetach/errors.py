@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input: which argument, what it must be, what came, what to do. One sentence, for people."""
@@ -13,3 +16,13 @@ class Terminated(KeyboardInterrupt):
 
 class ResumableError(InputError):
     """Nothing wrong with the input: the run was stopped from outside, keeps what it has written, and can be resumed."""
+
+
+@contextmanager
+def called(option: str, *, was: str = "volume") -> Iterator[None]:
+    """What is wrong with the argument `was` is said of the option, or the file, that it was given by."""
+    try:
+        yield
+    except InputError as error:
+        name, colon, rest = str(error).partition(":")
+        raise (type(error)(f"{option}:{rest}") if colon and name == was else error) from error.__cause__

@@ -105,6 +105,19 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
             frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
 
 
+def read_csv(path: str | Path, option: str, *, as_text: bool = False) -> pd.DataFrame:
+    """A table that a person has written, `#` begins a comment; InputError, in one line, where it is none."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype="str" if as_text else None, comment="#", skipinitialspace=True)
+    except FileNotFoundError:
+        raise InputError(f"{option}: there is no file {path}; give a CSV file.") from None
+    except (OSError, ValueError) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise InputError(f"{option}: {path} cannot be read as CSV ({why}); give a CSV file with a header.") from None
+
+
 @contextmanager
 def told(path: Path, option: str = "-o/--out", *, what: str = "folder") -> Iterator[None]:
     """What the system says while `path`, a folder or a file, is written becomes one sentence that names the option."""
@@ -123,6 +136,18 @@ def require_writable(path: Path, option: str = "-o/--out", *, what: str = "folde
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "it may not be written" if there.is_dir() else "it is a file"
         raise _unwritable(path, option, what, f"{there}: {why}")
+
+
+def only_one(*, resume: bool, overwrite: bool) -> None:
+    """InputError where what a folder holds is to be continued and replaced at once."""
+    if resume and overwrite:
+        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
+
+
+def require_new(path: Path, option: str = "-o/--out", *, overwrite: bool) -> None:
+    """InputError where a file would be replaced that nobody has asked to replace."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{option}: {path} exists; choose another file, or replace it with --overwrite.")
 
 
 def _unwritable(path: Path, option: str, what: str, why: str) -> InputError:

@@ -20,13 +20,13 @@ from cbdetach.classifier import load as load_classifier
 from cbdetach.collector import Plate
 from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, called
 from cbdetach.progress import bar
 from cbdetach.segment import check_label_type, maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.thresholds import Thresholds
-from cbdetach.volume import Volume, called, open_volume, parse_voxel_size, require_voxel_size
+from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
 
 Array = npt.NDArray[Any]
 
@@ -144,7 +144,8 @@ class Job:
     @cached_property
     def network(self) -> maskrcnn.Segmenter:
         """The network, loaded: on the kernels' threads; or on the GPU, if it starts there."""
-        return maskrcnn.Segmenter(self.model, provider="cpu" if self.gpu is None else None)
+        with called("--model", was="model"):
+            return maskrcnn.Segmenter(self.model, provider="cpu" if self.gpu is None else None)
 
     @cached_property
     def regions(self) -> vk.RegionProperties:
@@ -165,7 +166,7 @@ def open_job(
             source = getattr(wanted, name) if given.get(name) is None else given[name]
             if source is None:
                 return None
-            with called("volume" if name == "volume" else f"--{name}"):
+            with called(name if name == "volume" else f"--{name}"):
                 return stack.enter_context(open_volume(source, kind=kind, **options))
 
         grey, labels, codes = opened("volume", "grey"), opened("labels", "labels"), opened("phases", "labels")

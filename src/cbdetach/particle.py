@@ -17,7 +17,7 @@ import voxkernels as vk
 from cbdetach import diffusion, sweep
 from cbdetach.detachment import is_active
 from cbdetach.errors import InputError
-from cbdetach.files import require_writable, told
+from cbdetach.files import read_csv, require_writable, told
 from cbdetach.formula import evaluate
 from cbdetach.report import plain_style
 from cbdetach.report.drawing import Drawing, save
@@ -179,19 +179,35 @@ def read_curves(path: str | Path) -> pd.DataFrame:
     """A table of curves: columns detachment (rising, from 0 to 1), electronic, ionic."""
     import pandas as pd
 
-    try:
-        table: pd.DataFrame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--curves: {path} cannot be read as CSV ({error}).") from None
+    table = read_csv(path, "--curves")
     wanted = ["detachment", "electronic", "ionic"]
     missing = [name for name in wanted if name not in table.columns]
     if missing:
-        raise InputError(f"--curves: must have the columns {', '.join(wanted)}; {path} has no {missing[0]}.")
+        raise InputError(
+            f"--curves: {path} must have the columns {', '.join(wanted)}; got {', '.join(map(str, table.columns))}. "
+            f"Name them in its first line."
+        )
     values = pd.DataFrame({name: pd.to_numeric(table[name], errors="coerce") for name in wanted})
     at = values["detachment"].to_numpy()
     if values.isna().any(axis=None) or len(values) < 2 or (np.diff(at) <= 0).any() or at[0] < 0 or at[-1] > 1:
-        raise InputError(f"--curves: must hold numbers, with detachment rising from 0 to 1; {path} does not.")
+        raise InputError(
+            f"--curves: {path} must hold numbers in two rows or more, with detachment rising, between 0 and 1; "
+            f"got {_fault(values)}. Sort the rows by detachment, and leave no cell empty."
+        )
     return values
+
+
+def _fault(curves: pd.DataFrame) -> str:
+    """What is wrong with the first of the rows that are."""
+    if len(curves) < 2:
+        return f"{len(curves)} row{'s' * (len(curves) != 1)}"
+    empty = curves.isna()
+    if empty.any(axis=None):
+        row = int(np.argmax(empty.any(axis=1)))
+        return f"no number for {curves.columns[int(np.argmax(empty.iloc[row]))]} in row {row + 1}"
+    at = curves["detachment"].to_numpy()
+    row = int(np.argmax((at < 0) | (at > 1) | (np.diff(at, prepend=-np.inf) <= 0)))
+    return f"a detachment of {at[row]:g} in row {row + 1}"
 
 
 def written(drawing: Drawing, out: Path) -> list[Path]:

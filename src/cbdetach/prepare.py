@@ -19,7 +19,7 @@ import numpy as np
 from cbdetach import __version__
 from cbdetach.config import differences
 from cbdetach.errors import InputError, ResumableError
-from cbdetach.files import require_writable, to_json, told
+from cbdetach.files import only_one, require_writable, to_json, told
 from cbdetach.job import Job
 from cbdetach.segment.model_file import model_digest
 from cbdetach.store import RunFolder
@@ -47,8 +47,7 @@ class Start:
 
 def look_up(job: Job, *, resume: bool, overwrite: bool) -> Start:
     """How the run begins, by what its folder holds. Writes nothing; InputError where it may not begin."""
-    if resume and overwrite:
-        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
+    only_one(resume=resume, overwrite=overwrite)
     fresh = _fresh_record(job)
     existing = _take_up(job.folder, fresh, resume=resume, overwrite=overwrite)
     require_writable(job.folder.path)

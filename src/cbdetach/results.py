@@ -11,7 +11,7 @@ import numpy as np
 
 from cbdetach.config import Settings, validate
 from cbdetach.errors import InputError
-from cbdetach.files import told
+from cbdetach.files import require_new, require_writable, told
 from cbdetach.store import RunFolder
 
 if TYPE_CHECKING:
@@ -71,17 +71,23 @@ class Run:
         z, y, x = self.record["voxel_size_um"]
         return z, y, x
 
-    def export_labels(self, path: str | Path) -> Path:
-        """Write the particle labels as a TIFF that Fiji opens with its scale."""
+    def export_labels(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the particle labels as a TIFF that Fiji opens with its scale.
+
+        overwrite : whether `path` may be a file that exists.
+        """
         from cbdetach.volume import label_dtype, write_label_tiff
 
+        target = Path(path)
+        require_writable(target, "TIFF", what="file")
+        require_new(target, "TIFF", overwrite=overwrite)
         labels = self.volumes["particles"]
         step = 16
         slabs = (np.asarray(labels[z : z + step]) for z in range(0, labels.shape[0], step))
         kind = label_dtype(int(self.table["label"].max()))
-        with told(Path(path), "TIFF", what="file"):
-            write_label_tiff(Path(path), slabs, labels.shape, kind, self.voxel_size)
-        return Path(path)
+        with told(target, "TIFF", what="file"):
+            write_label_tiff(target, slabs, labels.shape, kind, self.voxel_size)
+        return target
 
     def close(self) -> None:
         """Close the volumes' file."""

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from cbdetach.classifier import Classifier, train
 from cbdetach.codes import PHASE_CODES
-from cbdetach.errors import InputError
-from cbdetach.files import require_writable, told
-from cbdetach.given_phases import check_phase_names
+from cbdetach.errors import InputError, called
+from cbdetach.files import require_new, require_writable, told
+from cbdetach.given_phases import check_phase_values
 from cbdetach.pixel_features import grey_scale, halo, slice_features
-from cbdetach.volume import Volume, called, check_finite, open_volume
+from cbdetach.volume import Volume, check_finite, open_volume
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +35,7 @@ def train_phases(
     trees: int = 40,
     min_leaf: int = 10,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> Classifier:
     """Train a classifier on pairs of grey volume and labels, (Z, Y, X) each, and write it to `out`.
 
@@ -42,6 +43,7 @@ def train_phases(
         value are unlabelled, so a few strokes are enough.
     dimensions : 2: features of each slice alone; 3: with its neighbours'.
     samples : labelled voxels that are drawn from each volume, at most.
+    overwrite : whether `out` may be a file that exists.
 
     Raises InputError where a pair does not fit together or holds no labels.
     """
@@ -52,9 +54,10 @@ def train_phases(
     for name, value, least in (("samples", samples, 1), ("trees", trees, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name}: must be {least} or more; got {value}.")
-    check_phase_names(phase_values)
+    check_phase_values(phase_values)
     if out is not None:
         require_writable(Path(out), what="file")
+        require_new(Path(out), overwrite=overwrite)
     drawn, names, sizes = [], [], set()
     for number, (grey_source, label_source) in enumerate(pairs):
         with _opened(grey_source, "grey") as grey, _opened(label_source, "labels") as labels:

@@ -171,7 +171,7 @@ def test_a_dry_run_refuses_what_a_run_would_refuse_at_once(phases: Path, tmp_pat
         (f"{given} --phase-values void=0,cbd=1,active=1", "--phase-values: must give each value one name; got void=0,"),
         (f"--phases {tmp_path}/float.npy {VALUES}", "--phases: must be a volume of integers; got float64."),
         (f"{given} {VALUES} --labels {tmp_path}/float.npy", "--labels: must be of an integer type; got float64."),
-        (f"{grey} --voxel-size 0.5 --model {tmp_path}/no.onnx", "model: no.onnx is damaged, or no ONNX file"),
+        (f"{grey} --voxel-size 0.5 --model {tmp_path}/no.onnx", "--model: no.onnx is damaged, or no ONNX file"),
         (f"{given} {VALUES} --resume --overwrite", "--resume, --overwrite: only one of them can be meant"),
         (f"{given} {VALUES} -o {held}", f"-o/--out: {held} is not empty and holds no run"),
         (f"{given} {VALUES} -o {grey}/out", f"-o/--out: {grey}/out cannot be written ({grey}: it is a file)"),
@@ -291,7 +291,49 @@ def test_export_labels(finished: tuple[Path, tuple[int, str, str]], tmp_path: Pa
     labels = tifffile.imread(tmp_path / "l.tif")
     assert labels.shape == (20, 24, 40)
     assert np.unique(labels).tolist() == [0, 1, 2]
-    assert command(f"export-labels {out} {tmp_path}/l.tif --quiet") == (0, "", "")
+    assert command(f"export-labels {out} {tmp_path}/l.tif --quiet --overwrite") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "then"),
+    [
+        ("export-labels {run} kept", "kept", ""),
+        ("train-phases --grey g.npy --labels g.npy --phase-values void=0,active=1 --trees 1 -o kept", "kept", ""),
+        ("export none.pt -o kept", "kept", "none.pt: there is no such checkpoint"),
+        ("bench --json kept --kernels label --no-pipeline --threads 0", "kept", "--threads: must be 1 to"),
+        ("evaluate --phantom 1 --model no -o out", "out/evaluation.json", "--model: there is no file no"),
+        ("evaluate --phantom 1 --activation no -o out", "out/activation.png", "no: there is no such checkpoint"),
+    ],
+)
+def test_what_exists_is_replaced_when_asked_for_alone(
+    line: str, file: str, then: str, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rule for whatever a person names. `then` : what is said where it may be replaced, "" where it is."""
+    if line.startswith(("export ", "evaluate --phantom 1 --activation")):
+        pytest.importorskip("torch")
+        pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    np.save("g.npy", np.arange(64).reshape(1, 8, 8) // 32)
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text("mine")
+    line = line.format(run=finished[0])
+    code, said, complained = command(line)
+    assert (code, said) == (2, "")
+    assert complained.endswith(", or replace it with --overwrite.\n")
+    assert Path(file).read_text() == "mine"
+    code, _, complained = command(f"{line} --overwrite")
+    if then:
+        assert (code, complained.startswith(f"cbdetach: {then}")) == (2, True), complained
+    else:
+        assert (code, complained) == (0, "")
+        assert Path(file).read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("name", ["train-phases", "export", "export-labels", "bench"])
+def test_help_says_that_files_are_kept(name: str) -> None:
+    said = " ".join(command(f"{name} --help")[1].split())
+    assert "one that exists is kept, but for --overwrite." in said
+    assert "--overwrite Replace a file that exists." in said
 
 
 # ---- the other commands ----------------------------------------------------------------------------------------------
@@ -355,11 +397,11 @@ WRONG = {
     "run": "VOLUME: give a grey volume, or phases with --phases and --phase-values",
     "run none.tif": "volume: must be an existing file or folder; got 'none.tif'",
     "run p.npy": "--voxel-size",
-    "run p.npy --voxel-size -1": "voxel size: must be one positive number or three",
-    "run p.npy --voxel-size 1 --crop 3": "crop: must be z0:z1,y0:y1,x0:x1",
-    "run p.npy --voxel-size 1 --bin 0": "bin: .*; got 0",
-    "run p.npy --voxel-size 1 --slab 0": "slab: .*; got 0",
-    "run p.npy --voxel-size 1 --segmenter magic": "segmenter: .*; got 'magic'",
+    "run p.npy --voxel-size -1": "--voxel-size: must be one positive number or three",
+    "run p.npy --voxel-size 1 --crop 3": "--crop: must be z0:z1,y0:y1,x0:x1",
+    "run p.npy --voxel-size 1 --bin 0": "--bin: must be greater than or equal to 1; got 0",
+    "run p.npy --voxel-size 1 --slab 0": "--slab: must be greater than or equal to 1; got 0",
+    "run p.npy --voxel-size 1 --segmenter magic": "--segmenter: .*; got 'magic'",
     "run p.npy --voxel-size 1 --device tpu": "--device: must be cpu or cuda; got 'tpu'",
     "run p.npy --voxel-size 1 --threads 0": "--threads: must be 1 to",
     "run p.npy --voxel-size 1 --config none.toml": "--config: there is no file none.toml",
@@ -372,10 +414,30 @@ WRONG = {
     "run p.npy --voxel-size 1 --phase-values void=0": "--phase-values: only goes with --phases FILE",
     "report none": "none: this is not the folder of a run",
     "export-labels none l.tif": "none: this is not the folder of a run",
-    "demo --size 0": "shape: must be three positive integers",
+    "demo --size 0": "--size: must be 64 to 1024 voxels; got 0",
     "demo --out p.npy": "-o/--out: p.npy cannot be written",
     "demo --seed -1": "--seed: must be greater than or equal to 0; see cbdetach demo --help",
-    "demo --size 5": "shape: must hold at least 10 voxels of one particle",
+    "demo --size 5": "--size: must be 64 to 1024 voxels; got 5",
+    "demo --size 100000": "--size: must be 64 to 1024 voxels; got 100000",
+    "run p.npy --voxel-size 1 --views xy": "--views: must be 'z' or 'zyx'; got 'xy'",
+    "run p.npy --voxel-size 1 --anchor w3": "--anchor: must be 'z0', 'z1'.*; got 'w3'",
+    "run p.npy --voxel-size 1 --crop 0:9,:,:": r"--crop: must lie inside the volume .*; got z = 0:9 of 0:3",
+    "run p.npy --voxel-size 1 --bin 9": "--bin: must be a whole number from 1 to 3",
+    "run p.npy --voxel-size 1 --config size.toml": r"input\.voxel_size: must be positive, in micrometres; got 1, 0, 1",
+    "run p.npy --voxel-size 1 --config .": r"--config: \. cannot be read as TOML: Is a directory; give the path",
+    "run p.npy --voxel-size 1 --config bin.toml": r"input\.bin: must be greater than or equal to 1; got 0",
+    "run p.npy --voxel-size 1 --model p.npy": "--model: p.npy is damaged, or no ONNX file",
+    "evaluate rgb": r"ANNOTATIONS: .*a\.tif: must have two axes \(y, x\) or three \(z, y, x\); got shape \(8, 8, 3\)",
+    "evaluate none": "ANNOTATIONS: there is nothing at none; give a JSON file, a label image, or a folder",
+    "evaluate --phantom 1 --tune none --method watershed": "--tune: there is nothing at none",
+    "evaluate --phantom 1 --model none --method network": "--model: there is no file none",
+    "evaluate --phantom 1 --model none --method watershed": "--model: only goes with the network; got none for",
+    f"{LEARN.replace('--grey p.npy', '--grey nan.npy')}": r"--grey: must hold finite values.* = \(0, 0, 1\)\. Replace",
+    f"{LEARN.replace('void=0,active=1', 'void=0')}": "--phase-values: must name the active phase; got void",
+    f"{LEARN.replace('void=0,active=1', 'void=1,active=1')}": "--phase-values: must give each value one name",
+    "correlate none --map rgb/a.tif": r"--map: must have two axes \(y, x\) or three",
+    "compare none --metadata .": r"--metadata: \. cannot be read as CSV \(Is a directory\); give a CSV file",
+    "compare none --cycling rates.csv": r"--cycling: rates\.csv: rate: must read like C/10, 1C or 0\.1; got 'fast'",
     "streamlines none --seed -1": "--seed: must be greater than or equal to 0",
     "sweep none --out p.npy": r"-o/--out: p.npy cannot be written \(it is a file\); choose another folder",
     "correlate none --map p.npy --min-thickness -1": "--min-thickness: must be 0 or more, in micrometres; got -1",
@@ -401,6 +463,13 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
     np.save("p.npy", np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
     Path("bad.toml").write_text("slab = = 3")
     Path("unknown.toml").write_text("[segment]\ncolour = 3")
+    Path("size.toml").write_text("[input]\nvoxel_size = [1, 0, 1]")
+    Path("bin.toml").write_text("[input]\nbin = 0")
+    Path("rates.csv").write_text("cycle,capacity,rate\n1,2,fast\n")
+    np.save("nan.npy", np.array([[[1.0, np.nan]]]))
+    Path("rgb").mkdir()
+    tifffile.imwrite("rgb/a.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite("rgb/a_labels.tif", np.ones((8, 8), np.uint8))
     before = {p.name for p in tmp_path.iterdir()}
     code, said, complained = command(line)
     assert code == 2

@@ -301,7 +301,7 @@ def test_metadata_from_a_table(runs: list[Path], tmp_path: Path) -> None:
     rows = [f"{p.name if k else p},e{k // 2},{0.1 if k < 2 else '5C'}," for k, p in enumerate(runs)]
     table.write_text("run,electrode,rate,cycles\n" + "\n".join(rows))
     with pytest.raises(
-        InputError, match=r"metadata of run1: electrode e0 must have one rate, cycles and state of charge"
+        InputError, match=r"--metadata: run1: electrode e0 must have one rate, cycles and state of charge"
     ):
         stage.compare(runs, tmp_path / "out", metadata=table)  # the runs' own cycles differ
     table.write_text("run,electrode,rate,cycles\n" + "\n".join(row + "7" for row in rows))
@@ -377,10 +377,10 @@ def _cycling(text: str) -> Callable[[list[Path], Path], Any]:
         (_metadata("folder,rate\na,1\n"), r"--metadata: .* must have a column run"),
         (_metadata("run,rate\nrun0,1\nrun0,2\n"), r"must name each run once; got run0 twice"),
         (_metadata("run,rate\nrun0,1\n"), r"--metadata: must have a row for every run; there is none for run1"),
-        (_metadata("run,rate\nrun0,quick\n"), r"metadata of run0: rate: must read like C/10"),
-        (_metadata("run,cycles\nrun0,many\n"), r"metadata of run0: cycles must be a number; got 'many'"),
-        (_metadata("run,cycles\nrun0,-1\n"), r"metadata of run0: cycles must be 0 or more"),
-        (_metadata("run,state_of_charge\nrun0,80\n"), r"metadata of run0: state_of_charge must be 0 to 1; got 80"),
+        (_metadata("run,rate\nrun0,quick\n"), r"--metadata: run0: rate: must read like C/10"),
+        (_metadata("run,cycles\nrun0,many\n"), r"--metadata: run0: cycles must be a number; got 'many'"),
+        (_metadata("run,cycles\nrun0,-1\n"), r"--metadata: run0: cycles must be 0 or more"),
+        (_metadata("run,state_of_charge\nrun0,80\n"), r"--metadata: run0: state_of_charge must be 0 to 1; got 80"),
         (_cycling("cycle,capacity\n1,2\n"), r"--cycling: .* one of electrode or rate"),
         (_cycling("cycle,capacity,rate\n1,much,1C\n"), r"--cycling: .*: capacity must be a number in every row"),
         (

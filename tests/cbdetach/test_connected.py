@@ -338,7 +338,7 @@ def test_a_lost_slab_is_found_again(
 
 
 def test_a_wrong_side_is_named(drawn: tuple[Array, Array], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"connected.anchor: must be 'z0', 'z1'.*; got 'below'"):
+    with pytest.raises(InputError, match=r"--anchor: must be 'z0', 'z1'.*; got 'below'"):
         measured(drawn, tmp_path / "run", anchor="below")
 
 

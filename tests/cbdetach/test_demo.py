@@ -218,12 +218,26 @@ def test_a_demo_that_is_there_is_not_replaced(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"-o/--out: .*demo cannot be written \(.*file: it is a file\); choose"):
-        demo.demo(tmp_path / "file" / "demo", size=16)
+        demo.demo(tmp_path / "file" / "demo")
 
 
-def test_a_size_without_voxels(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"shape: must be three positive integers"):
-        demo.demo(tmp_path / "out", size=0)
+@pytest.mark.parametrize("size", [-1, 0, 63, 1025])
+def test_a_size_that_makes_no_electrode(size: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"--size: must be 64 to 1024 voxels; got {size}\."):
+        demo.demo(tmp_path / "out", size=size)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_smallest_electrode_has_whole_particles() -> None:
+    for seed in range(4):
+        cut = Phantom(PhantomSettings(shape=(demo.SMALLEST,) * 3, seed=seed)).truth["touches_border"]
+        assert (~cut.astype(bool)).any()
+
+
+def test_an_electrode_that_cannot_be_measured_here_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cbdetach.estimate.available_memory", lambda: 1e8)
+    with pytest.raises(InputError, match=r"memory: this run needs about .* GB, 0\.1 GB are free"):
+        demo.demo(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -232,7 +246,7 @@ def test_a_size_without_voxels(tmp_path: Path) -> None:
     [
         ({"threads": 999}, "--threads: must be 1 to "),
         ({"device": "tpu"}, "--device: must be cpu or cuda"),
-        ({"segmenter": "magic"}, "segment.segmenter: "),
+        ({"segmenter": "magic"}, "--segmenter: "),
         ({"segmenter": "watershed", "views": "zyx"}, "--views: zyx only goes with"),
         ({"model": "none.onnx"}, "--model: there is no file none.onnx"),
     ],

@@ -314,7 +314,7 @@ def test_files_are_whole_or_absent(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(folder, tmp_path, methods=["network"], iou=0.9)
+        evaluate.evaluate(folder, tmp_path, methods=["network"], iou=0.9, overwrite=True)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == sorted(set(evaluate.FILES) - {"evaluation.json"})  # no record of what is not there
     assert (tmp_path / "evaluation.csv").read_bytes() == before

@@ -473,7 +473,7 @@ def test_what_the_network_needs_is_said(network: Pretender, small: Any, volume: 
             r"--model: there is no file .*no.onnx; give an ONNX file, or",
         ),
         ({"phases": phases, "segmenter": "maskrcnn"} | options, "--segmenter: maskrcnn needs the grey VOLUME; give it"),
-        ({"volume": volume, "views": "xy"}, "segment.views: must be 'z' or 'zyx'; got 'xy'"),
+        ({"volume": volume, "views": "xy"}, "--views: must be 'z' or 'zyx'; got 'xy'"),
     ):
         with pytest.raises(InputError, match=message):
             cbdetach.run(out=tmp_path / "out", **given)
@@ -629,8 +629,8 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda d: {"volume": _npy(d, ball_volume()), "labels": np.zeros((24, 24, 24), np.int32)},
         "no particle",
     ),
-    "negative voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": -1.0}, "voxel size"),
-    "zero voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": 0.0}, "voxel size"),
+    "negative voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": -1.0}, "--voxel-size"),
+    "zero voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": 0.0}, "--voxel-size"),
     "no voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": None}, "--voxel-size"),
     "nothing given": (lambda d: {}, "VOLUME: give a grey volume, or phases with --phases and --phase-values"),
     "phases without values": (lambda d: {"phases": _npy(d, ball_volume())}, "--phase-values: must name the value"),

@@ -129,8 +129,16 @@ def test_labels_as_tiff(tmp_path: Path, factor: int, dtype: type) -> None:
 
 
 def test_labels_into_a_folder_that_does_not_exist(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"labels\.tif cannot be written \(No such file .*\); choose another file"):
-        run.export_labels(tmp_path / "none" / "labels.tif")
+    assert run.export_labels(tmp_path / "none" / "labels.tif").exists()
+
+
+def test_labels_into_what_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"TIFF: .* cannot be written \(it is a folder\); choose another file"):
+        run.export_labels(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"TIFF: .*labels\.tif cannot be written \(.*it is a file\); choose another"):
+        run.export_labels(tmp_path / "file" / "labels.tif")
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 # ---- not a run -------------------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_curves_may_come_from_a_table(finished: Path, tmp_path: Path) -> None:
         ("--direction 0,0,0", "--direction: must be z, y, x or three numbers z,y,x, not all 0; got '0,0,0'"),
         ("--direction up", "--direction: must be z, y, x or three numbers"),
         ("--ionic os", "--ionic: must be a formula of d, r, numbers"),
-        ("--curves nowhere.csv", "--curves: nowhere.csv cannot be read as CSV"),
+        ("--curves nowhere.csv", "--curves: there is no file nowhere.csv; give a CSV file"),
         ("--curves nowhere.csv --ionic d", "--curves: goes without --electronic and --ionic"),
     ],
 )
@@ -238,16 +238,23 @@ def test_sweep_says_what_is_wrong(finished: Path, tmp_path: Path, options: str, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("detachment,ionic\n0,1\n", "has no electronic"),
-        ("detachment,electronic,ionic\n0,1,1\n0,1,1\n", "with detachment rising from 0 to 1"),
-        ("detachment,electronic,ionic\n0,1,a\n1,1,1\n", "must hold numbers"),
-        ("detachment,electronic,ionic\n0,1,1\n2,1,1\n", "with detachment rising from 0 to 1"),
+        ("a,b\n1,2\n", "must have the columns detachment, electronic, ionic; got a, b. Name them in its first line."),
+        ("detachment,electronic,ionic\n0,1,1\n", "got 1 row. Sort the rows by detachment, and leave no cell empty."),
+        ("detachment,electronic,ionic\n0,1,1\n1,x,1\n", "got no number for electronic in row 2. Sort"),
+        ("detachment,electronic,ionic\n0,1,1\n2,1,1\n", "got a detachment of 2 in row 2. Sort"),
+        ("detachment,electronic,ionic\n0.5,1,1\n0.2,1,1\n", "got a detachment of 0.2 in row 2. Sort"),
+        ("detachment,electronic,ionic\n-1,1,1\n0.2,1,1\n", "got a detachment of -1 in row 1. Sort"),
+        ("a\n1\n1,2,3\n", "cannot be read as CSV (Error tokenizing data."),
+        ("", "cannot be read as CSV (No columns to parse from file); give a CSV file with a header."),
     ],
 )
-def test_wrong_tables_of_curves(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_wrong_with_curves_is_one_line_with_advice(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "curves.csv").write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError) as caught:
         particle.read_curves(tmp_path / "curves.csv")
+    assert str(caught.value).startswith(f"--curves: {tmp_path}/curves.csv ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_direction_as_numbers_from_python(finished: Path, tmp_path: Path) -> None:

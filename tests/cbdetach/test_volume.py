@@ -341,13 +341,15 @@ def test_voxel_size_argument() -> None:
 )
 def test_bad_voxel_size(bad: Any) -> None:
     with pytest.raises(
-        InputError, match=r"voxel size: must be one positive number or three \(z,y,x\), in micrometres; got"
+        InputError, match=r"--voxel-size: must be one positive number or three \(z,y,x\), in micrometres; got"
     ):
         parse_voxel_size(bad)
 
 
 def test_voxel_size_is_required() -> None:
-    with pytest.raises(InputError, match=r"voxel size: the array does not state one.* --voxel-size"):
+    with pytest.raises(
+        InputError, match=r"--voxel-size: the array does not state one.*; give it in micrometres, N or Z,Y,X"
+    ):
         require_voxel_size(open_volume(GREY))
     assert require_voxel_size(open_volume(GREY, voxel_size=2)) == (2.0, 2.0, 2.0)
 

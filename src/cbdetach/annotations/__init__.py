@@ -31,7 +31,16 @@ from cbdetach.annotations.shapes import crosses_itself, decode_runs, rasterise
 from cbdetach.annotations.slices import LabelledSlice, split
 from cbdetach.errors import InputError
 
-__all__ = ["LabelledSlice", "crosses_itself", "decode_runs", "pairs", "rasterise", "read_annotations", "split"]
+__all__ = [
+    "LabelledSlice",
+    "crosses_itself",
+    "decode_runs",
+    "pairs",
+    "rasterise",
+    "read_annotations",
+    "read_given",
+    "split",
+]
 
 
 def read_annotations(path: str | Path, images: str | Path | None = None) -> list[LabelledSlice]:
@@ -58,3 +67,11 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> list
     if path.suffix.lower() in IMAGES:
         return pair_of(path)
     return read_json(path, None if images is None else Path(images))
+
+
+def read_given(path: str | Path, option: str) -> list[LabelledSlice]:
+    """`read_annotations`; what is wrong is said of the option, or the argument, that the path was given by."""
+    try:
+        return read_annotations(path)
+    except InputError as error:
+        raise InputError(f"{option}: {str(error).removeprefix('annotations: ')}") from None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach.annotations.slices import LabelledSlice
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, called
 from cbdetach.volume import open_volume
 
 _log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def stack(file: Path) -> npt.NDArray[Any]:
     if file.suffix.lower() in PICTURES:
         pixels = _picture(file)[None]
     else:
-        with open_volume(file, allow_2d=True) as volume:
+        with called(str(file)), open_volume(file, allow_2d=True) as volume:
             pixels = np.array(volume[:])
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise InputError(f"{file}: must hold finite numbers; some are infinite or not a number.")
@@ -154,7 +154,7 @@ def _picture(file: Path) -> npt.NDArray[Any]:
     from PIL import Image
 
     if not file.is_file():
-        raise InputError(f"volume: there is nothing at {file}; check the path.")
+        raise InputError(f"{file}: there is nothing; check the path.")
     try:
         with Image.open(file) as picture:
             pixels: npt.NDArray[Any] = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)

@@ -35,9 +35,6 @@ from cbdetach.progress import bar
 log = logging.getLogger("cbdetach")
 Array = npt.NDArray[Any]
 
-SIZES = (32, 1024)
-"""Edges of the electrode that make sense, voxels."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -105,8 +102,9 @@ def bench(
     ------
     InputError : an option is out of range, or `on` names a device that is not there.
     """
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"--size: must be {SIZES[0]} to {SIZES[1]} voxels; got {size}.")
+    from cbdetach.phantom import Phantom, check_edge
+
+    check_edge(size)
     if repeats < 1:
         raise InputError(f"--repeats: must be 1 or more; got {repeats}.")
     unknown = [name for name in kernels if name not in KERNELS]
@@ -114,8 +112,6 @@ def bench(
         raise InputError(f"--kernels: must be among {', '.join(KERNELS)}; got {unknown[0]!r}.")
     gpu, why = _gpu(on)
     places = [name for name in device.DEVICES if on in (None, name) and (name == "cpu" or gpu is not None)]
-    from cbdetach.phantom import Phantom
-
     with device.threads(threads):
         copy = {
             "cpu, 1 thread": machine.copy_bandwidth(1, copy_bytes),

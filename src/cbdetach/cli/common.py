@@ -17,7 +17,7 @@ from cbdetach.errors import InputError, Terminated
 
 FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-FigureOut = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure.")]
+FigureOut = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure, which is drawn again.")]
 Particle = Annotated[int | None, typer.Option("--particle", help="Label (default: the one with the longest way).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print what each stage does.")]
@@ -31,6 +31,7 @@ Model = Annotated[str | None, typer.Option("--model", help="ONNX file of the net
 Views = Annotated[str | None, typer.Option("--views", help="Slices along z, or along zyx and fused (default: z).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cbdetach.cli.common import Out, Quiet, Threads, Verbose, one_line_errors, require
+from cbdetach.cli.common import Out, OverwriteFile, Quiet, Threads, Verbose, one_line_errors, require
 from cbdetach.errors import InputError
 
 
@@ -49,11 +49,14 @@ def train_phases(
     phase_values: Annotated[
         str, typer.Option("--phase-values", help="Value of each phase: void=2,cbd=1,active=0; others are unlabelled.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("phases.npz"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; one that exists is kept, but for --overwrite.")
+    ] = Path("phases.npz"),
     dimensions: Annotated[int, typer.Option("--dimensions", help="2: each slice alone; 3: with its neighbours.")] = 2,
     samples: Annotated[int, typer.Option("--samples", help="Labelled voxels drawn from each volume.")] = 20_000,
     trees: Annotated[int, typer.Option("--trees", help="Trees of the forest.")] = 40,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the forest.")] = 0,
+    overwrite: OverwriteFile = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a pixel classifier for the phases.
@@ -68,14 +71,25 @@ def train_phases(
             raise InputError(f"--labels: must be given once for each --grey; got {len(labels)} for {len(grey)}.")
         pairs = list(zip(grey, labels, strict=True))
         values = job.parse_phase_values(phase_values) or {}
-        _train.train_phases(pairs, values, out, dimensions=dimensions, samples=samples, trees=trees, seed=seed)
+        _train.train_phases(
+            pairs,
+            values,
+            out,
+            dimensions=dimensions,
+            samples=samples,
+            trees=trees,
+            seed=seed,
+            overwrite=overwrite,
+        )
         if not quiet:
             print(out)
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="best.pt or last.pt of a training.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")] = Path("particles.onnx"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="ONNX file to write; one that exists is kept, but for --overwrite.")
+    ] = Path("particles.onnx"),
     precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp32",
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", help="Score that the file recommends to its readers.")
@@ -84,6 +98,7 @@ def export(
         list[str] | None, typer.Option("--check", help="Slice to compare with PyTorch on (default: synthetic ones).")
     ] = None,
     threads: Threads = None,
+    overwrite: OverwriteFile = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -97,7 +112,13 @@ def export(
         from cbdetach.train import export as _export
 
         found = _export.export(
-            checkpoint, out, precision=precision, score_threshold=score_threshold, check=check or (), threads=threads
+            checkpoint,
+            out,
+            precision=precision,
+            score_threshold=score_threshold,
+            check=check or (),
+            threads=threads,
+            overwrite=overwrite,
         )
         if not quiet:
             print(_export.describe(out, found))
@@ -121,6 +142,7 @@ def evaluate(
         Path | None, typer.Option("--activation", help="Checkpoint: only the activation map of it (extra train).")
     ] = None,
     out: Out = Path("cbdetach_evaluation"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the evaluation in the folder.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -130,7 +152,9 @@ def evaluate(
 
         if activation is not None:
             require("torch", "torchvision", extra="train")
-            said: object = _evaluate.activation(activation, annotations, out, phantom=phantom, progress=not quiet)
+            said: object = _evaluate.activation(
+                activation, annotations, out, phantom=phantom, overwrite=overwrite, progress=not quiet
+            )
         else:
             said = _evaluate.evaluate(
                 annotations,
@@ -140,6 +164,7 @@ def evaluate(
                 tuning=tune,
                 methods=method,
                 iou=iou,
+                overwrite=overwrite,
                 progress=not quiet,
             )
         if not quiet:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cbdetach.cli.common import Quiet, Threads, Verbose, one_line_errors
+from cbdetach.cli.common import OverwriteFile, Quiet, Threads, Verbose, one_line_errors
 
 
 def bench(
@@ -18,8 +18,11 @@ def bench(
     ] = None,
     pipeline: Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Time a whole run, too.")] = True,
     repeats: Annotated[int, typer.Option("--repeats", help="Calls that a median is taken of.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="JSON file to write; one that exists is kept, but for --overwrite.")
+    ] = None,
     threads: Threads = None,
+    overwrite: OverwriteFile = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -30,10 +33,11 @@ def bench(
     with one_line_errors(quiet, verbose):
         from cbdetach import bench as _bench
         from cbdetach.bench import cases, table
-        from cbdetach.files import require_writable
+        from cbdetach.files import require_new, require_writable
 
         if json_file is not None:
             require_writable(json_file, "--json", what="file")
+            require_new(json_file, "--json", overwrite=overwrite)
         found = _bench.bench(
             size=size,
             kernels=cases.KERNELS if kernels is None else kernels.split(","),

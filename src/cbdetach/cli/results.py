@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import cbdetach
-from cbdetach.cli.common import FinishedRun, Out, Quiet, one_line_errors
+from cbdetach.cli.common import FinishedRun, Out, OverwriteFile, Quiet, one_line_errors
 
 
 def report(run: FinishedRun, quiet: Quiet = False) -> None:
@@ -61,7 +61,10 @@ def compare(
 
 def export_labels(
     run: FinishedRun,
-    tiff: Annotated[Path, typer.Argument(metavar="TIFF", help="TIFF file to write.")],
+    tiff: Annotated[
+        Path, typer.Argument(metavar="TIFF", help="TIFF file to write; one that exists is kept, but for --overwrite.")
+    ],
+    overwrite: OverwriteFile = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the particle labels as a TIFF for Fiji.
@@ -69,6 +72,6 @@ def export_labels(
     Fiji opens it with its scale.
     """
     with one_line_errors(quiet, verbose=False), cbdetach.open_run(run) as found:
-        path = found.export_labels(tiff)
+        path = found.export_labels(tiff, overwrite=overwrite)
         if not quiet:
             print(path)

@@ -65,6 +65,7 @@ def evaluate(
     tuning: Path | str | None = None,
     methods: Sequence[str] | None = None,
     iou: float = 0.5,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Compare the methods on labelled slices.
@@ -79,6 +80,7 @@ def evaluate(
         evaluated slices themselves.
     methods : of `METHODS`; None: all.
     iou : above 0, at most 1: of a match of objects.
+    overwrite : replace an evaluation that the folder holds.
 
     Raises
     ------
@@ -88,8 +90,10 @@ def evaluate(
     chosen = _check(annotations, phantom, methods, iou)
     if tuning is not None and not TUNABLE.keys() & set(chosen):
         raise InputError(f"--tune: only goes with {' or '.join(TUNABLE)}; got {tuning} for the network. Leave it out.")
+    if model is not None and "network" not in chosen:
+        raise InputError(f"--model: only goes with the network; got {model} for {' and '.join(chosen)}. Leave it out.")
     if out is not None:
-        require_writable(out)
+        _require_free(out, FILES, overwrite=overwrite)
     network = network_predictions(model) if "network" in chosen else None
     slices = _read(str(annotations)) if phantom is None else phantom_slices(phantom, progress=progress)
     if not any(s.labels.any() for s in slices):
@@ -98,7 +102,7 @@ def evaluate(
     examples, tuned_on = slices, "these slices themselves, which favours them"
     if TUNABLE.keys() & set(chosen):
         if tuning is not None:
-            examples, tuned_on = _read(tuning), f"{tuning}"
+            examples, tuned_on = _read(tuning, "--tune"), f"{tuning}"
         elif phantom is not None:
             examples, tuned_on = phantom_slices(TUNING_SLICES, TUNING_SEED, progress=progress), "other phantom scenes"
 
@@ -144,11 +148,12 @@ def activation(
     out: Path = Path("cbdetach_evaluation"),
     *,
     phantom: int | None = None,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> str:
     """Write the activation map of a checkpoint's network on labelled slices, and say what it shows.
 
-    annotations, phantom : as for `evaluate`. Needs the extra `train`; see `cbdetach.train.activation`.
+    annotations, phantom, overwrite : as for `evaluate`. Needs the extra `train`; see `cbdetach.train.activation`.
 
     Raises
     ------
@@ -158,7 +163,7 @@ def activation(
     from cbdetach.train import checkpoint as checkpoints
 
     _check(annotations, phantom, None, 0.5)
-    require_writable(out)
+    _require_free(out, _activation.FILES, overwrite=overwrite)
     model = checkpoints.load(checkpoint).model
     shown = _read(str(annotations)) if phantom is None else phantom_slices(phantom, progress=progress)
     examples = phantom_slices(TUNING_SLICES, TUNING_SEED, progress=progress)
@@ -173,6 +178,12 @@ def phantom_slices(count: int, first_seed: int = TEST_SEED, *, progress: bool = 
     return [
         s for n in bar(scenes, "phantoms", unit="slice", show=progress) for s in slices_of_scene(n, count=PER_SCENE)
     ][:count]
+
+
+def _require_free(out: Path, files: Sequence[str], *, overwrite: bool) -> None:
+    require_writable(out)
+    if not overwrite and any((out / name).exists() for name in files):
+        raise InputError(f"-o/--out: {out} holds an evaluation; choose another folder, or replace it with --overwrite.")
 
 
 def _check(
@@ -191,10 +202,10 @@ def _check(
     return [m for m in METHODS if m in wanted]
 
 
-def _read(path: Path | str) -> list[LabelledSlice]:
-    from cbdetach.annotations import read_annotations
+def _read(path: Path | str, option: str = "ANNOTATIONS") -> list[LabelledSlice]:
+    from cbdetach.annotations import read_given
 
-    slices = list(read_annotations(path))
+    slices = read_given(path, option)
     if not slices:
-        raise InputError(f"{path}: must hold at least one labelled slice; got none.")
+        raise InputError(f"{option}: {path} must hold at least one labelled slice; got none.")
     return slices

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbdetach.annotations import LabelledSlice
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, called
 from cbdetach.metrics import Prediction
 
 Labels = npt.NDArray[np.int32]
@@ -32,7 +32,8 @@ def network_predictions(model: Path | None) -> Predict:
     from cbdetach.segment.instances import to_labels
     from cbdetach.segment.maskrcnn import Segmenter
 
-    segmenter = Segmenter(model)
+    with called("--model", was="model"):
+        segmenter = Segmenter(model)
 
     def predict(image: Image) -> tuple[Prediction, Prediction]:
         [detections] = segmenter.detect([image])

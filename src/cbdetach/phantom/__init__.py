@@ -35,7 +35,7 @@ from cbdetach.phantom.damage import CRACK, NO_DAMAGE, PORE
 from cbdetach.phantom.electrode import draw_electrode, phase_at
 from cbdetach.phantom.imaging import FWHM, Blur, ideal, image
 from cbdetach.phantom.noise import frequencies, noise_field, streaks
-from cbdetach.phantom.settings import PhantomSettings, changed
+from cbdetach.phantom.settings import PhantomSettings, changed, check_edge
 from cbdetach.phantom.truth import truth_table
 from cbdetach.phantom.voxels import Voxels, codes, render, shares
 
@@ -51,6 +51,7 @@ __all__ = [
     "PhantomSettings",
     "Section",
     "Slab",
+    "check_edge",
     "frequencies",
     "noise_field",
     "streaks",

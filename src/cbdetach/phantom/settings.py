@@ -153,6 +153,12 @@ class PhantomSettings:
         return np.random.default_rng([self.seed, _STREAMS.index(purpose), *more])
 
 
+def check_edge(size: int, least: int = 32) -> None:
+    """InputError unless a cube of so many voxels along each edge is worth making."""
+    if not least <= size <= LARGEST:
+        raise InputError(f"--size: must be {least} to {LARGEST} voxels; got {size}.")
+
+
 def changed(settings: PhantomSettings | None, changes: dict[str, Any]) -> PhantomSettings:
     """The settings (None: the defaults) with some of them changed; InputError for an unknown name."""
     unknown = sorted(set(changes) - {f.name for f in fields(PhantomSettings)})
@@ -160,6 +166,9 @@ def changed(settings: PhantomSettings | None, changes: dict[str, Any]) -> Phanto
         raise InputError(f"{unknown[0]}: must be a setting of the phantom; got an unknown name. See PhantomSettings.")
     return replace(settings or PhantomSettings(), **changes)
 
+
+LARGEST = 1024
+"""Edge of a cube, voxels: no more than a person waits for."""
 
 _STREAMS = (
     "packing",

@@ -28,8 +28,8 @@ from torchvision.ops import box_iou
 
 import cbdetach
 from cbdetach.device import checked_threads
-from cbdetach.errors import InputError
-from cbdetach.files import require_writable, told, whole_file
+from cbdetach.errors import InputError, called
+from cbdetach.files import require_new, require_writable, told, whole_file
 from cbdetach.segment.model_file import FORMAT, PLACEHOLDER, with_digest
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.train.checkpoint import Checkpoint, load
@@ -55,17 +55,19 @@ def export(
     score_threshold: float = 0.5,
     check: Sequence[str | Path] = (),
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Parity:
     """Write the network of a checkpoint as an ONNX file, and compare it with PyTorch.
 
     Parameters
     ----------
     checkpoint : `best.pt` or `last.pt` of a training.
-    out : the file, written whole or not at all. Its folder must exist.
+    out : the file, written whole or not at all.
     precision : "fp32", "fp16" or "int8".
     score_threshold : 0 to 1: recommended to the reader; the graph itself gives all above the network's own threshold.
     check : slices to compare on: files that `cbdetach run` reads; of a volume the middle one. Default: synthetic ones.
     threads : of ONNX Runtime. Default: all.
+    overwrite : whether `out` may be a file that exists.
 
     Returns
     -------
@@ -73,15 +75,15 @@ def export(
 
     Raises
     ------
-    InputError : no checkpoint, or a foreign one; no such folder, precision or slice; a threshold out of range.
+    InputError : no checkpoint, or a foreign one; a file that exists; no such precision or slice; a threshold out of
+        range.
     """
     if precision not in PRECISIONS:
         raise InputError(f"--precision: must be one of {', '.join(PRECISIONS)}; got {precision}.")
     if not 0 <= score_threshold <= 1:
         raise InputError(f"--score-threshold: must be between 0 and 1; got {score_threshold}.")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"-o/--out: there is no folder {out.absolute().parent}; make it first.")
     require_writable(out, what="file")
+    require_new(out, overwrite=overwrite)
     checked_threads(threads)
     found = load(checkpoint)
     images = [_slice(path) for path in check] or list(_synthetic(CHECK_SEEDS))
@@ -305,7 +307,7 @@ def _synthetic(seeds: Sequence[int]) -> Iterator[Image]:
 
 def _slice(path: str | Path) -> Image:
     from cbdetach.segment import segment_slice
-    from cbdetach.volume import called, open_volume
+    from cbdetach.volume import open_volume
 
     with called("--check"), open_volume(path, allow_2d=True) as volume:
         image = np.asarray(volume[volume.shape[0] // 2])

@@ -22,10 +22,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 
-from cbdetach.annotations import LabelledSlice, read_annotations, split
+from cbdetach.annotations import LabelledSlice, read_given, split
 from cbdetach.device import checked_threads
-from cbdetach.errors import InputError
-from cbdetach.files import require_writable, told, whole_file
+from cbdetach.errors import InputError, called
+from cbdetach.files import only_one, require_writable, told, whole_file
 from cbdetach.progress import bar
 from cbdetach.train.checkpoint import FORMAT, resumable, save
 from cbdetach.train.network import build
@@ -68,8 +68,7 @@ def train(
     target = _device(device)
     if threads is not None:
         torch.set_num_threads(checked_threads(threads))
-    if resume and overwrite:
-        raise InputError("--resume, --overwrite: only one of them can be meant; leave one out.")
+    only_one(resume=resume, overwrite=overwrite)
     require_writable(out)
     last = out / LAST
     state = None
@@ -207,8 +206,9 @@ def _labelled(settings: TrainSettings) -> tuple[list[LabelledSlice], list[Labell
     """The labelled slices to learn from, and those that are held out; none where only synthetic ones are wanted."""
     data = settings.data
     if data.annotations:
-        every = [piece for path in data.annotations for piece in read_annotations(Path(path))]
-        return split(every, training=data.training, validation=data.validation, seed=settings.seed)
+        every = [piece for path in data.annotations for piece in read_given(path, "--annotations")]
+        with called("--annotations", was="annotations"):
+            return split(every, training=data.training, validation=data.validation, seed=settings.seed)
     if not data.synthetic:
         raise InputError("data.annotations: must name labelled slices where data.synthetic is false; got none.")
     return [], []

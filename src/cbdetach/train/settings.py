@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field
 
-from cbdetach.config import Section, checked, read_toml
+from cbdetach.config import Section, as_typed, checked, read_toml
 from cbdetach.train.augment import AugmentSettings
 from cbdetach.train.network import NetworkSettings
 
@@ -93,7 +93,8 @@ def read_settings(
     content |= {name: value for name, value in (overrides or {}).items() if value is not None}
     if annotations:
         content["data"] = {"synthetic": False, **content.get("data", {}), "annotations": tuple(annotations)}
-    return validate(content)
+    with as_typed(overrides or {}):
+        return validate(content)
 
 
 def validate(content: Mapping[str, Any]) -> TrainSettings:

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from cbdetach.errors import InputError
+from cbdetach.errors import InputError, called
 from cbdetach.volume.formats import open_path, split_dataset
 from cbdetach.volume.parse import Box, parse_crop, parse_direction, parse_range
 from cbdetach.volume.stored import Stored, as_zyx, one_line
@@ -35,7 +33,6 @@ __all__ = [
     "UNIT_UM",
     "Volume",
     "VoxelSize",
-    "called",
     "check_finite",
     "label_dtype",
     "open_volume",
@@ -209,21 +206,11 @@ def read_map(source: str | os.PathLike[str] | Array, pixel_um: float | None = No
     return image, size[2]
 
 
-@contextmanager
-def called(name: str) -> Iterator[None]:
-    """What is wrong with a volume is said of the option or argument that it was given by."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(re.sub("^volume:", f"{name}:", str(error))) from error
-
-
 def require_voxel_size(volume: Volume) -> VoxelSize:
     """The voxel size, or an `InputError` that says how to give it."""
     if volume.voxel_size is None:
         raise InputError(
-            f"voxel size: {volume} does not state one for all three axes; "
-            "give it in micrometres with --voxel-size N or --voxel-size Z,Y,X."
+            f"--voxel-size: {volume} does not state one for all three axes; give it in micrometres, N or Z,Y,X."
         )
     return volume.voxel_size
 
@@ -238,5 +225,5 @@ def check_finite(slab: Array, z0: int = 0) -> None:
             y, x = (int(i) for i in np.unravel_index(int(np.argmin(finite)), plane.shape))
             raise InputError(
                 f"volume: must hold finite values only; got {plane[y, x]} at voxel (z, y, x) = ({z0 + z}, {y}, {x}). "
-                "Crop such voxels away with --crop, or replace them first."
+                "Replace them first."
             )

@@ -16,7 +16,7 @@ def parse_crop(text: str) -> Box:
     ends = [[int(end) if end else None for end in part.groups()] for part in parts if part and "-" not in part.groups()]
     if len(parts) != 3 or len(ends) != 3:
         raise InputError(
-            f"crop: must be z0:z1,y0:y1,x0:x1 in voxels, where any end may be empty; got {text!r}. "
+            f"--crop: must be z0:z1,y0:y1,x0:x1 in voxels, where any end may be empty; got {text!r}. "
             "Write for example 0:100,:,50:-50."
         )
     return slice(*ends[0]), slice(*ends[1]), slice(*ends[2])

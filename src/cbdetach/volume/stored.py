@@ -47,7 +47,8 @@ def as_zyx(stored: Stored, where: str, allow_2d: bool) -> Stored:
         kept.insert(0, NEW_AXIS)
     elif len(kept) != 3 or letters.startswith("YX"):
         hint = "Give the whole stack of slices." if len(kept) == 2 else "Extract one channel or time step first."
-        raise InputError(f"volume: must have three axes (z, y, x); got shape {shape} in {where}. {hint}")
+        wanted = "two axes (y, x) or three (z, y, x)" if allow_2d else "three axes (z, y, x)"
+        raise InputError(f"volume: must have {wanted}; got shape {shape} in {where}. {hint}")
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise InputError(f"volume: must hold real numbers of up to 64 bits; got dtype {dtype} in {where}.")
     zyx = tuple(1 if a == NEW_AXIS else shape[a] for a in kept)

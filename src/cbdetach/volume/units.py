@@ -34,7 +34,7 @@ def parse_voxel_size(value: float | str | Sequence[float]) -> VoxelSize:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(n) and n > 0 for n in numbers):
         raise InputError(
-            "voxel size: must be one positive number or three (z,y,x), in micrometres; "
+            "--voxel-size: must be one positive number or three (z,y,x), in micrometres; "
             f"got {value!r}. Write for example 0.4 or 0.5,0.4,0.4."
         )
     dz, dy, dx = numbers if len(numbers) == 3 else numbers * 3

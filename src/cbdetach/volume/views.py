@@ -20,7 +20,7 @@ def resolve_crop(crop: str | Sequence[slice] | None, shape: tuple[int, ...]) -> 
     """The crop as three slices with both ends, inside the shape."""
     parts = [slice(None)] * 3 if crop is None else list(parse_crop(crop) if isinstance(crop, str) else crop)
     if len(parts) != 3 or not all(isinstance(part, slice) and part.step in (None, 1) for part in parts):
-        raise InputError(f"crop: must be three slices (z, y, x) without steps; got {crop!r}.")
+        raise InputError(f"--crop: must be three slices (z, y, x) without steps; got {crop!r}.")
     box = []
     for axis, part, n in zip("zyx", parts, shape, strict=True):
         start, stop = (
@@ -29,7 +29,7 @@ def resolve_crop(crop: str | Sequence[slice] | None, shape: tuple[int, ...]) -> 
         )
         if not 0 <= start < stop <= n:
             asked = f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}"
-            raise InputError(f"crop: must lie inside the volume of shape {shape}; got {axis} = {asked} of 0:{n}.")
+            raise InputError(f"--crop: must lie inside the volume of shape {shape}; got {axis} = {asked} of 0:{n}.")
         box.append(slice(start, stop))
     return box[0], box[1], box[2]
 
@@ -38,7 +38,7 @@ def check_bin(bin: int, box: Box) -> None:
     """InputError unless `bin` is a whole number that leaves a voxel of the box."""
     extent = tuple(part.stop - part.start for part in box)
     if isinstance(bin, bool) or not isinstance(bin, int | np.integer) or not 1 <= bin <= min(extent):
-        raise InputError(f"bin: must be a whole number from 1 to {min(extent)}, for the shape {extent}; got {bin!r}.")
+        raise InputError(f"--bin: must be a whole number from 1 to {min(extent)}, for the shape {extent}; got {bin!r}.")
 
 
 def window_of(key: Any, shape: tuple[int, int, int]) -> tuple[Box, list[bool]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cbdetach.files import whole_file
 from cbdetach.volume.units import VoxelSize, parse_voxel_size
 
 Array = npt.NDArray[Any]
@@ -61,7 +61,7 @@ def write_label_tiff(
         # tifffile's own ImageJ writer refuses uint32, which ImageJ reads: hence the description in our words.
         lines = ["ImageJ=1.53t", f"images={shape[0]}", f"slices={shape[0]}", "unit=um", f"spacing={dz!r}", "loop=false"]
         scale = {"description": "\n".join(lines) + "\n", "metadata": None, "software": "cbdetach"}
-    with _renamed_when_whole(target) as temporary, tifffile.TiffWriter(temporary, bigtiff=big, ome=big) as tiff:
+    with whole_file(target) as temporary, tifffile.TiffWriter(temporary, bigtiff=big, ome=big) as tiff:
         tiff.write(
             _planes(slabs, shape, kept),
             shape=shape,
@@ -85,14 +85,3 @@ def _planes(slabs: Iterable[Array], shape: tuple[int, int, int], dtype: np.dtype
         yield from slab.astype(dtype)
     if count != shape[0]:
         raise ValueError(f"slabs: must make up a volume {shape}; got {count} slices.")
-
-
-@contextmanager
-def _renamed_when_whole(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target`, renamed to it on success and removed on failure; makes no folder."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
