@@ -124,12 +124,18 @@ class _SafeCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        self._cache_file: _LockedFiles
         folder = os.path.dirname(function.__code__.co_filename)
         self._cache_file = _LockedFiles(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=(self._impl.locator.get_source_stamp(), _sources(folder)),
         )
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether there is code of the files as they are."""
+        return bool(self._cache_file._readable_index())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -140,6 +146,12 @@ class _SafeCache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+
+
+def kept(kernel: Any) -> bool:
+    """Whether compiled code of a kernel, from its files as they are, is on the disk already."""
+    cache = getattr(getattr(kernel, "dispatcher", kernel), "_cache", None)
+    return isinstance(cache, _SafeCache) and cache.holds_something
 
 
 @functools.cache

@@ -64,6 +64,14 @@ def threads(n: int | None) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
+def compiled() -> bool:
+    """Whether the kernels' compiled code is on the disk, as that of the one which takes the longest tells."""
+    from voxkernels._compile import kept
+    from voxkernels.eikonal.cpu import solve
+
+    return kept(solve)
+
+
 def find(name: str) -> Gpu | None:
     """The GPU for "cuda", None for "cpu"; an `InputError`, in one sentence, where there is no GPU to be had."""
     if name not in DEVICES:

@@ -1,7 +1,8 @@
 """What a run will need, said before it starts: memory, disk and time; and a refusal of what cannot fit.
 
-Memory is the largest window (a slab and its halo) times the bytes that its hungriest stage holds for each voxel, plus
-what Python and the libraries take. The figures below were measured on two cores; time is a guide, memory a bound.
+Memory is what Python and the libraries take, and beside it the more of two, which come one after the other: the largest
+window (a slab and its halo) times the bytes that its hungriest stage holds for each voxel, and the report's figures.
+What is here was measured stage by stage, on two cores; time is a guide, memory a bound.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ from pathlib import Path
 
 from cbdetach.errors import InputError
 
-BASE_BYTES = 650e6
-"""Python, the libraries, compiled kernels and figures."""
+BASE_BYTES = 340e6
+"""Python, the libraries, compiled kernels,"""
 
-WINDOW_BYTES = {"phases": 60.0, "segment": 60.0, "detachment": 70.0, "diffusion": 45.0, "damage": 60.0}
+LEFT_BYTES = 10.0
+"""and for each voxel of the largest window what stages leave behind: memory that is free, but not given back."""
+
+COMPILER_BYTES = 550e6
+"""What compiling the kernels leaves behind, in the one process that does."""
+
+REPORT_MEMORY = 420e6
+"""What the report takes, in the end: its libraries, and its figures one by one."""
+
+WINDOW_BYTES = {"phases": 50.0, "segment": 50.0, "detachment": 60.0, "diffusion": 50.0, "damage": 45.0}
 """Bytes that each stage holds for each voxel of its window."""
 
-DEFICIT_BYTES = 70.0
+DEFICIT_BYTES = 50.0
 """The damage stage's, where the grey volume tells how wide cracks are,"""
 
 FEATURE_BYTES = 450.0
@@ -27,8 +37,11 @@ FEATURE_BYTES = 450.0
 SLICES_BYTES = 20.0
 """The segment stage's, where it works slice by slice on a slab,"""
 
-NETWORK_BYTES = 0.7e9
-"""and what the network takes beside that: weights, ONNX Runtime, a few slices and one tile."""
+NETWORK_BYTES = 80e6
+"""and what the network takes beside that: weights, ONNX Runtime and one tile, and keeps to the end,"""
+
+SLICE_BYTES = 250.0
+"""and for each pixel of the slices that it works on, the next ones, enlarged, among them."""
 
 DISK_BYTES = 6.0
 """Bytes on the disk for each voxel of the volume: labels, phases, lengths and damage, compressed,"""
@@ -87,13 +100,14 @@ def estimate(
     at_once: int = 1,
     on_gpu: bool = False,
     classifier: int = 0,
+    compiles: bool = False,
 ) -> Estimate:
     """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices.
 
     `views` : slicings that are segmented slice by slice, 0 where windows are; one works on slabs, three on windows.
     `network` : whether by the network; `zoom` : by how much it enlarges the slices. `at_once` : slabs in hand at once;
-    `on_gpu` : whether kernels compute on a GPU. `classifier` : dimensions of a pixel classifier's features. The time
-    is that of two cores in any case.
+    `on_gpu` : whether kernels compute on a GPU. `classifier` : dimensions of a pixel classifier's features.
+    `compiles` : whether the processors' kernels are still to be compiled. The time is that of two cores in any case.
     """
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
@@ -104,12 +118,14 @@ def estimate(
     window["phases"] += at_once * plane * FEATURE_BYTES * max(0, classifier - 1)
     if views == 1:
         window["segment"] = at_once * thickness["segment"] * plane * SLICES_BYTES
-    window["segment"] += NETWORK_BYTES * network
+    window["segment"] += network * plane * SLICE_BYTES
+    window["report"] = REPORT_MEMORY
     stage = max(window, key=lambda name: window[name])
     most = max(thickness[name] * b for name, b in DEVICE_BYTES.items())
+    left = LEFT_BYTES * at_once * plane * max(thickness.values())
     seen = voxels * views * thickness["segment"] / min(shape[0], slab)
     return Estimate(
-        memory=BASE_BYTES + window[stage],
+        memory=BASE_BYTES + left + compiles * COMPILER_BYTES + network * NETWORK_BYTES + window[stage],
         disk=REPORT_BYTES + voxels * DISK_BYTES,
         seconds=15 + voxels * SECONDS["grey" if grey else "phases"] + network * seen * zoom**2 * NETWORK_SECONDS,
         stage=stage,

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cbdetach import pipeline
 from cbdetach.errors import InputError
-from cbdetach.estimate import BASE_BYTES, REPORT_BYTES, Estimate, available_memory, estimate, refuse_what_cannot_fit
+from cbdetach.estimate import (
+    BASE_BYTES,
+    COMPILER_BYTES,
+    NETWORK_BYTES,
+    REPORT_BYTES,
+    REPORT_MEMORY,
+    Estimate,
+    available_memory,
+    estimate,
+    refuse_what_cannot_fit,
+)
 
 HALOS = {"phases": 4, "segment": 32, "detachment": 6, "diffusion": 32, "damage": 20}
 
@@ -31,22 +44,52 @@ def test_memory_grows_with_slab_halo_and_plane() -> None:
     thin, thick = (estimate(shape, 64, {"segment": halo}, grey=True) for halo in (8, 64))
     assert thin.memory < thick.memory
     window = (64 + 2 * 64) * 500 * 500
-    assert thick.memory - BASE_BYTES == pytest.approx(window * 60)
+    assert thick.memory - BASE_BYTES == pytest.approx(window * (50 + 10))
 
 
 def test_the_stage_that_needs_the_memory_is_named() -> None:
-    assert estimate((999, 9, 9), 64, {"segment": 300}, grey=True).stage == "segment"
-    assert estimate((999, 9, 9), 64, {"damage": 300}, grey=True).stage == "damage"
+    for name in ("segment", "damage"):
+        assert estimate((999, 200, 200), 64, {name: 300}, grey=True).stage == name
 
 
 def test_a_classifier_and_missing_grey_need_memory_of_their_own() -> None:
-    shape, slab, plane = (1000, 500, 500), 4, 500**2
+    shape, slab, plane = (1000, 500, 500), 40, 500**2
     plain, flat, deep = (estimate(shape, slab, {}, grey=True, classifier=d) for d in (0, 2, 3))
     assert plain.memory < flat.memory < deep.memory
     assert deep.stage == "phases"
     assert deep.memory - flat.memory == pytest.approx(450 * plane)
     counted, corrected = (estimate(shape, slab, {"damage": 40}, grey=grey) for grey in (False, True))
-    assert corrected.memory - counted.memory == pytest.approx(10 * 84 * plane)
+    assert corrected.memory - counted.memory == pytest.approx(5 * 120 * plane)
+
+
+def test_small_volumes_need_what_the_report_does() -> None:
+    """One after the other, not both: the report's figures are made when no window is held any more."""
+    small, smaller = need(50, plane=50), need(40, plane=40)
+    assert small.stage == smaller.stage == "report"
+    assert small.memory - BASE_BYTES == pytest.approx(REPORT_MEMORY + 10 * 50**3)
+    assert smaller.memory < small.memory < need(plane=500).memory
+
+
+def test_the_network_keeps_its_memory_and_takes_some_for_each_pixel_of_a_slice() -> None:
+    shape = (40, 900, 900)
+    without, having = (estimate(shape, 40, {}, grey=True, views=1, network=n) for n in (False, True))
+    assert having.memory - without.memory == pytest.approx(NETWORK_BYTES)
+    assert without.stage == "detachment"
+    large = estimate((1, 9000, 9000), 1, {}, grey=True, views=1, network=True)
+    assert large.stage == "segment"
+    assert large.memory - BASE_BYTES - NETWORK_BYTES == pytest.approx(9000**2 * (10 + 20 + 250))
+
+
+def test_kernels_that_are_not_compiled_yet_need_memory_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (100, 50, 50)
+    warm, cold = (estimate(shape, 64, HALOS, grey=True, compiles=c) for c in (False, True))
+    assert cold.memory - warm.memory == COMPILER_BYTES
+    phases, how = np.zeros((9, 9, 9), np.uint8), {"phase_values": {"void": 0, "active": 1}, "voxel_size": 1.0}
+    asked = []
+    for known in (True, False):
+        monkeypatch.setattr(sys.modules["cbdetach.pipeline.needs"], "compiled", lambda known=known: known)
+        asked.append(pipeline.plan(phases=phases, out="none", **how).memory)
+    assert asked[1] - asked[0] == COMPILER_BYTES
 
 
 def test_disk_and_time_grow_with_the_volume_alone() -> None:
@@ -64,7 +107,7 @@ def test_slice_by_slice_needs_no_windows_and_the_network_has_its_own_needs() -> 
     windows = estimate(shape, 64, halos, grey=True)
     slices = estimate(shape, 64, halos, grey=True, views=1)
     network = estimate(shape, 64, halos, grey=True, views=1, network=True)
-    assert (windows.stage, slices.stage, network.stage) == ("segment", "detachment", "segment")
+    assert (windows.stage, slices.stage, network.stage) == ("segment", "report", "report")
     assert slices.memory < windows.memory
     assert slices.seconds == windows.seconds < network.seconds
     fused = estimate(shape, 64, {"segment": 32}, grey=True, views=3, network=True)
@@ -173,7 +216,7 @@ def test_a_gpu_needs_its_own_memory_and_two_slabs_of_the_hosts() -> None:
     there = estimate(shape, 64, HALOS, grey=True, at_once=2, on_gpu=True)
     assert here.device == 0
     assert "GPU" not in str(here)
-    assert there.memory - BASE_BYTES == pytest.approx(2 * (here.memory - BASE_BYTES))
+    assert there.memory - BASE_BYTES == pytest.approx(2 * (here.memory - BASE_BYTES))  # what the windows hold
     assert there.device == pytest.approx(0.5e9 + 2 * 30 * 128 * 500**2)
     assert f", {there.device / 1e9:.1f} GB on the GPU, " in str(there)
     assert estimate((10**4, 500, 500), 64, HALOS, grey=True, at_once=2, on_gpu=True).device == there.device

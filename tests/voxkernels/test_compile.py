@@ -92,6 +92,16 @@ def test_second_process_compiles_nothing(package: Path) -> None:
     assert use(package) == ("[6, 3.0, 4j]", 3)
 
 
+def test_what_is_kept_is_known_without_compiling(package: Path) -> None:
+    ask = "from toy import _compile, kernels; print(*map(_compile.kept, (kernels.double, kernels.fill)))"
+    assert run(package, ask) == "False False"
+    run(package, "import numpy; from toy import kernels; kernels.double(1); kernels.fill(numpy.zeros(3), 1.0)")
+    assert run(package, ask) == "True True"
+    assert run(package, ask, VOXKERNELS_CACHE="0") == "False False"
+    (package / "plain.py").write_text("# changed, so that all of the folder is compiled again\n")
+    assert run(package, ask) == "False False"
+
+
 def test_cache_switched_off_by_environment(package: Path) -> None:
     for _ in range(2):
         assert use(package, VOXKERNELS_CACHE="0") == ("[6, 3.0, 4j]", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cbdetach import damage_map, phases, segment
-from cbdetach.device import AT_ONCE
+from cbdetach.device import AT_ONCE, compiled
 from cbdetach.estimate import Estimate, estimate
 from cbdetach.job import Job
 from cbdetach.pipeline.detachment import detachment_halo
@@ -37,6 +37,7 @@ def needs(job: Job) -> Estimate:
         at_once=1 if job.gpu is None else AT_ONCE,
         on_gpu=job.gpu is not None,
         classifier=0 if job.classifier is None else job.classifier.dimensions,
+        compiles=job.gpu is None and not compiled(),
     )
     voxels, edges = (" x ".join(f"{n:.6g}" for n in numbers) for numbers in (job.shape, job.voxel_size))
     return replace(need, volume=f"{voxels} voxels of {edges} um")
