@@ -278,7 +278,8 @@ def measure_damage(
         end = min(hi, (window + 1) * thickness - z0)
         inside, here = labels[lo:end], codes[lo:end]
         dark = here > 0
-        surface = crack_surface(labels, codes, spacing=spacing, core=(lo, end))
+        near = slice(max(0, lo - HALO), end + HALO)
+        surface = crack_surface(labels[near], codes[near], spacing=spacing, core=(lo - near.start, end - near.start))
         ids = np.union1d(inside[dark], surface.labels)  # a face at the core's end may be all of a crack that it shows
         row = np.searchsorted(ids, inside[dark])
         crack = np.bincount(row, weights=here[dark] == CRACK, minlength=ids.size).astype(np.int64)

@@ -47,12 +47,12 @@ def segment_stage(job: Job) -> dict[str, Any]:
 
     def slices(index: int) -> dict[str, Array]:
         z0, z1 = job.slab(index)
-        found = list(sections(z0, z1, 0))
+        labels, scores, counts = _collected(sections(z0, z1, 0), z1 - z0)
         return {
-            "labels": np.stack([f.labels for f in found]),
+            "labels": labels,
             "table/z0": np.array(z0),
-            "table/score": np.concatenate([f.scores for f in found]),
-            **{f"table/counts/{name}": np.array(n) for name, n in segment.summed(f.counts for f in found).items()},
+            "table/score": np.concatenate(scores),
+            **{f"table/counts/{name}": np.array(n) for name, n in counts.items()},
         }
 
     def views(index: int) -> dict[str, Array]:
@@ -60,11 +60,11 @@ def segment_stage(job: Job) -> dict[str, Any]:
         s0, s1 = job.slab(index, min(SHARED, wanted.halo))
         volumes, scores, counts = [], [], []
         for axis in range(3):
-            found = list(sections(w0, w1, axis))
-            labels, links = link.link_slices(np.stack([f.labels for f in found]), **link_options(job))
+            own, own_scores, own_counts = _collected(sections(w0, w1, axis), (w1 - w0, *job.shape[1:])[axis])
+            labels, links = link.link_slices(own, **link_options(job))
             volumes.append(np.moveaxis(labels, 0, axis))
-            scores.append(segment.mean_scores(links.global_id, [f.scores for f in found]))
-            counts.append(segment.summed(f.counts for f in found))
+            scores.append(segment.mean_scores(links.global_id, own_scores))
+            counts.append(own_counts)
         labels = finished(job, segment.fuse_views(*volumes), (w0, w1))[s0 - w0 : s1 - w0]
         return {
             "labels": labels,
@@ -80,6 +80,18 @@ def segment_stage(job: Job) -> dict[str, Any]:
     shares = job.tables("segment", "table/counts")
     counts = {name: sum(int(share[name]) for share in shares) for name in shares[0]}
     return {"segmenter": wanted.segmenter, "views": wanted.views, **used, "counts": counts, "warnings": warnings}
+
+
+def _collected(sections: Iterator[segment.Sections], n: int) -> tuple[Array, list[Array], dict[str, int]]:
+    """The labels of n slices in one array, the scores of each slice, and all counts together."""
+    labels, scores, counts = np.zeros((0, 0, 0), np.int32), [], []
+    for k, one in enumerate(sections):
+        if k == 0:
+            labels = np.empty((n, *one.labels.shape), np.int32)
+        labels[k] = one.labels
+        scores.append(one.scores)
+        counts.append(one.counts)
+    return labels, scores, segment.summed(counts)
 
 
 def _network_warnings(job: Job) -> list[str]:
