@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from skimage.io import imsave
 from tests.cbdetach.grey_files import SHAPE, grey
 
-from cbdetach.annotations import crosses_itself, decode_runs, rasterise, read_annotations
+from cbdetach.annotations import crosses_itself, decode_runs, rasterise, read_annotations, read_given
 from cbdetach.errors import InputError
 
 SQUARE = [(2.0, 3.0), (8.0, 3.0), (8.0, 9.0), (2.0, 9.0)]
@@ -562,3 +562,17 @@ def test_no_particle_at_all(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is nothing at"):
         read_annotations(tmp_path / "none.json")
+
+
+def test_what_is_wrong_is_said_of_the_option_that_it_was_given_by(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(tmp_path / "a_labels.tif", np.ones((8, 8), np.uint8))
+    for path, message in (
+        (tmp_path, "a.tif: must have two axes (y, x) or three (z, y, x); got shape (8, 8, 3) in"),
+        (tmp_path / "none.json", "there is nothing at"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_given(path, "--annotations")
+        assert str(caught.value).startswith("--annotations: ")
+        assert message in str(caught.value)
+        assert "volume" not in str(caught.value)

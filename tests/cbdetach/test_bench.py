@@ -289,7 +289,7 @@ def test_the_command_prints_and_writes(runs: list[Any], tmp_path: Path) -> None:
     assert written["machine"]["threads"] == 1
     assert written["stages"]["cpu"]["report"] == 1.0
     runs.clear()
-    assert command(f"{line} --no-pipeline --quiet --kernels paste_masks") == (0, "", "")
+    assert command(f"{line} --no-pipeline --quiet --kernels paste_masks --overwrite") == (0, "", "")
     assert runs == []
     assert json.loads((tmp_path / "b.json").read_text())["stages"] == {}
 

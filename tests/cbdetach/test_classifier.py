@@ -255,9 +255,11 @@ def test_arrays_that_are_no_forest_are_refused(change: dict[str, Any], message: 
         ([textured(1, (2, 9, 9))], VALUES, {"dimensions": 4}, "dimensions: must be 2 or 3"),
         ([textured(1, (2, 9, 9))], {"ash": 1}, {}, "names must be of void"),
         ([(np.zeros((2, 9, 9)), np.zeros((2, 9, 8), int))], VALUES, {}, "must have the shape of the grey volume"),
-        ([textured(1, (2, 9, 9))], {"void": 7}, {}, "must hold voxels of the phases"),
+        ([textured(1, (2, 9, 9))], {"active": 7}, {}, "must hold voxels of the phases"),
         ([(np.full((2, 9, 9), np.nan), np.zeros((2, 9, 9), int))], VALUES, {}, "must hold finite values"),
-        ([textured(1, (2, 9, 9))], {"void": 2, "cbd": 1}, {}, "of the active phase and of another one"),
+        ([textured(1, (2, 9, 9))], {"active": VALUES["active"]}, {}, "of the active phase and of another one"),
+        ([textured(1, (2, 9, 9))], {"void": 2, "cbd": 1}, {}, "must name the active phase; got void, cbd"),
+        ([textured(1, (2, 9, 9))], {"void": 1, "active": 1}, {}, "must give each value one name"),
     ],
 )
 def test_bad_training_input(pairs: Any, values: dict[str, int], options: dict[str, Any], message: str) -> None:
@@ -283,6 +285,6 @@ def test_a_run_uses_it_records_it_and_resumes_with_no_other(trained: tuple[Class
         known = run.table["detachment_fraction"].notna()
         assert (low[known] <= run.table["detachment_fraction"][known]).all()
         assert (high > low)[known].mean() > 0.5
-    train_phases([textured(1)], VALUES, path, dimensions=3, samples=600, trees=3)
+    train_phases([textured(1)], VALUES, path, dimensions=3, samples=600, trees=3, overwrite=True)
     with pytest.raises(InputError, match=r"other input \(classifier.sha256\)"):
         cbdetach.run(grey, tmp_path / "run", config=config, resume=True, **settings)

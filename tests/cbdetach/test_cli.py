@@ -78,7 +78,7 @@ def test_a_run_says_what_it_needs_and_what_it_found(finished: tuple[Path, tuple[
     out, (code, said, complained) = finished
     assert (code, complained) == (0, "")
     lines = said.splitlines()
-    start = "This run measures 20 x 24 x 40 voxels of 0.5 x 0.5 x 0.5 um and needs about 0.7 GB of memory (most in "
+    start = "This run measures 20 x 24 x 40 voxels of 0.5 x 0.5 x 0.5 um and needs about 0.8 GB of memory (most in "
     assert lines[0].startswith(start)
     assert lines[1] == "2 particles; 0 cut by the border, 1 without contact, 2 used"
     assert lines[2].startswith("degree of detachment: median 0.7")
@@ -385,6 +385,7 @@ def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 # ---- what is wrong ---------------------------------------------------------------------------------------------------
 
 LEARN = "train-phases --grey p.npy --labels p.npy --phase-values void=0,active=1"
+NAN = "train-phases --grey nan.npy --labels one.npy --phase-values void=0,active=1"
 WRONG = {
     "--nonsense": r"No such option: --nonsense; see cbdetach --help\.",
     "rum": "No such command 'rum'",
@@ -423,7 +424,7 @@ WRONG = {
     "run p.npy --voxel-size 1 --anchor w3": "--anchor: must be 'z0', 'z1'.*; got 'w3'",
     "run p.npy --voxel-size 1 --crop 0:9,:,:": r"--crop: must lie inside the volume .*; got z = 0:9 of 0:3",
     "run p.npy --voxel-size 1 --bin 9": "--bin: must be a whole number from 1 to 3",
-    "run p.npy --voxel-size 1 --config size.toml": r"input\.voxel_size: must be positive, in micrometres; got 1, 0, 1",
+    "run p.npy --config size.toml": r"input\.voxel_size: must be positive, in micrometres; got 1, 0, 1",
     "run p.npy --voxel-size 1 --config .": r"--config: \. cannot be read as TOML: Is a directory; give the path",
     "run p.npy --voxel-size 1 --config bin.toml": r"input\.bin: must be greater than or equal to 1; got 0",
     "run p.npy --voxel-size 1 --model p.npy": "--model: p.npy is damaged, or no ONNX file",
@@ -432,7 +433,7 @@ WRONG = {
     "evaluate --phantom 1 --tune none --method watershed": "--tune: there is nothing at none",
     "evaluate --phantom 1 --model none --method network": "--model: there is no file none",
     "evaluate --phantom 1 --model none --method watershed": "--model: only goes with the network; got none for",
-    f"{LEARN.replace('--grey p.npy', '--grey nan.npy')}": r"--grey: must hold finite values.* = \(0, 0, 1\)\. Replace",
+    NAN: r"--grey: must hold finite values.* = \(0, 0, 1\)\. Replace",
     f"{LEARN.replace('void=0,active=1', 'void=0')}": "--phase-values: must name the active phase; got void",
     f"{LEARN.replace('void=0,active=1', 'void=1,active=1')}": "--phase-values: must give each value one name",
     "correlate none --map rgb/a.tif": r"--map: must have two axes \(y, x\) or three",
@@ -467,6 +468,7 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
     Path("bin.toml").write_text("[input]\nbin = 0")
     Path("rates.csv").write_text("cycle,capacity,rate\n1,2,fast\n")
     np.save("nan.npy", np.array([[[1.0, np.nan]]]))
+    np.save("one.npy", np.array([[[0, 1]]]))
     Path("rgb").mkdir()
     tifffile.imwrite("rgb/a.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
     tifffile.imwrite("rgb/a_labels.tif", np.ones((8, 8), np.uint8))

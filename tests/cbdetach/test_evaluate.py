@@ -383,7 +383,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert "matched at IoU 0.6" in said
     assert f"Watersheds tuned on {image}." in said
     assert (tmp_path / "evaluation.svg").exists()
-    code, said, complained = command(f"{folder} --model {tmp_path / 'no.onnx'} --quiet -o {tmp_path}")
+    code, said, complained = command(f"{folder} --model {tmp_path / 'no.onnx'} --quiet --overwrite -o {tmp_path}")
     assert (code, said) == (2, "")
     assert complained.count("\n") == 1
     assert "no.onnx" in complained

@@ -172,7 +172,7 @@ def test_ignored_areas_teach_nothing() -> None:
 
 
 def test_own_labels_are_learnt_from_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "read_annotations", lambda path: discs(5, count=6))
+    monkeypatch.setattr(loop, "read_given", lambda path, option: discs(5, count=6))
     own = {**TINY["data"], "annotations": ("labels.json",), "synthetic": False, "training": 4, "validation": 2}
     settings = tiny(data=own)
     taken, held_out = loop._sources(settings, tmp_path, *loop._labelled(settings))
@@ -296,7 +296,9 @@ def test_foreign_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pt: there is no such checkpoint; give last\.pt or best\.pt"):
         checkpoint.load(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(InputError, match=r"text\.pt: cannot be read as a checkpoint \(.*\); give last\.pt or best\.pt"):
+    with pytest.raises(
+        InputError, match=r"text\.pt: is not a checkpoint of cbdetach train .*; give last\.pt or best\.pt"
+    ):
         checkpoint.load(tmp_path / "text.pt")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"other\.pt: is not a checkpoint of cbdetach train"):
@@ -307,7 +309,7 @@ def test_foreign_checkpoints(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "executed",))
 
     torch.save({"format": checkpoint.FORMAT, "settings": Bad()}, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+    with pytest.raises(InputError, match="is not a checkpoint of cbdetach train"):
         checkpoint.load(tmp_path / "bad.pt")
     assert not (tmp_path / "executed").exists()
     state = {"format": checkpoint.FORMAT, "settings": tiny().to_dict(), "model": {"x": torch.zeros(1)}, "epoch": 1}
