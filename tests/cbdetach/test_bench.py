@@ -83,6 +83,17 @@ def test_every_kernel_is_measured_on_the_gpu(measured: bench.Bench) -> None:
     assert measured.machine["gpu"]["cuda"] == "13.0"
 
 
+# ---- right answers pass ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [48, 64])
+def test_fronts_that_meet_are_no_wrong_answer(size: int) -> None:
+    """By order 2 a step there may take more than one voxel: on larger electrodes than the tests' there are some."""
+    made = Phantom(shape=(size, size, size)).volume()
+    for case in cases.every_case(made.labels, made.phases, made.grey, ("travel_time",)):
+        assert case.wrong(case()) == ""
+
+
 # ---- no wrong answer passes ------------------------------------------------------------------------------------------
 
 
@@ -114,6 +125,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("travel_time, order 2", lambda t, _: np.where(np.isfinite(t), np.inf, t), "touches a source is not reached"),
     ("travel_time, order 2", lambda t, _: at_one_voxel(t, t > 3, np.inf), "neighbour of a reached voxel"),
     ("travel_time, order 1", lambda t, _: at_one_voxel(t, np.isfinite(t), 9.0), "takes longer than one voxel"),
+    ("travel_time, order 2", lambda t, _: at_one_voxel(t, np.isfinite(t), 9.0), "takes longer than one voxel"),
+    ("travel_time, order 1", lambda t, _: t * 1.1, "a step of one voxel takes longer"),
+    ("travel_time, order 2", lambda t, _: t * 1.1, "many steps of one voxel take longer"),
     ("travel_time, order 1", lambda t, _: np.where(np.isfinite(t), t * 0.1, t), "shorter than the straight one"),
     ("trace_paths", lambda paths, _: paths[1:], "paths from"),
     ("trace_paths", lambda paths, _: with_a_point(paths, 0, 0, 0), "begins elsewhere"),
