@@ -257,7 +257,7 @@ def test_slices_are_segmented_and_linked(small: Any, tmp_path: Path) -> None:
     with cbdetach.run(out=tmp_path / "out", phases=phases, segmenter="watershed2d", **options) as run:
         assert len(run.table) == 4
         assert run.record["links"]["particles"] >= 4
-        options |= {"segmenter": "watershed2d", "slab": 40}
+        options = options | {"segmenter": "watershed2d", "slab": 40}
         with cbdetach.run(out=tmp_path / "one", phases=phases, **options) as one:
             np.testing.assert_array_equal(run.volumes["particles"][()], one.volumes["particles"][()])
 
