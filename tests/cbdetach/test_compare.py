@@ -194,7 +194,13 @@ def test_what_is_no_rate(text: str | float) -> None:
 
 @pytest.mark.parametrize(
     ("by", "value", "text"),
-    [("rate", 0.1, "C/10"), ("rate", 5.0, "5C"), ("cycles", 50.0, "50 cycles"), ("state_of_charge", 0.8, "80 %")],
+    [
+        ("rate", 0.1, "C/10"),
+        ("rate", 5.0, "5C"),
+        ("cycles", 50.0, "50 cycles"),
+        ("cycles", 1.0, "1 cycle"),
+        ("state_of_charge", 0.8, "80 %"),
+    ],
 )
 def test_groups_have_names(by: str, value: float, text: str) -> None:
     assert comparison.shown(by, value) == text

@@ -25,10 +25,10 @@ WORDS = {"rate": "rate", "cycles": "number of cycles", "state_of_charge": "state
 
 
 def shown(by: str, value: float) -> str:
-    """A group's name for people: C/10, 5C; 50 cycles; 80 %."""
+    """A group's name for people: C/10, 5C; 1 cycle, 50 cycles; 80 %."""
     if by == "rate":
         return f"{value:g}C" if value >= 1 else f"C/{1 / value:g}"
-    return f"{value:g} cycles" if by == "cycles" else f"{100 * value:g} %"
+    return f"{value:g} cycle{'s' * (value != 1)}" if by == "cycles" else f"{100 * value:g} %"
 
 
 @dataclass(frozen=True)
