@@ -126,7 +126,8 @@ class SurveyAccumulator:
             if slab.dtype.kind == "f" and not np.isfinite(image).all():
                 bad = tuple(int(i) for i in np.argwhere(~np.isfinite(image))[0])
                 raise InputError(
-                    f"volume: must hold finite grey values; got {image[bad]} at voxel ({z}, {bad[0]}, {bad[1]}). "
+                    f"volume: must hold finite grey values; got {image[bad]} at voxel (z, y, x) = "
+                    f"({z}, {bad[0]}, {bad[1]}). "
                     "Replace NaN and infinity, or crop them away (--crop)."
                 )
             image = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))

@@ -150,7 +150,9 @@ def test_not_finite(bad: float) -> None:
     volume[4, 2, 3] = bad
     accumulator = SurveyAccumulator((1.0, 1.0, 1.0))
     accumulator.add(volume[:3])
-    with pytest.raises(InputError, match=rf"volume: must hold finite grey values; got {bad} at voxel \(4, 2, 3\)"):
+    with pytest.raises(
+        InputError, match=rf"volume: must hold finite grey values; got {bad} at voxel \(z, y, x\) = \(4, 2, 3\)"
+    ):
         accumulator.add(volume[3:])
 
 
