@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._arrays import as_labels, choice, describe, device_of, narrow_labels
 from .._compile import Cuda
-from . import cpu, cpu_runs, cuda
+from . import cpu, cpu_runs, cpu_write, cuda
 
 INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
@@ -87,7 +87,9 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
     n = cpu.number_roots(first, bounds, parent, np.empty(parts + 1, np.int64))
     labels = np.empty(volume.shape, dtype)
     names = np.zeros((parts, SCRATCH * 8), dtype)
-    cpu.write_labels(some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds)
+    cpu_write.write_labels(
+        some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds
+    )
     return labels, n
 
 

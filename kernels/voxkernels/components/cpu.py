@@ -39,15 +39,10 @@ import numba
 import numpy as np
 
 from .._compile import jit
-from .cpu_runs import ALL, EACH, HIGH_BYTE, ONE, ZERO, behind, count_bits
+from .cpu_runs import ALL, HIGH_BYTE, ONE, ZERO, behind, count_bits
 
-EIGHT = np.uint64(8)
-BYTE = np.uint64(0xFF)
 TOP = np.uint64(1 << 63)
 GATHER = np.uint64(0x0102040810204080)  # eight bytes, 0 or 1, times this: their bits are the highest byte
-DIAGONAL = np.uint64(0x8040201008040201)
-SEVENS = np.uint64(0x7F7F7F7F7F7F7F7F)
-SEVEN = np.uint64(7)
 
 
 @jit
@@ -57,12 +52,6 @@ def packed(eights, at):
     for k in range(8):
         word |= ((eights[at + k] * GATHER) >> HIGH_BYTE) << np.uint64(8 * k)
     return word
-
-
-@jit
-def spread(byte):
-    """The bits of a byte as eight bytes, 0 or 1."""
-    return ((((byte * EACH) & DIAGONAL) + SEVENS) >> SEVEN) & EACH
 
 
 @jit
@@ -252,55 +241,6 @@ def number_roots(first, bounds, parent, counts):
                 n += 1
                 parent[run] = -n
     return counts[parts]
-
-
-@jit
-def number_of(parent, run):
-    """The number of a run's component; kept, so that runs after it find it at once."""
-    up = parent[run]
-    while up >= 0:
-        up = parent[up]
-    parent[run] = up  # another thread may read the old parent or this: both lead to the same number
-    return -up
-
-
-@jit(parallel=True)
-def write_labels(some, starts, first, before, parent, names, eights, order, labels, bounds):
-    """Write the number of every run to `labels` (R, X), zeros elsewhere.
-
-    names : (parts, 66 or more), scratch of the labels' type. eights, order : (parts, 8 or more) uint64, and as uint8.
-    """
-    n_x = labels.shape[1]
-    for p in numba.prange(bounds.size - 1):
-        name, eight, at = names[p], eights[p], order[p]
-        for r in range(bounds[p], bounds[p + 1]):
-            name[0] = 0
-            last = name[0]
-            for w in range(1, some.shape[1] - 1):
-                begin = np.uint64(64 * (w - 1))  # unsigned: an index that may be negative costs more
-                length = np.uint64(min(64, n_x - 64 * (w - 1)))
-                a, s = some[r, w], starts[r, w]
-                if a == ZERO or (s == ZERO and a == ALL):
-                    value = last if a != ZERO else name[0]
-                    for k in range(length):
-                        labels[r, begin + k] = value
-                    continue
-                # Every voxel's place in the names of background, the run that goes on, and the runs that start here.
-                name[1] = last
-                run = first[r] + before[r, w - 1]
-                n = count_bits(s)
-                for k in range(n):
-                    name[2 + k] = number_of(parent, run + k)
-                last = name[1 + n]
-                count = ONE
-                for k in range(8):
-                    move = np.uint64(8 * k)
-                    so_far = spread((s >> move) & BYTE) * EACH + count * EACH
-                    count = so_far >> HIGH_BYTE
-                    there = spread((a >> move) & BYTE)
-                    eight[k] = so_far & ((there << EIGHT) - there)
-                for k in range(length):
-                    labels[r, begin + k] = name[at[k]]
 
 
 @jit

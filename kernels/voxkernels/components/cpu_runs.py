@@ -105,6 +105,7 @@ def mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, neg
     """
     n_words = some.shape[1] - 2
     slice_size = n_y * n_x
+    compared = 0 if binary else max(slice_size, 1)  # from where on there are voxels before
     for p in numba.prange(bounds.size - 1):
         wrong = ZERO
         for r in range(bounds[p], bounds[p + 1]):
@@ -114,7 +115,7 @@ def mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, neg
                 start = r * n_x + 64 * w
                 length = min(64, n_x - 64 * w)
                 kept = ALL >> np.uint64(64 - length)
-                if start >= max(slice_size, 1) and start + 64 <= flat.size:
+                if start >= compared and start + 64 <= flat.size:
                     at = np.uint64(start)
                     here = some_bits(flat, at) & kept
                     wrong |= negative_bits(flat, at) & kept
