@@ -14,14 +14,11 @@ import numpy.typing as npt
 
 from .._arrays import as_labels, choice, describe, device_of, narrow_labels
 from .._compile import Cuda
-from . import cpu, cpu_runs, cpu_write, cuda
+from . import cpu, cpu_runs, cuda
 
 INT32_LIMIT = 2**31 - 1
 """Volumes of at most so many voxels get int32 labels, larger ones int64."""
 
-
-SCRATCH = 32
-"""Words of scratch for each part: far more than are used, lest two threads write to one cache line."""
 
 PART_VOXELS = 1 << 15
 """A thread gets about so many voxels or more."""
@@ -67,29 +64,16 @@ def label(volume: npt.NDArray[Any], *, connectivity: int = 26) -> tuple[npt.NDAr
 
     parts = min(len(rows), numba.get_num_threads(), volume.size // PART_VOXELS + 1)
     bounds = np.array([len(rows) * p // parts for p in range(parts + 1)])
-    eights = np.zeros((parts, SCRATCH), np.uint64)
-    flags = eights.view(np.uint8)
     # one block, which the system maps in large pages: four would take longer to map than to fill
     some, starts, left, up = np.zeros((4, len(rows) + 1, n_words + 2), np.uint64)
-    before = np.zeros((len(rows) + 1, n_words), np.int32)
-    first = np.zeros(len(rows) + 1, np.int64)
-    negative = np.zeros(parts, np.uint64)
-    cpu_runs.mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, negative, bounds)
-    if any(negative.tolist()):
+    before, first = np.empty((len(rows) + 1, n_words), np.int32), np.empty(len(rows) + 1, np.int64)
+    n_runs = cpu_runs.mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, bounds)
+    if n_runs < 0:
         as_labels("volume", given)
         raise AssertionError("a negative value was met, then none found")
-    np.add.accumulate(first, out=first)
-    parent = np.empty(first[-1], dtype)
-    runs = (some, starts, left, up, first, before, parent)
-    grid = (flat, n_y, n_x, binary)
-    cpu.unite_parts(connectivity, runs, grid, flags, eights, bounds)
-    cpu.unite_seams(connectivity, runs, grid, flags, eights, bounds)
-    n = cpu.number_roots(first, bounds, parent, np.empty(parts + 1, np.int64))
     labels = np.empty(volume.shape, dtype)
-    names = np.zeros((parts, SCRATCH * 8), dtype)
-    cpu_write.write_labels(
-        some, starts, first, before, parent, names, eights, flags, labels.reshape(rows.shape), bounds
-    )
+    runs = (some, starts, left, up, first, before, np.empty(n_runs, dtype))
+    n = cpu.label_runs(connectivity, runs, (flat, n_y, n_x, binary), labels.reshape(rows.shape), bounds)
     return labels, n
 
 

@@ -20,17 +20,18 @@ splicing after Rem, see Patwary, Blair and Manne, SEA 2010. Memory: the result, 
 for each run (8 past 2**31 voxels). Not checked here: shapes, negative values.
 
 Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core (as much again where the system
-has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 18 and 10 ms (balls, 26
-neighbours; cc3d 24), 37 and 20 (three phases), 27 and 14 (one label everywhere, int32), 154 and 78 (300 labels at
-random); 64^3 of balls 0.21 and 0.13, of which 0.02 are the call (two threads whose scratch lay on one cache line:
-0.17). A third to half of it unites, half writes; the bits take 2 ms of bool and 6.8 of int32, which is reading it.
-What it needs: rows united by the function that goes through them, since a call for each row
-with its tuples of arrays took as long as two words (uniting 64^3 0.21 ms instead of 0.10, 256^3 8.5 instead of 6.6);
-no call of `unite_at` without a bit, and with the four arrays that it reads alone (noise 93 -> 86 ms of uniting); one
-block of memory for all bits, in large pages (5 ms less than four arrays); no pass of its own for the sign (2 ms). A
-byte for each flag, packed eight at a time, took 7 and 18 ms for the bits. One list of runs for each row and a
-comparison of lists took 30 and 64 ms in all for balls and a network. Inlined by Numba, a function for each row costs
-the count of references of every array that it is given.
+has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 13 and 7.6 ms (balls, 26
+neighbours; cc3d 24), 28 and 16 (three phases), 18 and 11 (one label everywhere, int32), 158 and 89 (300 labels at
+random); 64^3 of balls 0.17 and 0.12, of which 0.015 are the call. Half of it unites; the bits take 2 ms of bool and 6.8
+of int32, which is reading it.
+What it needs: rows united by the function that goes through them, since a call for each row with its tuples of arrays
+took as long as two words (uniting 64^3 0.21 ms instead of 0.10, 256^3 8.5 instead of 6.6); the numbers of a word with
+few runs put together in registers, not looked up voxel by voxel (balls 17.8 -> 12.8, a network 25.5 -> 19); no call of
+`unite_at` without a bit, and with the four arrays that it reads alone (noise 93 -> 86 ms of uniting); one block of
+memory for all bits, in large pages (5 ms less than four arrays); no pass of its own for the sign (2 ms). A byte for
+each flag, packed eight at a time, took 7 and 18 ms for the bits. One list of runs for each row and a comparison of
+lists took 30 and 64 ms in all for balls and a network. Inlined by Numba, a function for each row costs the count of
+references of every array that it is given.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import numpy as np
 
 from .._compile import jit
 from .cpu_runs import ALL, HIGH_BYTE, ONE, ZERO, behind, count_bits
+from .cpu_write import write_labels
 
 TOP = np.uint64(1 << 63)
 GATHER = np.uint64(0x0102040810204080)  # eight bytes, 0 or 1, times this: their bits are the highest byte
@@ -119,7 +121,7 @@ def unite_corners(one, two, w, r, q, starts, first, before, parent, grid, scratc
 
 
 @jit
-def unite_part(start, stop, low, high, connectivity, runs, grid, scratch):
+def unite_part(start, stop, low, high, connectivity, runs, grid):
     """Unite the runs of rows start..stop-1 with those of the rows around them, of which low..high-1 are there.
 
     Around row r lie p at y - 1; u at z - 1; d at both; e at z - 1, y + 1; and f at y + 1, which is not united, but
@@ -127,7 +129,8 @@ def unite_part(start, stop, low, high, connectivity, runs, grid, scratch):
     """
     some, starts, left, up, first, before, parent = runs
     _, n_y, _, binary = grid
-    nothing = some.shape[0] - 1
+    nothing, eights = some.shape[0] - 1, np.empty(8, np.uint64)
+    scratch = eights.view(np.uint8), eights
     for r in range(start, stop):
         y = r % n_y
         p, u, d, e, f = r - 1, r - n_y, r - n_y - 1, r - n_y + 1, r + 1
@@ -199,33 +202,31 @@ def unite_part(start, stop, low, high, connectivity, runs, grid, scratch):
 
 
 @jit(parallel=True)
-def unite_parts(connectivity, runs, grid, flags, eights, bounds):
+def unite_parts(connectivity, runs, grid, bounds):
     """Unite each part of the rows (bounds[p]..bounds[p+1]-1) within itself."""
     first, parent = runs[4], runs[6]
     for p in numba.prange(bounds.size - 1):
         lo, hi = bounds[p], bounds[p + 1]
         for run in range(first[lo], first[hi]):
             parent[run] = run
-        unite_part(lo, hi, lo, hi, connectivity, runs, grid, (flags[p], eights[p]))
+        unite_part(lo, hi, lo, hi, connectivity, runs, grid)
 
 
 @jit
-def unite_seams(connectivity, runs, grid, flags, eights, bounds):
+def unite_seams(connectivity, runs, grid, bounds):
     """Unite the first rows of each part with the rows of the parts before it."""
     n_y = grid[1]
     for p in range(1, bounds.size - 1):
         lo = bounds[p]
         hi = min(lo + n_y + 1, bounds[p + 1])
-        unite_part(lo, hi, 0, lo, connectivity, runs, grid, (flags[p], eights[p]))
+        unite_part(lo, hi, 0, lo, connectivity, runs, grid)
 
 
 @jit(parallel=True)
-def number_roots(first, bounds, parent, counts):
-    """Replace the parent of every root by minus its number, in order of the runs; return how many there are.
-
-    counts : (parts + 1,) int64, scratch.
-    """
+def number_roots(first, bounds, parent):
+    """Replace the parent of every root by minus its number, in order of the runs; return how many there are."""
     parts = bounds.size - 1
+    counts = np.empty(parts + 1, np.int64)
     for p in numba.prange(parts):
         n = 0
         for run in range(first[bounds[p]], first[bounds[p + 1]]):
@@ -241,6 +242,26 @@ def number_roots(first, bounds, parent, counts):
                 n += 1
                 parent[run] = -n
     return counts[parts]
+
+
+_unite_parts, _number_roots, _write_labels = (  # to be called by a kernel
+    kernel.dispatcher for kernel in (unite_parts, number_roots, write_labels)
+)
+
+
+@jit(around=True)
+def label_runs(connectivity, runs, grid, labels, bounds):
+    """Unite the runs that `cpu_runs.mark_runs` has found and write their numbers to `labels` (R, X); return how many.
+
+    runs : some, starts, left, up, first, before, as there, and parent, written: one for each run, of the labels' type.
+    grid : the volume, flat; its n_y and n_x; whether it is of bools.
+    """
+    some, starts, _, _, first, before, parent = runs
+    _unite_parts(connectivity, runs, grid, bounds)
+    unite_seams(connectivity, runs, grid, bounds)
+    n = _number_roots(first, bounds, parent)
+    _write_labels(some, starts, first, before, parent, labels, bounds)
+    return n
 
 
 @jit

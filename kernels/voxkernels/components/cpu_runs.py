@@ -94,15 +94,15 @@ def compare(flat, start, n, back):
 
 
 @jit(parallel=True)
-def mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, negative, bounds):
-    """Write the bits of all rows of `flat` (R * X,), W words each, and count their runs.
+def mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, bounds):
+    """Write the bits of all rows of `flat` (R * X,), W words each; return how many runs, -1 if a value is negative.
 
     some, starts, left, up : (R + 1, W + 2) uint64, zero; words 1..W of rows 0..R-1 are written.
-    before   : (R + 1, W) int32, runs of the row that start before the word.
-    first    : (R + 1,) int64, zero; first[r + 1] is how many runs row r has.
-    negative : (parts,) uint64, not 0 where a value is negative.
-    bounds   : (parts + 1,) int64, rows of each part.
+    before : (R + 1, W) int32, written: runs of the row that start before the word.
+    first  : (R + 1,) int64, written: runs that start before the row.
+    bounds : (parts + 1,) int64, rows of each part.
     """
+    negative = np.empty(bounds.size - 1, np.uint64)
     n_words = some.shape[1] - 2
     slice_size = n_y * n_x
     compared = 0 if binary else max(slice_size, 1)  # from where on there are voxels before
@@ -147,3 +147,7 @@ def mark_runs(flat, n_y, n_x, binary, some, starts, left, up, before, first, neg
                 if r >= n_y:
                     for w in range(1, n_words + 1):
                         up[r, w] = some[r, w] & some[r - n_y, w]
+    first[0] = 0
+    for r in range(1, first.size):
+        first[r] += first[r - 1]
+    return first[-1] if negative.max() == ZERO else np.int64(-1)

@@ -87,16 +87,14 @@ def write_word(context, flat, start, some, starts, name):
 
 
 @jit(parallel=True)
-def write_labels(some, starts, first, before, parent, names, eights, order, labels, bounds):
-    """Write the number of every run to `labels` (R, X), zeros elsewhere.
-
-    names : (parts, 66 or more), scratch of the labels' type. eights, order : (parts, 8 or more) uint64, and as uint8.
-    """
+def write_labels(some, starts, first, before, parent, labels, bounds):
+    """Write the number of every run to `labels` (R, X), zeros elsewhere."""
     n_x, flat = labels.shape[1], labels.reshape(-1)
     for p in numba.prange(bounds.size - 1):
-        name, eight, at = names[p], eights[p], order[p]
+        name, eight = np.zeros(66, labels.dtype), np.empty(8, np.uint64)
+        at = eight.view(np.uint8)
         for r in range(bounds[p], bounds[p + 1]):
-            name[0] = name[1] = 0
+            name[1] = 0
             for w in range(1, some.shape[1] - 1):
                 begin = np.uint64(r * n_x + 64 * (w - 1))  # unsigned: an index that may be negative costs more
                 length = np.uint64(min(64, n_x - 64 * (w - 1)))
