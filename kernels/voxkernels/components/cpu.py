@@ -59,14 +59,15 @@ def packed(eights, at):
 @jit
 def unite(parent, a, b):
     """Join the trees of runs a and b; the smaller root stays root."""
-    while parent[a] != parent[b]:
-        if parent[a] < parent[b]:
-            a, b = b, a
-        above = parent[a]
-        parent[a] = parent[b]
-        if a == above:
+    one, two = np.uint64(a), np.uint64(b)  # unsigned: an index that may be negative costs more
+    while parent[one] != parent[two]:
+        if parent[one] < parent[two]:
+            one, two = two, one
+        above = np.uint64(parent[one])
+        parent[one] = parent[two]
+        if one == above:
             break
-        a = above
+        one = above
 
 
 @jit
@@ -75,8 +76,8 @@ def unite_at(bits, from_a, from_b, w, r, q, starts, first, before, parent):
     while bits != ZERO:
         bit = bits & (~bits + ONE)
         bits ^= bit
-        a = first[r] + before[r, w - 1] + count_bits(starts[r, w] & ((bit - ONE) | (bit & from_a))) - 1
-        b = first[q] + before[q, w - 1] + count_bits(starts[q, w] & ((bit - ONE) | (bit & from_b))) - 1
+        a = first[r] + before[r, w - ONE] + count_bits(starts[r, w] & ((bit - ONE) | (bit & from_a))) - 1
+        b = first[q] + before[q, w - ONE] + count_bits(starts[q, w] & ((bit - ONE) | (bit & from_b))) - 1
         unite(parent, a, b)
 
 
@@ -99,7 +100,7 @@ def equal_bits(r, x, q, x_q, grid, scratch):
     flags, eights = scratch
     skip = 1 if min(x, x_q) < 0 else 0
     n = min(64, n_x - max(x, x_q)) - skip
-    a, b = np.uint64(r * n_x + x + skip), np.uint64(q * n_x + x_q + skip)
+    a, b = np.uint64(np.int64(r) * n_x + x + skip), np.uint64(np.int64(q) * n_x + x_q + skip)
     for k in range(np.uint64(max(n, 0))):  # unsigned: an index that may be negative is not vectorised
         flags[k] = volume[a + k] == volume[b + k]
     return packed(eights, 0) << np.uint64(skip)
@@ -109,7 +110,7 @@ def equal_bits(r, x, q, x_q, grid, scratch):
 def unite_corners(one, two, w, r, q, starts, first, before, parent, grid, scratch):
     """Unite where voxels `one` of row r equal the one before them in row q, and `two` of row q the one before in r."""
     _, _, _, binary = grid
-    x = 64 * (w - 1)
+    x = 64 * (np.int64(w) - 1)
     if one != ZERO and not binary:
         one &= equal_bits(r, x, q, x - 1, grid, scratch)
     if two != ZERO and not binary:
@@ -129,21 +130,22 @@ def unite_part(start, stop, low, high, connectivity, runs, grid):
     """
     some, starts, left, up, first, before, parent = runs
     _, n_y, _, binary = grid
-    nothing, eights = some.shape[0] - 1, np.empty(8, np.uint64)
+    nothing, n_words = np.uint64(some.shape[0] - 1), np.uint64(some.shape[1] - 2)
+    eights = np.zeros(8, np.uint64)  # flags of 0 or 1, whatever has not been compared
     scratch = eights.view(np.uint8), eights
-    for r in range(start, stop):
-        y = r % n_y
-        p, u, d, e, f = r - 1, r - n_y, r - n_y - 1, r - n_y + 1, r + 1
-        p = nothing if y == 0 or p < low or p >= high else p
-        u = nothing if u < low or u >= high else u
-        d = nothing if y == 0 or d < low or d >= high else d
-        e = nothing if y == n_y - 1 or e < low or e >= high else e
-        f = nothing if y == n_y - 1 or f < low or f >= high else f
+    for row in range(start, stop):
+        y, above = row % n_y, row - n_y
+        r = np.uint64(row)  # unsigned, as all that are indices here: one that may be negative costs more
+        p = np.uint64(row - 1) if y > 0 and low <= row - 1 < high else nothing
+        u = np.uint64(above) if low <= above < high else nothing
+        d = np.uint64(above - 1) if y > 0 and low <= above - 1 < high else nothing
+        e = np.uint64(above + 1) if y < n_y - 1 and low <= above + 1 < high else nothing
+        f = np.uint64(row + 1) if y < n_y - 1 and low <= row + 1 < high else nothing
         has_p = ZERO if p == nothing else ALL
         has_u = ZERO if u == nothing else ALL
         has_d = ZERO if d == nothing else ALL
         has_f = ZERO if f == nothing else ALL
-        for w in range(1, some.shape[1] - 1):
+        for w in range(ONE, n_words + ONE):
             a, a_1 = some[r, w], behind(some, r, w)
             if a | a_1 == ZERO:
                 continue
@@ -186,7 +188,8 @@ def unite_part(start, stop, low, high, connectivity, runs, grid):
                 if a & b & ~known != ZERO:
                     same = a & b
                     if not binary:
-                        same &= equal_bits(r, 64 * (w - 1), q, 64 * (w - 1), grid, scratch)
+                        x = 64 * (np.int64(w) - 1)
+                        same &= equal_bits(r, x, q, x, grid, scratch)
                     bits = ends_unless(same, change | change_q, known)
                     if bits != ZERO:
                         unite_at(bits, ALL, ALL, w, r, q, starts, first, before, parent)

@@ -35,7 +35,7 @@ def count_bits(word):
 @jit
 def behind(words, row, w):
     """Word w of a row moved on by one: every voxel has the bit of the voxel before it."""
-    return (words[row, w] << ONE) | (words[row, w - 1] >> LAST)
+    return (words[row, w] << ONE) | (words[row, w - ONE] >> LAST)
 
 
 def load(context, builder, kind, array, start):
