@@ -20,9 +20,9 @@ splicing after Rem, see Patwary, Blair and Manne, SEA 2010. Memory: the result, 
 for each run (8 past 2**31 voxels). Not checked here: shapes, negative values.
 
 Floor: one read and one write of the volume, 5.5 ms for 256^3 bool to int32 on one core (as much again where the system
-has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 13 and 7.6 ms (balls, 26
-neighbours; cc3d 24), 28 and 16 (three phases), 18 and 11 (one label everywhere, int32), 158 and 89 (300 labels at
-random); 64^3 of balls 0.17 and 0.12, of which 0.015 are the call. Half of it unites; the bits take 2 ms of bool and 6.8
+has to map the result's memory). Reached on a quiet machine (Zen 5) on one core and on two: 12 and 7.2 ms (balls, 26
+neighbours; cc3d 24), 26 and 15 (three phases), 17 and 11 (one label everywhere, int32), 160 and 89 (300 labels at
+random); 64^3 of balls 0.14 and 0.10, of which 0.015 are the call. Half of it unites; the bits take 2 ms of bool and 6.8
 of int32, which is reading it.
 What it needs: rows united by the function that goes through them, since a call for each row with its tuples of arrays
 took as long as two words (uniting 64^3 0.21 ms instead of 0.10, 256^3 8.5 instead of 6.6); the numbers of a word with
