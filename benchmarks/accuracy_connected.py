@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy_columns import run_on_grey, settings
-from cbdetach import connected, detachment, segment
+from cbdetach import Run, connected, detachment, segment
 from cbdetach.codes import VOID
 from cbdetach.demo import match
 from cbdetach.phantom import Phantom
@@ -46,17 +46,22 @@ def fractions(labels: Array, phases: Array, ids: Array, spacing: tuple[float, fl
     return np.stack([known, *(connected.connected_fraction(area) for area in areas)])
 
 
+def whole_pairs(grey: Run, labels: Array, phantom: Phantom) -> tuple[Array, Array]:
+    """Labels of a run and true ones of the particles that are found one to one and that no border cuts."""
+    ids, own = match(grey.volumes["particles"], labels)
+    cut = grey.table.set_index("label")["touches_border"].reindex(ids)
+    border = phantom.truth.set_index("label")["touches_border"].reindex(own, fill_value=True)
+    whole = ~cut.to_numpy(bool) & ~border.to_numpy(bool)
+    return ids[whole], own[whole]
+
+
 def measure(size: int, seed: int, width: float, bridges: Sequence[float], folder: Path) -> Array:
     """(len(bridges), 3, N) errors on one electrode."""
     wanted = settings(size, seed)
     phantom = Phantom(replace(wanted, coating_thickness_um=width * wanted.blur_fwhm_um))
     with run_on_grey(phantom, folder) as (grey, labels, phases, _):
         found, read, spacing = grey.volumes["particles"][:], grey.volumes["phases"][:], grey.voxel_size
-        cut = grey.table.set_index("label")["touches_border"]
-    ids, own = match(found, labels)
-    border = phantom.truth.set_index("label")["touches_border"].reindex(own, fill_value=True)
-    whole = ~cut.loc[ids].to_numpy(bool) & ~border.to_numpy(bool)
-    ids, own = ids[whole], own[whole]
+        ids, own = whole_pairs(grey, labels, phantom)
     true = fractions(labels, phases, own, spacing)
     errors = []
     for width_um in bridges:

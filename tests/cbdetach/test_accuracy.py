@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks import accuracy_causes, accuracy_damage
+from benchmarks import accuracy_blur, accuracy_causes, accuracy_damage, accuracy_diffusion
 from benchmarks.accuracy_bands import thin_share
 from benchmarks.accuracy_columns import grain, line, number
 
@@ -155,3 +155,31 @@ def test_confused_area_near_another_particle_and_far_from_it() -> None:
     np.testing.assert_allclose(area, [[0, 0], [face, face]])  # the other plate's first voxels are 1.5 um away
     others[9] = 4
     np.testing.assert_allclose(accuracy_causes.confused(labels, found, true, others, 0.5), [[face, 0], [0, face]])
+
+
+@pytest.mark.parametrize("blur", [0.3, 0.4, 0.8])
+def test_true_blur_is_that_of_gaussian_and_voxel(blur: float) -> None:
+    """Variances add, that of a voxel is a twelfth of its square; a fringe makes edges steeper."""
+    plain = PhantomSettings(blur_fwhm_um=blur, fringe=0.0)
+    assert accuracy_blur.true_width(plain) == pytest.approx(np.sqrt(blur**2 + np.log(256) * 0.2**2 / 12), rel=2e-3)
+    assert accuracy_blur.true_width(PhantomSettings(blur_fwhm_um=blur, fringe=0.1)) < accuracy_blur.true_width(plain)
+
+
+def test_rules_for_contact() -> None:
+    """A ball with a cap, a thin patch of three squared widths and a speck: each rule counts what it should."""
+    z, y, x = np.indices((41, 41, 41)) - 20
+    r = np.sqrt(z**2 + y**2 + x**2)
+    labels = (r <= 12).astype(np.int32)
+    shell = (r > 12) & (r <= 16)
+    patch = (np.abs(z) <= 1) & (np.abs(y) <= 1) & (x < 0)
+    codes = np.where(labels > 0, ACTIVE, np.where(shell & (z > 9), CBD, VOID)).astype(np.uint8)
+    bare = accuracy_diffusion.lengths(labels, codes, np.array([1]), (1, 0), 2.0, (1.0, 1.0, 1.0))
+    codes[shell & patch & (r <= 13.5)] = CBD
+    rules = accuracy_diffusion.RULES.values()
+    every, large, pieces = (
+        accuracy_diffusion.lengths(labels, codes, np.array([1]), rule, 2.0, (1.0, 1.0, 1.0)) for rule in rules
+    )
+    assert every[0, 0] < 0.95 * bare[0, 0]
+    np.testing.assert_array_equal(large, bare)
+    np.testing.assert_array_equal(pieces, bare)
+    np.testing.assert_allclose(bare[1], 1)
