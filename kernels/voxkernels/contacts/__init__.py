@@ -244,7 +244,7 @@ def _count(
     blocks = min(hi - lo, numba.get_num_threads(), labels.size // BLOCK_VOXELS + 1)
     wanted = min(max(labels.size // (1024 * blocks), _TABLE_ROWS[0]), _TABLE_ROWS[1])
     capacity = 1 << (wanted - 1).bit_length()
-    scale = _scale(size)
+    scale = _scale(size) if mode == cpu.WEIGHTED else None
     while True:
         tables = np.empty((blocks, capacity, cpu.COUNTS + n_counts), np.int64)
         used = np.empty((blocks, 2), np.int64)
@@ -351,7 +351,7 @@ def _nearest_share(i: int, units: npt.NDArray[np.float64]) -> float:
 
 
 def _warmup() -> None:
-    """Compile what the pipeline calls."""
+    """Compile what the pipeline calls by default. The other estimators are compiled when one is asked for."""
     volume = np.zeros((3, 3, 3), np.int32)
     volume[1, 1, 1] = 1
     phases = np.zeros((3, 3, 3), np.uint8)

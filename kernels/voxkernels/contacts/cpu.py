@@ -27,9 +27,9 @@ Slices of more than 65,536 voxels are counted in parts, some rows of all slices 
 is read again with the next one is still in the L2.
 
 Measured on a quiet machine (Zen 5), one core and two, fresh input, ms. 256^3, an electrode of 150 cracked balls, 28 %
-of the volume (cc3d.contacts 297): faces 7.1 and 4.0, weighted 35 and 18.6; 12 %: 6.0 and 3.4, 20 and 10.4; one label
-everywhere: 5.2 and 3.0. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 231):
-17.4 and 9.4, 115 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
+of the volume (cc3d.contacts 297): faces 5.7 and 3.3, weighted 34 and 18.0; 12 %: 5.2 and 3.2, 20 and 11; one label
+everywhere: 4.9 and 2.8. The floor is one read of the labels, as the last. An NMC cathode of 251 x 301 x 301 (cc3d 231):
+13.4 and 7.5, 111 and 61. Its floor is 7; but 98 % of its words have a face where the electrode has 78, in two runs each
 (1.3), 5 ns for each run; and it has 360,000 faces between two labels, which are looked up one by one. With weights a
 face costs some 15 ns for its window, and a run 20 for its masks.
 
@@ -47,7 +47,10 @@ counted with their row, not by a pass that touches every line of the cache, and 
 64 of one label 195 -> 175 us. 64^3 on one core: results in one compiled function and arguments that are right looked at
 once, 148 -> 109 us. Of these 17 are the call: 3 the table, 3 NumPy's sort, 3 the results, 8 Python and the start.
 Labels beside a block marked in words: 64^3 on two cores 90 -> 80 us. Weights of 256 faces at a time, which fit the L1
-with the masks and the table of windows: 640^3 815 -> 751 ms.
+with the masks and the table of windows: 640^3 815 -> 751 ms. "faces" compiled without the weights, which leaves it more
+registers (64^3 on one core 120 -> 114 us, and 3 s less to compile); and numbers of which LLVM knows nothing where a row
+and a word begin, or else it carries a dozen sums of them from row to row, through memory (-> 110 us; 28 % 6.0 -> 5.6
+ms, the cathode 14.6 -> 14.0, weights as they were).
 
 Did not pay: rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows where it is (pages
 touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept, 2048 pairs kept;
@@ -56,7 +59,8 @@ the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 
 rows (64^3 126 -> 136 us), or each word just before it is counted (126 -> 130); one look for two labels in place of two
 words (no change); no comparisons in words without a label (128^3 of the lattice 880 -> 790 us, 12 % of balls 4.9 -> 4.0
 ms, but the cathode 13.5 -> 14.5); memory asked for 2048 voxels ahead (640^3 with weights 751 -> 713 ms, 256^3 33.5 ->
-34.5); weights of parts half as large; runs in a list; a larger table.
+34.5); one look for negative labels in all 64 at once (one label everywhere 4.53 -> 4.60); weights of parts half as
+large; runs in a list; a larger table.
 """
 
 from __future__ import annotations
@@ -95,7 +99,7 @@ def count_contacts(labels, phases, solid, lo, hi, estimator, scale, tables, used
     phases   (Z, Y, X) uint8 or int32, the classes of the background, below MOUTH
     solid    (Z, Y, X) bool, or of size 0: no mask
     lo, hi   slices lo..hi-1 are counted, shared out among the blocks
-    scale    (3,) float64, 1 / spacing
+    scale    (3,) float64, 1 / spacing, for "weighted"; else None
     tables   (B, C, 2 + M) int64, written, in as many rows as are in use: label and target, where a target above 0 is
              the other label of a pair (the label is the lower one), and -1 - p is phase p, MOUTH or the border,
              MOUTH + 1; then faces per axis (of a pair once, from its lower voxel), then for the estimator "crofton"
@@ -113,8 +117,8 @@ def count_contacts(labels, phases, solid, lo, hi, estimator, scale, tables, used
                 count_rays(labels, phases, MOUTH, solid, start, stop, tables[b], used[b])
             else:
                 n_y, n_x = labels.shape[1], labels.shape[2]
-                n_tiles, weighted = min((n_y * n_x - 1) // TILE + 1, n_y), estimator == WEIGHTED
+                n_tiles = min((n_y * n_x - 1) // TILE + 1, n_y)
                 for tile in range(n_tiles):
                     rows = n_y * tile // n_tiles, n_y * (tile + 1) // n_tiles
-                    count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, tables[b], used[b])
+                    count_faces(labels, phases, solid, start, stop, rows, core, scale, tables[b], used[b])
             move_to_front(tables[b])

@@ -17,6 +17,7 @@ from .cpu_marks import (
     AT_ONCE,
     NONE,
     ONE,
+    SUMS,
     add_pairs,
     count_rest,
     empty_lines,
@@ -36,6 +37,7 @@ from .cpu_words import (
     count_bits,
     equal_bits,
     equal_word,
+    in_place,
     list_bits,
     list_equal_bits,
     list_near_bits,
@@ -62,13 +64,15 @@ LOW = np.uint64((1 << SIDE) - 1)
 
 
 @jit
-def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale, table, used):
+def count_faces(labels, phases, solid, start, stop, rows, core, scale, table, used):
     """Count the faces of the voxels in some rows (from, to) of slices start..stop-1 into one table.
 
-    See `cpu.count_contacts` for `used`; nothing is done if it shows that the table was too small.
+    See `cpu.count_contacts` for `used`; nothing is done if it shows that the table was too small. For "faces" there is
+    no scale (None): Numba then compiles what follows without the weights, which takes fewer registers.
     """
     if used[0] < 0:
         return
+    weighted = scale is not None
     first_row, last_row = rows
     n_z, n_y, n_x = labels.shape
     flat, classes, solids = labels.reshape(-1), phases.reshape(-1), solid.reshape(-1).view(np.uint8)
@@ -77,18 +81,21 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     span = SPAN if weighted else 64
     last, n_words = np.uint64(span - 1), (n_x + span - 1) // span
     n_rows = last_row - first_row
-    voids, marks = np.zeros((3, n_rows + 2, n_words + 2), np.uint64), np.zeros((3, n_words), np.uint64)
-    pairs_up, pairs_front = np.zeros((n_rows, n_words), np.uint64), np.zeros((1, n_words), np.uint64)
+    # where a word has voxels, as a word: all but the last of a row, and the last
+    full, rest = ALL >> np.uint64(64 - span), ALL >> np.uint64(64 - (n_x - (n_words - 1) * span))
+    # the void of three slices, with a row before and behind and a word of 0 at either end of each
+    wide = np.uint64(n_words + 2)
+    voids, words = np.zeros(3 * (n_rows + 2) * (n_words + 2), np.uint64), np.uint64(n_words)
+    ups, fronts, changes = np.empty(n_words, np.uint64), np.empty(n_words, np.uint64), np.empty(n_words, np.uint64)
+    pairs_up, pairs_front = np.zeros(n_rows * n_words, np.uint64), np.zeros(n_words, np.uint64)
     # the rows of which void is marked, from one before the first to one behind the last
     lowest, n_marked = max(first_row - 1, 0), min(last_row + 1, n_y) - max(first_row - 1, 0)
-    offset = lowest - first_row + 1
     faces, mouths = zero_lines(8), zero_lines(8)
     queue = np.empty(6 * 64 + 4, np.int64)
     # for "faces": where the neighbours have a class, and the sums of labels, 8 for each class
     of_class = zero_lines(8 * AT_ONCE)
     of_class[:8] = ALL
-    owners, all_sums = np.zeros(LABELS, np.int64), empty_lines(LABELS * (AT_ONCE + 1) * 8)
-    sums, label_sums = all_sums.view(np.int64).reshape((LABELS, AT_ONCE + 1, 8)), np.uint64(8 * (AT_ONCE + 1))
+    owners, sums = np.zeros(LABELS, np.int64), empty_lines(LABELS * SUMS)
     # for "weighted": the masks of labels, whose they are and of which row, and the windows of faces not yet weighed
     offsets, masks = np.empty(25, np.int64), np.empty(MASKS * BESIDE * n_words, np.uint64)
     masked_labels, masked_rows = np.zeros(BESIDE * n_words, np.int64), np.zeros(BESIDE * n_words, np.int64)
@@ -102,57 +109,66 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
     n_left = n_right = 0
     top = np.int64(0)  # the highest class so far
     begin = start * plane + lowest * n_x
+    # where the voids of three slices begin: of the row before the first, after its word of 0
+    before, here, after = ONE, np.uint64(n_rows + 2) * wide + ONE, np.uint64(2 * n_rows + 4) * wide + ONE
+    offset = np.uint64(lowest - first_row + 1) * wide
     if start > 0:
-        top = mark_void(flat, classes, begin - plane, n_marked, n_x, span, top, offset, voids[0])
+        top = mark_void(flat, classes, begin - plane, n_marked, n_x, span, top, voids, before + offset)
         mark_pairs(flat, start * plane + first_row * n_x, plane, n_x, span, pairs_up)
     if top >= 0:
-        top = mark_void(flat, classes, begin, n_marked, n_x, span, top, offset, voids[1])
+        top = mark_void(flat, classes, begin, n_marked, n_x, span, top, voids, here + offset)
     for z in range(start, stop):
-        before, here, after = voids[(z - start) % 3], voids[(z - start + 1) % 3], voids[(z - start + 2) % 3]
         look_back = weighted | (z == core[0])
         step_z, begin = plane if z + 1 < n_z else 0, (z + 1) * plane
+        to_up, to_down = np.uint64(step_z), np.uint64(plane if z > 0 else 0)
+        last_inside = flat.size - (n_words - 1) * span - 64 - max(step_z, n_x)
         for y, place in (
-            (first_row - 1, 0),
-            (last_row, n_rows + 1),
+            (first_row - 1, after),
+            (last_row, after + np.uint64(n_rows + 1) * wide),
         ):  # beside those marked with all else
             if step_z > 0 and 0 <= y < n_y and top >= 0:
-                top = mark_void(flat, classes, begin + y * n_x, 1, n_x, span, top, place, after)
+                top = mark_void(flat, classes, begin + y * n_x, 1, n_x, span, top, voids, place)
             else:
-                after[place, :] = 0
-        pairs_front[:] = 0
+                for w in range(words):
+                    voids[place + w] = NONE
+        for w in range(words):
+            pairs_front[w] = NONE
         if weighted and first_row > 0:
             mark_pairs(flat, (z * n_y + first_row) * n_x, n_x, n_x, span, pairs_front)
         if top < 0:
             used[0] = -2
             return
         for y in range(first_row, last_row):
-            row, nth = (z * n_y + y) * n_x, y - first_row
-            step_y = n_x if y + 1 < n_y else 0
-            inside = row + (n_words - 1) * span + 64 + max(step_z, step_y, 1) <= flat.size
+            # where the row and its void begin, the latter in its slice: LLVM would carry a dozen sums of them along
+            row, nth = np.int64(in_place(np.uint64((z * n_y + y) * n_x))), in_place(np.uint64(y - first_row))
+            in_row = in_place((nth + ONE) * wide)
+            to_front, to_back = np.uint64(n_x if y + 1 < n_y else 0), np.uint64(n_x if y > 0 else 0)
+            inside = row <= last_inside
             wrong = higher = NONE
-            for w in range(n_words):
-                at = row + w * span
-                kept = ALL >> np.uint64(64 - min(span, n_x - w * span))
-                a, a_up, a_front = np.uint64(at), np.uint64(at + step_z), np.uint64(at + step_y)
+            for w in range(words):
+                a = in_place(np.uint64(row) + w * np.uint64(span))
+                kept = full if w + ONE < words else rest
+                a_up, a_front = a + to_up, a + to_front
                 if inside:
                     for line in range(4):
-                        prefetch(flat, np.uint64(at + step_z + AHEAD + 16 * line))
+                        prefetch(flat, a_up + np.uint64(AHEAD + 16 * line))
                     up, front = unequal_bits(flat, a, a_up), unequal_bits(flat, a, a_front)
                     change, void_up = unequal_bits(flat, a, a + ONE), equal_bits(flat, a_up, zero)
-                    wrong |= kept & negative_bits(flat, a_up)
-                    higher |= kept & above_bits(classes, a_up, classes.dtype.type(top))
+                    wrong |= negative_bits(flat, a_up)  # of the next row, too, which has its turn
+                    higher |= above_bits(classes, a_up, classes.dtype.type(top))
                 else:
-                    up, front = unequal_word(flat, at, at + step_z), unequal_word(flat, at, at + step_y)
+                    at, n = row + np.int64(w) * span, min(span, n_x - np.int64(w) * span)
+                    up, front = unequal_word(flat, at, np.int64(a_up)), unequal_word(flat, at, np.int64(a_front))
                     change, void_up = unequal_word(flat, at, at + 1), equal_word(flat, at + step_z, zero)
                     higher = ALL
-                    for k in range(at + step_z, at + step_z + min(span, n_x - w * span)):
+                    for k in range(at + step_z, at + step_z + n):
                         wrong |= np.uint64(flat[k] < 0)
-                marks[0, w], marks[1, w], marks[2, w] = up, front, change
-                after[nth + 1, w + 1] = void_up & kept if step_z > 0 else NONE
-            if wrong != 0:
-                used[0] = -2
-                return
-            if higher != 0:
+                ups[w], fronts[w], changes[w] = up, front, change
+                voids[after + in_row + w] = void_up & kept if step_z > 0 else NONE
+            if wrong | higher != 0:
+                if wrong != 0:
+                    used[0] = -2
+                    return
                 top = highest(classes, row + step_z, n_x, top)
             if flat[np.uint64(row)] != left_end:
                 if not count_end(left_end, n_left, 2, table, used):
@@ -169,39 +185,40 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                     return
                 alone, n_pairs = ALONE * most_new if alone == 0 else alone - 1, NONE
             listed, last_right = False, NONE
-            for w in range(n_words):
-                first = w * span
-                n, at = min(span, n_x - first), row + first
-                a, i, j = np.uint64(at), np.uint64(nth + 1), np.uint64(w + 1)
-                kept = ALL >> np.uint64(64 - n)
+            for w in range(words):
+                a, in_slice = in_place(np.uint64(row) + w * np.uint64(span)), in_place(in_row + w)
+                kept = full if w + ONE < words else rest
+                inner = ALL if w + ONE < words else rest >> ONE
                 # the faces between two labels, where the voxel of the word is the lower one
-                void, void_up, void_front = here[i, j], after[i, j], here[i + ONE, j]
+                v = here + in_slice
+                void, void_up, void_front = voids[v], voids[after + in_slice], voids[v + wide]
                 own = kept & ~void
-                void_right = void >> ONE | here[i, j + ONE] << last
-                change = marks[2, w]
+                void_right = void >> ONE | voids[v + ONE] << last
+                change = changes[w]
                 up, front, right = (
-                    marks[0, w] & own & ~void_up,
-                    marks[1, w] & own & ~void_front,
-                    change & own & ~void_right,
+                    ups[w] & own & ~void_up,
+                    fronts[w] & own & ~void_front,
+                    change & own & inner & ~void_right,
                 )
-                if first + n == n_x:
-                    right &= ~(ONE << np.uint64(n - 1))
-                void_down, void_back = before[i, j], here[i - ONE, j]
-                void_left = void << ONE | here[i, j - ONE] >> last
+                void_down, void_back = voids[before + in_slice], voids[v - wide]
+                void_left = void << ONE | voids[v - ONE] >> last
                 todo = own & (void_down | void_up | void_back | void_front | void_left | void_right)
-                down, back, left, hollow = pairs_up[nth, w] if look_back else NONE, NONE, NONE, NONE
+                down = back = left = hollow = NONE
+                if look_back:
+                    down = pairs_up[nth * words + w]
                 if weighted:  # which sees such faces from either side
-                    back, left = pairs_front[0, w], (right << ONE | last_right >> last) & kept
-                    pairs_up[nth, w], pairs_front[0, w], last_right = up, front, right
+                    back, left = pairs_front[w], (right << ONE | last_right >> last) & kept
+                    pairs_up[nth * words + w], pairs_front[w], last_right = up, front, right
                     todo |= up | front | right | down | back | left
                 elif up | front | right | down != 0:
                     for bits, d in ((down, 0), (up, 1), (front, 3), (right, 5)):
-                        pair_words[n_pairs], pair_places[n_pairs] = bits, 8 * at + d
+                        pair_words[n_pairs], pair_places[n_pairs] = bits, np.int64(a << np.uint64(3)) + d
                         n_pairs += np.uint64(bits != 0)
                     up = front = right = down = NONE
                 if todo == 0:
                     continue
-                prefetch(classes, np.uint64(at + step_z + AHEAD))
+                at, first = np.int64(a), np.int64(w) * span
+                prefetch(classes, a + to_up + np.uint64(AHEAD))
                 if masked and not weighted:
                     hollow = equal_bits(solids, a, np.uint8(0)) if inside else equal_word(solids, at, np.uint8(0))
                     hollow &= own
@@ -233,8 +250,6 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         listed = True
                         list_rows(z, y, n_z, n_y, n_x, offsets)
                 else:
-                    a_down, a_back = np.uint64(at - plane * (z > 0)), np.uint64(at - n_x * (y > 0))
-                    a_up, a_front = np.uint64(at + step_z), np.uint64(at + step_y)
                     for p in range(1, min(top + 1, AT_ONCE)):
                         phase, place = classes.dtype.type(p), np.uint64(8 * p)
                         if not inside:
@@ -244,11 +259,11 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         store_six(
                             of_class,
                             place,
-                            equal_bits(classes, a_down, phase),
-                            equal_bits(classes, a_up, phase),
-                            equal_bits(classes, a_back, phase),
-                            equal_bits(classes, a_front, phase),
-                            middle << ONE | np.uint64(first > 0 and classes[a - ONE] == phase),
+                            equal_bits(classes, a - to_down, phase),
+                            equal_bits(classes, a + to_up, phase),
+                            equal_bits(classes, a - to_back, phase),
+                            equal_bits(classes, a + to_front, phase),
+                            middle << ONE | np.uint64(w > 0 and classes[a - ONE] == phase),
                             equal_bits(classes, a + ONE, phase),
                         )
                     if top >= AT_ONCE and not count_rest(flat, classes, at, steps, faces, table, used):
@@ -263,18 +278,17 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                     if not weighted:
                         kept_at = np.uint64(label & (LABELS - 1))
                         if owners[kept_at] != label:
-                            if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
+                            if not flush(sums, kept_at, owners[kept_at], table, used):
                                 return
                             owners[kept_at] = label
-                            sums[kept_at] = 0
-                        place = label_sums * kept_at
+                        place = np.uint64(SUMS) * kept_at
                         for p in range(min(top + 1, AT_ONCE)):
-                            add_counts(all_sums, place + np.uint64(8 * p), faces, run, of_class, np.uint64(8 * p))
+                            add_counts(sums, place + np.uint64(8 * p), faces, run, of_class, np.uint64(8 * p))
                         if masked:
-                            add_counts(all_sums, place + np.uint64(8 * AT_ONCE), mouths, run, of_class, NONE)
+                            add_counts(sums, place + np.uint64(8 * AT_ONCE), mouths, run, of_class, NONE)
                         continue
-                    entry = BESIDE * w + (label & (BESIDE - 1))
-                    mask = MASKS * entry
+                    entry = np.uint64(BESIDE) * w + np.uint64(label & (BESIDE - 1))
+                    mask = MASKS * np.int64(entry)
                     if masked_labels[entry] != label or masked_rows[entry] != row:
                         begin, new, n_new = at - SIDE, mask, 50
                         row_of_masks = row
@@ -326,14 +340,16 @@ def count_faces(labels, phases, solid, start, stop, rows, core, weighted, scale,
                         windows[n_windows] = sum_window(masks, mask, k, axis, forward)
                         axes[n_windows], places[n_windows] = axis, np.int64(slot) * table.shape[1] + COUNTS + 3 + axis
                         n_windows += 1
+        before, here, after = here, after, before
     if add_pairs(flat, steps, pair_words, pair_places, n_pairs, kept_pairs, alone > 0, table, used) < 0:
         return
     if not flush_pairs(kept_pairs, table, used):
         return
     if not count_end(left_end, n_left, 2, table, used) or not count_end(right_end, n_right, 2, table, used):
         return
-    for kept_at in range(LABELS):
-        if owners[kept_at] != 0 and not flush(sums[kept_at], owners[kept_at], table, used):
+    for kept_at in range(np.uint64(LABELS)):
+        if owners[kept_at] != 0 and not flush(sums, kept_at, owners[kept_at], table, used):
             return
-    add_weights(windows, axes, places, n_windows, scale, all_rows)
+    if weighted:
+        add_weights(windows, axes, places, n_windows, scale, all_rows)
     used[1] = max(used[1], top)

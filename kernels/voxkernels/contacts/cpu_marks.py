@@ -21,6 +21,7 @@ from .cpu_words import (
 )
 
 AT_ONCE = 4  # phase values below this are counted a word at a time
+SUMS = 8 * (AT_ONCE + 1)  # numbers for a label: for each class, and for mouths, one for each direction, and two of 0
 ALL, NONE, ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 
 
@@ -49,14 +50,14 @@ def highest(classes, first, n, top):
 
 
 @jit
-def mark_void(flat, classes, begin, n_rows, n_x, span, top, first, voids):
-    """Write where the labels of the rows from voxel `begin` are 0 into voids[first:] (rows + 2, words + 2).
+def mark_void(flat, classes, begin, n_rows, n_x, span, top, voids, place):
+    """Write where the labels of the rows from voxel `begin` are 0 into voids[place:], words + 2 for each row.
 
     Returns the highest of `top` and the rows' classes; -1 if a label is negative.
     """
-    negative = NONE
+    negative, n_words = NONE, (n_x + span - 1) // span
     for y in range(n_rows):
-        for w in range(voids.shape[1] - 2):
+        for w in range(n_words):
             at, n = begin + y * n_x + w * span, min(span, n_x - w * span)
             kept = ALL >> np.uint64(64 - n)
             if at + 64 <= flat.size:
@@ -69,24 +70,24 @@ def mark_void(flat, classes, begin, n_rows, n_x, span, top, first, voids):
                 for k in range(at, at + n):
                     negative |= np.uint64(flat[k] < 0)
                 top = highest(classes, at, n, top)
-            voids[first + y, w + 1] = void & kept
+            voids[place + np.uint64(y * (n_words + 2) + w)] = void & kept
     return top if negative == 0 else -1
 
 
 @jit
 def mark_pairs(flat, begin, plane, n_x, span, pairs):
-    """Write where the rows from voxel `begin` and those a plane before have two labels into pairs (rows, words)."""
-    zero = flat.dtype.type(0)
-    for y in range(pairs.shape[0]):
-        for w in range(pairs.shape[1]):
-            k = begin + y * n_x + w * span
-            kept = ALL >> np.uint64(64 - min(span, n_x - w * span))
-            if k + 64 <= flat.size:
-                a, b = np.uint64(k - plane), np.uint64(k)
-                two = unequal_bits(flat, a, b) & ~equal_bits(flat, a, zero) & ~equal_bits(flat, b, zero)
-            else:
-                two = unequal_word(flat, k - plane, k) & ~equal_word(flat, k - plane, zero) & ~equal_word(flat, k, zero)
-            pairs[y, w] = two & kept
+    """Write where the rows from voxel `begin` and those a plane before have two labels into pairs, row after row."""
+    zero, n_words = flat.dtype.type(0), (n_x + span - 1) // span
+    for i in range(pairs.size):
+        first = i % n_words * span
+        k = begin + i // n_words * n_x + first
+        kept = ALL >> np.uint64(64 - min(span, n_x - first))
+        if k + 64 <= flat.size:
+            a, b = np.uint64(k - plane), np.uint64(k)
+            two = unequal_bits(flat, a, b) & ~equal_bits(flat, a, zero) & ~equal_bits(flat, b, zero)
+        else:
+            two = unequal_word(flat, k - plane, k) & ~equal_word(flat, k - plane, zero) & ~equal_word(flat, k, zero)
+        pairs[i] = two & kept
 
 
 @jit
@@ -105,19 +106,26 @@ def mark_last_class(classes, at, steps, phase, of_class, place):
 
 
 @jit
-def flush(sums, label, table, used):
-    """Add the sums of one label (AT_ONCE + 1, 8), those of its mouth last, to the table; False if it is too small."""
+def flush(sums, kept_at, label, table, used):
+    """Add the sums of one label, number `kept_at` of those kept, to the table; False if it is too small.
+
+    Its SUMS words, those of its mouth last, are 0 then; label 0 has none to add.
+    """
+    place = np.int64(kept_at) * SUMS
     for row in range(AT_ONCE + 1):
         for axis in range(3):
-            n = sums[row, 2 * axis] + sums[row, 2 * axis + 1]
-            if row == 0:  # has the other classes in it
-                for other in range(1, AT_ONCE):
-                    n -= sums[other, 2 * axis] + sums[other, 2 * axis + 1]
-            if n > 0:
+            n = np.int64(0)
+            for d in (2 * axis, 2 * axis + 1):
+                n += np.int64(sums[place + 8 * row + d])
+                if row == 0:  # has the other classes in it
+                    for other in range(1, AT_ONCE):
+                        n -= np.int64(sums[place + 8 * other + d])
+            if n > 0 and label > 0:
                 slot = slot_of(table, used, label, np.int64(-1 - (row if row < AT_ONCE else MOUTH)))
                 if slot < 0:
                     return False
                 table[slot, COUNTS + axis] += n
+    sums[place : place + SUMS] = 0
     return True
 
 

@@ -92,6 +92,17 @@ def count_bits(context, bits):
 
 
 @extending.intrinsic
+def in_place(context, number):
+    """The same number, of which LLVM knows nothing: what is made of it is made there, not carried along in a loop."""
+
+    def generate(context, builder, signature, arguments):
+        same = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        return builder.asm(same, "", "=r,0", arguments, side_effect=True)
+
+    return types.uint64(types.uint64), generate
+
+
+@extending.intrinsic
 def prefetch(context, array, index):
     """Ask for the memory of one element of a flat array, which need not exist."""
 
