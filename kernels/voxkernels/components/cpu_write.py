@@ -15,7 +15,7 @@ from .._compile import jit
 from .cpu_runs import EACH, HIGH_BYTE, ONE, ZERO, count_bits, ir
 
 FEW = 8  # runs that start in a word which is put together in registers
-EIGHT = np.uint64(8)
+WORD, EIGHT = np.uint64(64), np.uint64(8)
 BYTE = np.uint64(0xFF)
 DIAGONAL = np.uint64(0x8040201008040201)
 SEVENS = np.uint64(0x7F7F7F7F7F7F7F7F)
@@ -31,10 +31,10 @@ def spread(byte):
 @jit
 def number_of(parent, run):
     """The number of a run's component; kept, so that runs after it find it at once."""
-    up = parent[run]
+    up = parent[np.uint64(run)]
     while up >= 0:
-        up = parent[up]
-    parent[run] = up  # another thread may read the old parent or this: both lead to the same number
+        up = parent[np.uint64(up)]
+    parent[np.uint64(run)] = up  # another thread may read the old parent or this: both lead to the same number
     return -up
 
 
@@ -89,24 +89,23 @@ def write_word(context, flat, start, some, starts, name):
 @jit(parallel=True)
 def write_labels(some, starts, first, before, parent, labels, bounds):
     """Write the number of every run to `labels` (R, X), zeros elsewhere."""
-    n_x, flat = labels.shape[1], labels.reshape(-1)
+    n_x, flat, n_words = np.uint64(labels.shape[1]), labels.reshape(-1), np.uint64(some.shape[1] - 2)
     for p in numba.prange(bounds.size - 1):
         name, eight = np.zeros(66, labels.dtype), np.empty(8, np.uint64)
         at = eight.view(np.uint8)
-        for r in range(bounds[p], bounds[p + 1]):
+        for r in range(np.uint64(bounds[p]), np.uint64(bounds[p + 1])):  # unsigned: a negative index costs more
             name[1] = 0
-            for w in range(1, some.shape[1] - 1):
-                begin = np.uint64(r * n_x + 64 * (w - 1))  # unsigned: an index that may be negative costs more
-                length = np.uint64(min(64, n_x - 64 * (w - 1)))
-                a, s = some[r, w], starts[r, w]
+            for w in range(n_words):
+                begin, length = r * n_x + WORD * w, min(WORD, n_x - WORD * w)
+                a, s = some[r, w + ONE], starts[r, w + ONE]
                 # name[1] is the number of the run that goes on, the next ones of those that start here
                 n = 0
                 if s != ZERO:
-                    run = first[r] + before[r, w - 1]
+                    run = first[r] + before[r, w]
                     n = count_bits(s)
                     for k in range(n):
                         name[2 + k] = number_of(parent, run + k)
-                if n <= FEW and length == 64:
+                if n <= FEW and length == WORD:
                     write_word(flat, begin, a, s, name)
                 else:
                     # every voxel's place in the names of background, the run that goes on, and the runs that start
