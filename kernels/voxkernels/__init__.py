@@ -33,9 +33,8 @@ __all__ = [
 def warmup() -> None:
     """Compile every kernel now, for the types that the pipeline uses, instead of at its first call.
 
-    Takes up to a minute the first time and well under a second once the compiled code is on disk
-    (unless `VOXKERNELS_CACHE=0`). Other types, such as 64-bit labels, and contact areas by another estimator than the
-    default still compile at their first call.
+    Takes about a minute the first time and well under a second once the compiled code is on disk
+    (unless `VOXKERNELS_CACHE=0`). Other types, such as 64-bit labels, still compile at their first call.
     """
     for operation in (components, contacts, eikonal, masks, overlaps, regions):
         operation._warmup()

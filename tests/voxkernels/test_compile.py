@@ -389,6 +389,8 @@ with event.install_recorder("numba:compile") as recorder:
             vk.region_properties(labels.astype(dtype), image)
         vk.overlap_counts(labels.astype(dtype), labels[::-1].astype(dtype))
     vk.region_properties(labels * 300_000_000 % 2**31)
+    for estimator in ("weighted", "faces", "crofton"):
+        vk.contact_areas(labels.astype(np.int32), np.zeros(labels.shape, np.uint8), estimator=estimator)
     for boxes in (np.ones((2, 4), np.float32), np.ones((2, 4))):
         vk.paste_masks(np.ones((2, 28, 28), np.float32), boxes, np.ones(2), (9, 9))
 print(len(recorder.buffer))

@@ -351,8 +351,9 @@ def _nearest_share(i: int, units: npt.NDArray[np.float64]) -> float:
 
 
 def _warmup() -> None:
-    """Compile what the pipeline calls by default. The other estimators are compiled when one is asked for."""
+    """Compile what the pipeline calls, and what the estimators without weights need."""
     volume = np.zeros((3, 3, 3), np.int32)
     volume[1, 1, 1] = 1
     phases = np.zeros((3, 3, 3), np.uint8)
     contact_areas(volume, phases, core=(1, 2))
+    contact_areas(volume, phases, estimator="faces")
