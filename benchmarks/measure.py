@@ -135,6 +135,13 @@ def stream(case: Case, arrays: Arrays, threads: list[int]) -> dict[str, list[flo
     So a small volume is measured as it is met where there are many of them. A single call of 0.1 ms after a pause
     would tell how long it takes to fetch Python and the code once more.
     """
+
+    def run(fresh: list[Arrays]) -> float:
+        start = time.perf_counter()
+        for one in fresh:
+            case.ours(*one)
+        return (time.perf_counter() - start) / len(fresh)
+
     n_calls = max(1, -(-STREAM // arrays[0].size))
     case.ours(*arrays)
     seconds: dict[str, list[float]] = {str(n): [] for n in threads}
@@ -146,11 +153,9 @@ def stream(case: Case, arrays: Arrays, threads: list[int]) -> dict[str, list[flo
             fresh = [case.fresh(arrays, repeat + k) for k in range(n_calls)]
             touch_memory(arrays[0].size * n_calls)
             numba.set_num_threads(int(n))
-            start = time.perf_counter()
-            for one in fresh:
-                case.ours(*one)
-            runs.append((time.perf_counter() - start) / n_calls)
+            runs.append(run(fresh))
             spent += runs[-1] * n_calls
+            del fresh  # here: the system takes long to have so much memory back
     return seconds
 
 

@@ -38,7 +38,8 @@ for each chunk, and lists joined by ranks. Memory of zeros that is read before i
 two threads at work the second time stops both: 700 pages took 3 ms. So what threads share comes empty, and each clears
 what it uses. A stack of 64^3, one core and two: 201 and 144 us -> 118 and 78, of 128^3 1.13 and 0.74 ms -> 0.95 and
 0.55, by a result of a few arrays for all slices, a table that is emptied slot by slot, and two calls of compiled code
-instead of three that find their memory given.
+instead of three that find their memory given. Slots that cannot be negative, and images by their place in flat arrays:
+a stack of 64^3, one core, 124 -> 114 us, of 256^3 6.7 -> 6.1 ms.
 Did not pay: one byte instead of one bit for each pixel, written and read again (0.6 times the speed); an
 index of 4 bytes a slot into the list of pairs, in place of the table (runs of 7 ns become 12).
 """
