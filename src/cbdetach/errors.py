@@ -10,6 +10,12 @@ class InputError(ValueError):
     """Bad input: which argument, what it must be, what came, what to do. One sentence, for people."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C (SIGINT). Of a class of its own: where Python's passes through an `exec` of text, as when a dataclass is
+    made in that moment, Python ends by the signal and not by the exit code, whoever has caught it.
+    """
+
+
 class Terminated(KeyboardInterrupt):
     """The system has asked the process to end (SIGTERM): what is done is the same as after Ctrl-C."""
 

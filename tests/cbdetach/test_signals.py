@@ -40,3 +40,24 @@ def test_a_run_that_is_stopped_says_so_and_goes_on(tmp_path: Path, sent: signal.
     again = subprocess.run([*line, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_an_interrupt_while_text_is_executed_ends_by_the_exit_code(tmp_path: Path) -> None:
+    """As when a dataclass is made: from there Python's own KeyboardInterrupt, caught or not, ends by the signal."""
+    (tmp_path / "stopped.py").write_text(
+        "import os, signal, sys, time\n"
+        "from cbdetach import cli, gather\n"
+        "text = 'os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'\n"
+        "gather.rewrite_report = lambda run: exec(text)\n"
+        "sys.argv = ['cbdetach', 'report', '.']\n"
+        "cli.start()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "stopped"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (ended.returncode, ended.stderr) == (130, "cbdetach: interrupted.\n")

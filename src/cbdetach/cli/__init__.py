@@ -12,7 +12,7 @@ import typer
 
 import cbdetach
 from cbdetach.cli import learn, machine, measure, particles, results
-from cbdetach.errors import Terminated
+from cbdetach.errors import Interrupted, Terminated
 
 app = typer.Typer(
     name="cbdetach",
@@ -61,12 +61,18 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
 def _terminate(*_: object) -> None:
     raise Terminated
 
 
 def start() -> None:
     """Run the command that was typed. What was typed wrongly is one line and exit code 2, as other bad input is."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, as by nohup
+        signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(prog_name="cbdetach", standalone_mode=False)
