@@ -88,12 +88,13 @@ def _fit_edge(distance: Array, rays: Array, sigma: float) -> tuple[float, Array,
         if len(steps) < FEWEST:
             return 0.0, np.empty(0), 0
         chance = _narrowest(stretch)
-        if chance.sum() < FEWEST:
+        n = chance.sum()
+        if n < FEWEST:
             return 0.0, np.empty(0), 0
-        profile = chance @ steps / chance.sum()
+        profile = chance @ steps / n
         width = fitted_width(distance, profile)
         sigma = width / FWHM_PER_SIGMA
-    return width, profile, round(chance.sum())
+    return width, profile, round(n)
 
 
 def _clean_steps(distance: Array, rays: Array, sigma: float) -> tuple[Array, Array]:
