@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,20 @@ def test_a_run_that_is_stopped_says_so_and_goes_on(tmp_path: Path, sent: signal.
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_an_interrupt_while_text_is_executed_ends_by_the_exit_code(tmp_path: Path) -> None:
-    """As when a dataclass is made: from there Python's own KeyboardInterrupt, caught or not, ends by the signal."""
+@pytest.mark.parametrize(
+    ("handler", "ends"),
+    [(signal.default_int_handler, (130, "cbdetach: interrupted.\n")), (signal.SIG_IGN, (0, ""))],
+    ids=["heard", "ignored"],
+)
+def test_an_interrupt_while_text_is_executed(tmp_path: Path, handler: Any, ends: tuple[int, str]) -> None:
+    """As when a dataclass is made: from there Python's own KeyboardInterrupt, caught or not, ends by the signal.
+
+    Who asks that it be ignored, as `nohup` and shells in the background do, is heard.
+    """
     (tmp_path / "stopped.py").write_text(
         "import os, signal, sys, time\n"
         "from cbdetach import cli, gather\n"
-        "text = 'os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'\n"
+        "text = 'os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)'\n"
         "gather.rewrite_report = lambda run: exec(text)\n"
         "sys.argv = ['cbdetach', 'report', '.']\n"
         "cli.start()\n"
@@ -58,6 +67,6 @@ def test_an_interrupt_while_text_is_executed_ends_by_the_exit_code(tmp_path: Pat
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
     )
-    assert (ended.returncode, ended.stderr) == (130, "cbdetach: interrupted.\n")
+    assert (ended.returncode, ended.stderr) == ends

@@ -199,6 +199,21 @@ def test_shapes_about_a_tile(ops: ModuleType, connectivity: int, shape: tuple[in
     np.testing.assert_array_equal(labels, in_order_of_first_voxel(expected))
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 64), (3, 10, 100)])
+def test_wide_rows_of_64_bit_labels(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]) -> None:
+    """Words of few runs and of many, as past 2**31 voxels."""
+    from voxkernels import components
+
+    for share in (0.05, 0.6):
+        volume = random_mask(shape, share)
+        labels, n = components.label(volume)
+        monkeypatch.setattr(components, "INT32_LIMIT", 0)
+        wide, m = components.label(volume)
+        monkeypatch.undo()
+        assert (wide.dtype, m) == (np.int64, n)
+        np.testing.assert_array_equal(wide, labels)
+
+
 # Slabs
 
 

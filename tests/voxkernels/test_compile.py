@@ -29,6 +29,12 @@ def double(x):
 def fill(out, value):
     for i in prange(out.size):
         out[i] = value + i
+
+compiled_fill = fill.dispatcher
+
+@jit(around=True)
+def around(out, value):
+    compiled_fill(out, value)
 """
 
 PLAIN_TOY = TOY.replace("from ._compile import jit", "jit = numba.njit(cache=True)").split("@jit(parallel")[0]
@@ -259,8 +265,8 @@ def test_the_race_is_real_without_the_lock(package: Path) -> None:
 CROWD = """
 import sys, threading
 import numba, numpy as np
-from toy.kernels import fill
-call = fill if sys.argv[1] == "kernel" else fill.dispatcher
+from toy.kernels import around, fill
+call = {"kernel": fill, "around": around, "dispatcher": fill.dispatcher}[sys.argv[1]]
 out = np.empty((4, 1000))
 fill(out[0], 0.0)
 def work(row):
@@ -274,9 +280,10 @@ print(numba.threading_layer())
 """
 
 
+@pytest.mark.parametrize("which", ["kernel", "around"])
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
-def test_threads_may_call_at_once(package: Path, layer: str) -> None:
-    program = f"import sys; sys.argv[1:] = ['kernel']\n{CROWD}"
+def test_threads_may_call_at_once(package: Path, layer: str, which: str) -> None:
+    program = f"import sys; sys.argv[1:] = [{which!r}]\n{CROWD}"
     assert run(package, program, NUMBA_THREADING_LAYER=layer) == layer
 
 
@@ -304,8 +311,8 @@ def test_a_parallel_kernel_keeps_its_name_and_docstring() -> None:
 def test_uncompiled_kernels_are_refused(package: Path) -> None:
     """Numba would say that an intrinsic is not usable, or count a negative word in Python's integers."""
     program = """
-from toy.kernels import double, fill
-for kernel in (double, fill):
+from toy.kernels import around, double, fill
+for kernel in (double, fill, around):
     try:
         kernel(4)
     except RuntimeError as error:
@@ -313,7 +320,7 @@ for kernel in (double, fill):
 """
     message = "NUMBA_DISABLE_JIT: must not be set where kernels run; got 1. Step through the operation's reference.py"
     lines = run(package, program, NUMBA_DISABLE_JIT="1").splitlines()
-    assert [line.split(maxsplit=1)[0] for line in lines] == ["double", "fill"]
+    assert [line.split(maxsplit=1)[0] for line in lines] == ["double", "fill", "around"]
     assert all(message in line for line in lines)
 
 
