@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.cbdetach.fake_run import fake_run, phases_only, without_cbd
 
 from cbdetach import codes
-from cbdetach.report import ReportInput, drawing, render, style, summarise, views, write_report
+from cbdetach.report import ReportInput, damage_figures, drawing, render, style, summarise, views, write_report
 from cbdetach.report.summary import MIN_PER_BIN, quartiles, size_classes, used_rows, weighted_quantile
 
 SECTIONS = {
@@ -558,6 +558,15 @@ def test_slices_lie_where_they_should() -> None:
     z, y, x = plan.extent
     assert z / y == pytest.approx(8 / 6, rel=0.01)
     assert x / y == pytest.approx(4 / 6, rel=0.01)
+
+
+@pytest.mark.parametrize(("shape", "said"), [((56, 60, 60), ["crack, pore or notch"]), ((16, 80, 84), [])])
+def test_black_of_the_damage_map_is_named_where_there_is_room(
+    shape: tuple[int, int, int], said: list[str], tmp_path: Path
+) -> None:
+    found = damage_figures.damage_slices(fake_run(tmp_path, n=8, shape=shape))
+    assert isinstance(found, drawing.Drawing)
+    assert [text.get_text() for legend in found.figure.legends for text in legend.get_texts()] == said
 
 
 def test_particle_of_a_large_box_is_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 def damage_slices(run: ReportInput) -> Drawing | str:
     """The degree of damage on the three middle slices; cracks and pores in dark."""
     from matplotlib.colors import Normalize
+    from matplotlib.patches import Patch
 
     if run.damage is None:
         return "The run has no damage map."
@@ -38,6 +39,8 @@ def damage_slices(run: ReportInput) -> Drawing | str:
     picture = views.canvas(planes, plan, lambda plane, fit: _by_damage(plane, fit, lambda v: colours(norm(v))[..., :3]))
     figure, at = slices.slice_figure(picture, plan)
     slices.place_scale(figure, at, colours, norm, "crack surface per volume (1/µm)")
+    if plan.extent[0] >= slices.KEY_PIXELS:  # else there is room for the scale alone
+        slices.place_key(figure, (at[0], at[1] + 0.5), [Patch(fc=style.INK, label="crack, pore or notch")])
     return Drawing(
         "damage_slices",
         "Degree of damage",
