@@ -1,6 +1,6 @@
 """Does the band of detachment hold the truth, and is what is called unresolved too thin to be seen?
 
-    python -m benchmarks.accuracy_bands [SIZE [SEED ...]]          (128, seeds 0 1 2: about five minutes on two cores)
+    python -m benchmarks.accuracy_bands [SIZE [SEED ...]]          (128, seeds 0 1 2: about seven minutes on two cores)
 
 Whole runs on phantoms that differ in the thickness of the carbon/binder, in widths (FWHM) of the blur; nothing is given
 but the grey values. Whole particles that are found one to one count. Columns:
@@ -11,6 +11,9 @@ but the grey values. Whole particles that are found one to one count. Columns:
   `detachment_fraction` needs to hold nine tenths;
 - `unresolved`: mean `unresolved_fraction`, beside the true share of the surface (in voxels of half the edge) behind
   which, 1.25 blur widths along the normal, lies another phase than beside it; their mean absolute difference.
+
+The second table, least and greatest of the electrodes: `film_height` of `run.json`, in how many of them the run warns
+that the carbon/binder is too thin, and the mean of found - true `detachment_fraction`.
 """
 
 from __future__ import annotations
@@ -30,12 +33,13 @@ import cbdetach
 from cbdetach.arrays import along
 from cbdetach.codes import ACTIVE
 from cbdetach.demo import match, write_phantom
+from cbdetach.films import THIN
 from cbdetach.phantom import Phantom, PhantomSettings
 from cbdetach.phases import MARGIN
 
 Array = npt.NDArray[Any]
 
-WIDTHS = (3.0, 2.0, 1.0, 0.5)
+WIDTHS = (3.0, 2.0, 1.0, 0.7, 0.5)
 """Thickness of the carbon/binder, in widths of the blur."""
 
 
@@ -74,7 +78,7 @@ def _difference(field: Array, where: Array, axis: int) -> Array:
 
 
 def measure(size: int, width: float, seed: int, folder: Path) -> pd.DataFrame:
-    """One run; whole particles with what was found and what is true."""
+    """One run; whole particles with what was found and what is true, and in every row the run's `film_height`."""
     blur = PhantomSettings().blur_fwhm_um
     phantom = Phantom(PhantomSettings(shape=(size, size, size), coating_thickness_um=width * blur, seed=seed))
     volume = folder / f"phantom_{width:g}_{seed}.h5"
@@ -85,6 +89,7 @@ def measure(size: int, width: float, seed: int, folder: Path) -> pd.DataFrame:
     ):
         ids, own = match(run.volumes["particles"], file["truth/labels"])
         found, delta = run.table.set_index("label").loc[ids], MARGIN * run.record["edge_width_um"]
+        height = run.record["film_height"]
     fine = phantom.finer(2)
     labels, phases, _ = fine.codes(0, fine.settings.shape[0])
     spacing = fine.settings.voxel_size_um
@@ -97,6 +102,7 @@ def measure(size: int, width: float, seed: int, folder: Path) -> pd.DataFrame:
             "high": found["detachment_fraction_high"].to_numpy(float),
             "unresolved": found["unresolved_fraction"].to_numpy(float),
             "thin": thin_share(labels, phases, spacing=spacing, delta_um=delta)[own],
+            "height": height,
         }
     )
     whole = ~found["touches_border"].to_numpy(bool) & ~true["touches_border"].to_numpy(bool)
@@ -116,8 +122,20 @@ def line(width: float, t: pd.DataFrame) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
+def film_line(width: float, electrodes: list[pd.DataFrame]) -> str:
+    """One row of the second table."""
+    heights = [t["height"].iloc[0] for t in electrodes]
+    errors = [(t["found"] - t["true"]).mean() for t in electrodes]
+    warned = sum(height < THIN for height in heights)
+    cells = [
+        f"{width:g}", f"{min(heights):.2f} to {max(heights):.2f}", f"{warned} of {len(electrodes)}",
+        f"{min(errors):+.3f} to {max(errors):+.3f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |\n"
+
+
 def main() -> None:
-    """Print the table; arguments as above."""
+    """Print the tables; arguments as above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", type=int, nargs="?", default=128)
     parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -126,11 +144,17 @@ def main() -> None:
         "| carbon/binder, blur widths | n | error | band | held | beyond | least | unresolved | true | difference |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
+    films = []
     for width in WIDTHS:
         with tempfile.TemporaryDirectory() as name:
             tables = [measure(wanted.size, width, seed, Path(name)) for seed in wanted.seeds or [0, 1, 2]]
         sys.stdout.write(line(width, pd.concat(tables)))
         sys.stdout.flush()
+        films.append(film_line(width, tables))
+    sys.stdout.write(
+        "\n| carbon/binder, blur widths | `film_height` | warns | detachment, found - true |\n|---|---|---|---|\n"
+    )
+    sys.stdout.writelines(films)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Accuracy of a whole run against phantoms: particles found, diameters, detachment, by thickness of the carbon/binder.
 
-``python -m benchmarks.accuracy_pipeline [size [segmenter ...]]`` prints the table (256: about ten minutes on two cores
-for the watershed). The phantoms differ in nothing but the thickness of the coating, in widths (FWHM) of the blur. A
-segmenter is ``watershed``, ``watershed2d`` or ``maskrcnn``, the latter two also as ``maskrcnn:zyx`` for three views;
-``maskrcnn=model.onnx`` takes another model. Where segmenters are named, only they are run, on the thickest coating.
+    python -m benchmarks.accuracy_pipeline [SIZE [SEGMENTER ...]] [--widths W ...]
+
+prints the table (256: about ten minutes on two cores for the watershed). The phantoms differ in nothing but the
+thickness of the coating, in widths (FWHM) of the blur. A segmenter is ``watershed``, ``watershed2d`` or ``maskrcnn``,
+the latter two also as ``maskrcnn:zyx`` for three views; ``maskrcnn=model.onnx`` takes another model. Where segmenters
+or widths are named, only they are run: of segmenters alone the thickest coating, of widths alone the watershed.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -49,15 +52,23 @@ def measure(size: int, widths: float, how: str, folder: Path, seed: int = 0) -> 
 
 def main() -> None:
     """Print the table; arguments as above."""
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 256
-    cases = [(CASES[0][0], how) for how in sys.argv[2:]] or CASES
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", type=int, nargs="?", default=256)
+    parser.add_argument("segmenters", nargs="*")
+    parser.add_argument("--widths", type=float, nargs="+")
+    wanted = parser.parse_args()
+    cases = (
+        [(widths, how) for widths in wanted.widths or [CASES[0][0]] for how in wanted.segmenters or [CASES[0][1]]]
+        if wanted.widths or wanted.segmenters
+        else CASES
+    )
     sys.stdout.write(
         "| carbon/binder, blur widths | segmenter | true uncut | found one to one | diameter | MAE | bias | r | run |\n"
         "|---|---|---|---|---|---|---|---|---|\n"
     )
     with tempfile.TemporaryDirectory() as name:
         for widths, segmenter in cases:
-            found, seconds = measure(size, widths, segmenter, Path(name))
+            found, seconds = measure(wanted.size, widths, segmenter, Path(name))
             sys.stdout.write(
                 f"| {widths:g} | {segmenter} | {found.n_true} | {100 * found.n_matched / found.n_true:.1f} % "
                 f"| {100 * found.diameter_bias:+.1f} % | {found.detachment_mae:.3f} | {found.detachment_bias:+.3f} "

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks import accuracy_blur, accuracy_causes, accuracy_damage, accuracy_diffusion
+from benchmarks import (
+    accuracy_bands,
+    accuracy_blur,
+    accuracy_causes,
+    accuracy_damage,
+    accuracy_diffusion,
+    accuracy_pipeline,
+)
 from benchmarks.accuracy_bands import thin_share
 from benchmarks.accuracy_columns import grain, line, number
 
@@ -89,6 +97,50 @@ def test_films_too_thin_for_the_blur_are_told(widths: float, thin: bool) -> None
     assert (low < films.THIN) == thin
 
 
+def test_tables_of_the_band_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two particles in each of two runs: one truth in its band, one 0.1 outside; one run of two tells of thin films."""
+
+    def measure(size: int, width: float, seed: int, folder: Path) -> pd.DataFrame:
+        found = pd.Series([0.5, 0.6]) + 0.1 * seed
+        table = {"true": [0.5, 0.9], "found": found, "low": 0.4, "high": 0.8, "unresolved": 0.2, "thin": 0.3}
+        return pd.DataFrame(table | {"height": width / 2 - 0.1 * seed})
+
+    monkeypatch.setattr(accuracy_bands, "measure", measure)
+    monkeypatch.setattr(accuracy_bands, "WIDTHS", (1.0,))
+    monkeypatch.setattr(sys, "argv", ["accuracy_bands", "64", "0", "1"])
+    accuracy_bands.main()
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.splitlines()[2:] == ["| 1 | 4 | 0.150 | 0.400 | 0.50 | 0.100 | 0.270 | 0.200 | 0.300 | 0.100 |"]
+    assert second.splitlines()[2:] == ["| 1 | 0.40 to 0.50 | 1 of 2 | -0.150 to -0.050 |"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], [(256, *case) for case in accuracy_pipeline.CASES]),
+        (["64"], [(64, *case) for case in accuracy_pipeline.CASES]),
+        (["64", "watershed2d", "maskrcnn:zyx"], [(64, 3.0, "watershed2d"), (64, 3.0, "maskrcnn:zyx")]),
+        (["64", "--widths", "0.5", "2"], [(64, 0.5, "watershed"), (64, 2.0, "watershed")]),
+        (["64", "maskrcnn", "--widths", "1"], [(64, 1.0, "maskrcnn")]),
+    ],
+)
+def test_cases_of_the_pipeline_benchmark(
+    arguments: list[str], expected: list[tuple[int, float, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is run for which arguments; the runs themselves are replaced."""
+    seen = []
+
+    def measure(size: int, widths: float, how: str, folder: Path) -> tuple[SimpleNamespace, dict[str, float]]:
+        seen.append((size, widths, how))
+        numbers = ("n_true", "n_matched", "diameter_bias", "detachment_mae", "detachment_bias", "detachment_r")
+        return SimpleNamespace(**dict.fromkeys(numbers, 1)), {"areas": 1.0}
+
+    monkeypatch.setattr(accuracy_pipeline, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["accuracy_pipeline", *arguments])
+    accuracy_pipeline.main()
+    assert seen == expected
+
+
 def _damage_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     """What the benchmark prints, its runs replaced: cracks of `width`, found 1 + the sum of settings times as large."""
 
@@ -113,6 +165,30 @@ def test_widths_and_settings_of_the_damage_benchmark(
     for option in ("--close-um", "--bridge-um"):
         (row,) = _damage_table(monkeypatch, capsys, "64", "--widths", "1", option, "0.5")
         assert row.split("|")[4] == " 1.50 "
+
+
+def test_table_of_mistaken_pores(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pores of a size and seed, their measurement replaced: two particles without cracks, one with."""
+
+    def mistaken(size: int, pore_size: float, seed: int) -> pd.DataFrame:
+        assert size == 64
+        return pd.DataFrame({"pore": [100, 300, 50], "crack": [0, 0, 9], "mistaken": [100 * pore_size, 250, 40 * seed]})
+
+    monkeypatch.setattr(accuracy_damage, "mistaken_pores", mistaken)
+    assert _damage_table(monkeypatch, capsys, "64", "0", "1", "--pore-sizes", "0.3", "0.6") == [
+        "| 0.3 | 4 | 0.70 | 2 | 2 | 0.40 | 1 |",
+        "| 0.6 | 4 | 0.78 | 4 | 2 | 0.40 | 1 |",
+    ]
+
+
+def test_pores_that_are_taken_for_cracks() -> None:
+    """On one small phantom: whole porous particles with and without cracks; what is mistaken is a part of the pores."""
+    table = accuracy_damage.mistaken_pores(72, 0.3, seed=1)
+    assert len(table) >= 4
+    assert (table["crack"] > 0).any()
+    assert (table["crack"] == 0).any()
+    assert table["mistaken"].between(0, table["pore"]).all()
+    assert table["mistaken"].sum() < 0.5 * table["pore"].sum()
 
 
 @pytest.mark.parametrize("segment", [{}, {"close_um": 1.25}, {"bridge_um": 1.0}])
