@@ -24,6 +24,10 @@ SLICES = 16
 
 UNLABELLED = 255
 
+MOST_SAMPLES = 1_000_000
+MOST_TREES = 1000
+"""A forest gains nothing from more; time grows with the product of both, and with the number of volumes."""
+
 
 def train_phases(
     pairs: Sequence[tuple[str | Path | Array, str | Path | Array]],
@@ -42,7 +46,8 @@ def train_phases(
     phase_values : value of each phase in the labels, as in ``{"void": 2, "cbd": 1, "active": 0}``; voxels of any other
         value are unlabelled, so a few strokes are enough.
     dimensions : 2: features of each slice alone; 3: with its neighbours'.
-    samples : labelled voxels that are drawn from each volume, at most.
+    samples : labelled voxels that are drawn from each volume, at most; 1 to MOST_SAMPLES.
+    trees : of the forest, 1 to MOST_TREES.
     overwrite : whether `out` may be a file that exists.
 
     Raises InputError where a pair does not fit together or holds no labels.
@@ -51,9 +56,11 @@ def train_phases(
         raise InputError("train-phases: must get at least one pair of grey volume and labels; got none.")
     if dimensions not in (2, 3):
         raise InputError(f"--dimensions: must be 2 or 3; got {dimensions}.")
-    for name, value, least in (("samples", samples, 1), ("trees", trees, 1), ("seed", seed, 0)):
-        if value < least:
-            raise InputError(f"--{name}: must be {least} or more; got {value}.")
+    for name, value, most in (("samples", samples, MOST_SAMPLES), ("trees", trees, MOST_TREES)):
+        if not 1 <= value <= most:
+            raise InputError(f"--{name}: must be 1 to {most}; got {value}.")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed: must be 0 to {2**32 - 1}; got {seed}.")
     check_phase_values(phase_values)
     if out is not None:
         require_writable(Path(out), what="file")

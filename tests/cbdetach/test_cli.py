@@ -455,9 +455,12 @@ WRONG = {
     "evaluate --phantom 1 --method network --tune none": "--tune: only goes with watershed or intensity; got none",
     "evaluate --phantom 1 --method watershed --out p.npy": r"-o/--out: p.npy cannot be written \(it is a file\)",
     "bench --json p.npy/b.json": r"--json: p.npy/b.json cannot be written \(.*p.npy: it is a file\); choose",
-    f"{LEARN} --trees 0": "--trees: must be 1 or more; got 0",
-    f"{LEARN} --samples 0": "--samples: must be 1 or more; got 0",
-    f"{LEARN} --seed -1": "--seed: must be 0 or more; got -1",
+    f"{LEARN} --trees 0": "--trees: must be 1 to 1000; got 0",
+    f"{LEARN} --trees 10000000": "--trees: must be 1 to 1000; got 10000000",
+    f"{LEARN} --samples 0": "--samples: must be 1 to 1000000; got 0",
+    f"{LEARN} --samples 1000001": "--samples: must be 1 to 1000000; got 1000001",
+    f"{LEARN} --seed -1": "--seed: must be 0 to 4294967295; got -1",
+    f"{LEARN} --seed 4294967296": "--seed: must be 0 to 4294967295; got 4294967296",
     f"{LEARN} --dimensions 4": "--dimensions: must be 2 or 3; got 4",
     f"{LEARN} --out .": r"-o/--out: . cannot be written \(it is a folder\); choose another file",
     f"{LEARN.replace('--grey p.npy', '--grey no.npy')}": "--grey: must be an existing file or folder; got 'no.npy'",
@@ -498,6 +501,7 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
         ("run x.tif --dry-run", "cbdetach.pipeline.plan", "continue with --resume."),
         ("demo", "cbdetach.demo.demo", "start again with --overwrite."),
         ("report x", "cbdetach.gather.rewrite_report", ""),
+        ("doctor", "cbdetach.doctor.examine", ""),
     ],
 )
 def test_ctrl_c(line: str, what: str, then: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cbdetach.cli.common import Out, OverwriteFile, Quiet, Threads, Verbose, one_line_errors, require
+from cbdetach.cli.common import Out, OverwriteFile, Quiet, Verbose, one_line_errors, require
 from cbdetach.errors import InputError
 
 
@@ -20,7 +20,7 @@ def train(
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the slices (default: 150).")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the weights and of the slices.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads of PyTorch (default: all).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training in the folder.")] = False,
     quiet: Quiet = False,
@@ -53,8 +53,10 @@ def train_phases(
         Path, typer.Option("--out", "-o", help="File to write; one that exists is kept, but for --overwrite.")
     ] = Path("phases.npz"),
     dimensions: Annotated[int, typer.Option("--dimensions", help="2: each slice alone; 3: with its neighbours.")] = 2,
-    samples: Annotated[int, typer.Option("--samples", help="Labelled voxels drawn from each volume.")] = 20_000,
-    trees: Annotated[int, typer.Option("--trees", help="Trees of the forest.")] = 40,
+    samples: Annotated[
+        int, typer.Option("--samples", help="Labelled voxels drawn from each volume, 1 to 1000000.")
+    ] = 20_000,
+    trees: Annotated[int, typer.Option("--trees", help="Trees of the forest, 1 to 1000.")] = 40,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the forest.")] = 0,
     overwrite: OverwriteFile = False,
     quiet: Quiet = False,
@@ -97,7 +99,7 @@ def export(
     check: Annotated[
         list[str] | None, typer.Option("--check", help="Slice to compare with PyTorch on (default: synthetic ones).")
     ] = None,
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads of ONNX Runtime (default: all).")] = None,
     overwrite: OverwriteFile = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

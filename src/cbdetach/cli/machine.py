@@ -57,6 +57,7 @@ def bench(
 
 def doctor() -> None:
     """Say what this installation can do, and what not."""
-    from cbdetach import doctor as _doctor
+    with one_line_errors(quiet=False, verbose=False):
+        from cbdetach import doctor as _doctor
 
-    print(_doctor.examine())
+        print(_doctor.examine())
