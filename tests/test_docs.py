@@ -1,4 +1,4 @@
-"""The pages of docs/: figures that are there and small, commands and modules that exist."""
+"""The README and the pages of docs/: figures that are there and small, commands and modules that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cbdetach.cli import app
 from cbdetach.features import FEATURES
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = sorted((PROJECT / "docs").glob("*.md"))
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FIGURE_BYTES = 100_000
 
@@ -36,7 +36,8 @@ def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.S | re.M)
     blocks = [block for language, block in fenced if not language]
-    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(cbdetach [^`]+)`", text)
+    blocks += re.findall(r"^ {4}(cbdetach .*)$", text, flags=re.M) + re.findall(r"`(cbdetach [^`]+)`", text)
+    lines = "\n".join(blocks).replace("&&", "\n").splitlines()
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[:1] != ["cbdetach"] or len(words) < 2 or words[1].startswith("-"):

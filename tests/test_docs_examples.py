@@ -1,16 +1,23 @@
-"""The pages of docs/: their examples run, their links and pictures are there, the index knows all of them."""
+"""The README and the pages of docs/: examples run, links and pictures are there, the index knows all of them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
+from cbdetach import report
 from cbdetach.demo import demo
+from cbdetach.phantom import Phantom
+from cbdetach.results import Run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+README = DOCS.parent / "README.md"
 LARGEST_PICTURE = 100_000  # bytes
 
 
@@ -37,7 +44,32 @@ def test_examples_run(page: Path, after_demo: Path, monkeypatch: pytest.MonkeyPa
         exec(compile(code, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_readme_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a scan that is as small as they allow: they show slice 100. `image` is a slice of it.
+
+    The figures of the run's report, of which no example speaks, are left out: they take the longest.
+    """
+    scan = Phantom(shape=(104, 56, 56), seed=3).slab(0, 104).grey
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["exchange/data"] = scan
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "write_report", lambda given: given.out / "report.html")
+    names: dict[str, Any] = {"__name__": "__main__", "image": scan[52]}
+    blocks = examples(README)
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(compile(code, str(README), "exec"), names)
+    with names["run"] as run:
+        assert isinstance(run, Run)
+        assert {run.path.name, "particles.tif"} <= {path.name for path in tmp_path.iterdir()}
+    assert names["labels"].shape == scan[52].shape
+    assert names["labels"].max() > 0
+    length = names["length"]
+    assert length.dtype == np.float32
+    assert length.max() > 0.5 * 63  # the far side lies 63.5 voxels of 0.5 from the contact
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda p: p.name)
 def test_links_and_pictures_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
