@@ -10,9 +10,15 @@ import logging
 import math
 import multiprocessing
 import random
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -83,7 +89,7 @@ def train(
     with told(out), whole_file(out / "train.toml") as path:
         path.write_text(settings.to_toml(), encoding="utf-8")
 
-    samples, held_out = _sources(settings, out, labelled, held_out)
+    samples, held_out = _sources(settings, out, labelled, held_out, progress)
     _seed_everything(settings.seed, 0)
     model = build(settings.network).to(target, memory_format=torch.channels_last)
     if mixed(settings.amp, target):
@@ -108,45 +114,95 @@ def train(
         num_workers=settings.workers,
         multiprocessing_context="spawn" if settings.workers else None,
         collate_fn=list,
+        worker_init_fn=_keep_quiet,
     )
-    batches = iter(loader)
     writer = _writer(out) if settings.tensorboard else None
-    for epoch in range(first, settings.epochs):
-        began = time.perf_counter()
-        _seed_everything(settings.seed, epoch)
-        try:
+    with _no_worker_waited_for():
+        with _deaf_to_ctrl_c():
+            batches = iter(loader)
+        for epoch in range(first, settings.epochs):
+            began = time.perf_counter()
+            _seed_everything(settings.seed, epoch)
             row = _epoch(model, batches, steps, optimiser, schedule, settings, target, epoch, progress)
-        except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():  # else the loader waits five seconds for each
-                worker.terminate()
-            raise
-        done = epoch + 1
-        if done % settings.validate_every == 0 or done == settings.epochs:
-            row |= validation(model, held_out, target)
-        seconds += time.perf_counter() - began
-        row |= {"seconds": seconds}
-        history.append({"epoch": float(done), **row})
-        state = {
-            "format": FORMAT,
-            "settings": settings.to_dict(),
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-            "epoch": done,
-            "seconds": seconds,
-            "history": history,
-        }
-        if row.get("f1", 0.0) >= best and "f1" in row:
-            best = row["f1"]
-            save(state, out / BEST)
-        save(state, last)
-        _write_log(out / LOG, history)
-        if writer is not None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, done)
+            done = epoch + 1
+            if done % settings.validate_every == 0 or done == settings.epochs:
+                row |= validation(model, held_out, target, progress=progress)
+            seconds += time.perf_counter() - began
+            row |= {"seconds": seconds}
+            history.append({"epoch": float(done), **row})
+            state = {
+                "format": FORMAT,
+                "settings": settings.to_dict(),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "epoch": done,
+                "seconds": seconds,
+                "history": history,
+            }
+            if row.get("f1", 0.0) >= best and "f1" in row:
+                best = row["f1"]
+                save(state, out / BEST)
+            save(state, last)
+            _write_log(out / LOG, history)
+            log.info("%s", _said(row, done, settings.epochs))
+            if writer is not None:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, done)
     if writer is not None:
         writer.close()
     return out / BEST if (out / BEST).exists() else last
+
+
+def _keep_quiet(_: int) -> None:
+    """In a process that makes slices: that the training was stopped while it fetched one is no news."""
+    usual = sys.excepthook
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError):
+            usual(kind, error, trace)
+
+    sys.excepthook = told
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started in this hear no Ctrl-C, which a terminal sends to them, too: the training ends them."""
+    resource_tracker.ensure_running()  # it hears again what is blocked when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_worker_waited_for() -> Iterator[None]:
+    """What ends a training early ends the processes that make slices: else the loader waits five seconds for each."""
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        _end([worker for worker in multiprocessing.active_children() if worker not in before])
+        raise
+
+
+def _end(workers: list[multiprocessing.process.BaseProcess]) -> None:
+    """End processes; PyTorch, which takes the end of one that is just starting for an error, does not hear of it."""
+    heard = threading.current_thread() is threading.main_thread()  # else it listens to none
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if heard else None
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+    if heard:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _said(row: dict[str, float], done: int, epochs: int) -> str:
+    """What a person wants to know of an epoch."""
+    f1 = f", F1 {row['f1']:.3f} on the validation slices" if "f1" in row else ""
+    return f"epoch {done} of {epochs}: loss {row['loss']:.4g}{f1}; {row['seconds']:.0f} s since the start"
 
 
 def _epoch(
@@ -215,14 +271,15 @@ def _labelled(settings: TrainSettings) -> tuple[list[LabelledSlice], list[Labell
 
 
 def _sources(
-    settings: TrainSettings, out: Path, labelled: list[LabelledSlice], held_out: list[LabelledSlice]
+    settings: TrainSettings, out: Path, labelled: list[LabelledSlice], held_out: list[LabelledSlice], progress: bool
 ) -> tuple[Samples, list[LabelledSlice]]:
     """The stream of crops, and the slices that are held out: synthetic ones where no labelled ones are."""
     data = settings.data
     scenes = Scenes(out, count=data.slices_per_scene, side=data.side) if data.synthetic else None
     if scenes is not None and not held_out:
         needed = math.ceil(data.validation / data.slices_per_scene)
-        held_out = [piece for k in range(needed) for piece in scenes(VALIDATION_SEEDS + k)][: data.validation]
+        made = bar(range(needed), "validation slices", unit="scene", show=progress)
+        held_out = [piece for k in made for piece in scenes(VALIDATION_SEEDS + k)][: data.validation]
     return Samples(settings, labelled, scenes), held_out
 
 

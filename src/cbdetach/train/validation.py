@@ -10,17 +10,20 @@ from torchvision.models.detection import MaskRCNN
 
 import voxkernels as vk
 from cbdetach.annotations import LabelledSlice
+from cbdetach.progress import bar
 from cbdetach.segment.instances import Detections, to_labels
 from cbdetach.segment.scaling import NOMINAL_DIAMETER, grey_levels, normalise, section_diameter, zoomed
 from cbdetach.train.network import STRIDE
 
 
-def validation(model: MaskRCNN, slices: list[LabelledSlice], device: torch.device) -> dict[str, float]:
+def validation(
+    model: MaskRCNN, slices: list[LabelledSlice], device: torch.device, *, progress: bool = False
+) -> dict[str, float]:
     """F1, precision, sensitivity at IoU 0.5 and the mean IoU of the matches, over all particles of some slices."""
     found = true = matched = 0
     ious: list[float] = []
     model.eval()
-    for piece in slices:
+    for piece in bar(slices, "validation", unit="slice", show=progress):
         labels = predict(model, piece.image, section_diameter(piece.labels), device)
         shared = vk.overlap_counts(labels, piece.labels)
         size_a = dict(zip(shared.labels_a.tolist(), shared.size_a.tolist(), strict=True))

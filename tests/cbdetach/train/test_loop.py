@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+import re
+import signal
+import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 torch.set_num_threads(1)
@@ -22,7 +28,7 @@ from skimage.draw import disk  # noqa: E402
 from cbdetach.annotations import LabelledSlice  # noqa: E402
 from cbdetach.cli import app  # noqa: E402
 from cbdetach.errors import InputError  # noqa: E402
-from cbdetach.train import checkpoint, loop, network, precision, samples, settings  # noqa: E402
+from cbdetach.train import checkpoint, loop, network, precision, samples, settings, validation  # noqa: E402
 from cbdetach.train.network import NetworkSettings, build  # noqa: E402
 
 TINY: dict[str, Any] = {
@@ -265,6 +271,91 @@ def test_a_diverging_training_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     wild = {**TINY["optimiser"], "name": "sgd", "rate": 1e12, "final_rate": 1e12}
     with pytest.raises(InputError, match=r"the training has diverged\. Give a smaller optimiser\.rate"):
         loop.train(tiny(epochs=8, optimiser=wild), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("where", ["_epoch", "validation"])
+def test_no_worker_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Wherever a training is stopped, its own processes are ended at once, and no other of the caller's."""
+    mine = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(120,), daemon=True)
+    mine.start()
+    started: list[Any] = []
+    deaf: list[int] = []
+
+    def stopped(*_: Any, **__: Any) -> None:
+        started.extend(child for child in multiprocessing.active_children() if child is not mine)
+        status = Path(f"/proc/{started[0].pid}/status").read_text()
+        deaf.append(int(re.findall(r"SigBlk:\s*([0-9a-f]+)", status)[0], 16) >> (signal.SIGINT - 1) & 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_epoch", lambda *_: {"loss": 1.0})
+    monkeypatch.setattr(loop, where, stopped)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(tiny(workers=1), tmp_path, progress=False)
+        assert len(started) == 1
+        assert deaf == [1], "it hears a Ctrl-C on the terminal"
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+        started[0].join(60)
+        assert started[0].exitcode == -signal.SIGTERM
+        assert mine.is_alive()
+    finally:
+        mine.kill()
+        mine.join()
+
+
+def test_what_a_worker_says_of_a_training_that_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: said.append(error))
+    loop._keep_quiet(0)
+    for error in (EOFError(), ConnectionResetError(), mistake := ZeroDivisionError()):
+        sys.excepthook(type(error), error, None)
+    assert said == [mistake]
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_keeps_whole_checkpoints(tmp_path: Path) -> None:
+    for k, piece in enumerate(discs(1, count=3)):
+        tifffile.imwrite(tmp_path / f"{k}.tif", piece.image)
+        tifffile.imwrite(tmp_path / f"{k}_labels.tif", piece.labels.astype(np.uint16))
+    changes = {"epochs": 500, "validate_every": 200, "workers": 1, "data": {"training": 2, "validation": 1}}
+    (tmp_path / "tiny.toml").write_text(tiny(**changes).to_toml())
+    line = [sys.executable, "-m", "cbdetach", "train", "--config", "tiny.toml", "--annotations", ".", "-o", "t"]
+    process = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "t" / "log.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "cbdetach: interrupted; continue with --resume.\n")
+    assert list((tmp_path / "t").rglob(".*part*")) == []
+    assert checkpoint.load(tmp_path / "t" / "last.pt").epoch >= 1
+
+
+def test_what_a_person_sees_of_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bar while slices are made, learnt from and validated on; a line for each epoch where it is asked for."""
+    bars: list[tuple[str, bool]] = []
+
+    def watched(items: Any, name: str, *, unit: str, show: bool) -> Any:
+        bars.append((name, show))
+        return items
+
+    monkeypatch.setattr(loop, "bar", watched)
+    monkeypatch.setattr(validation, "bar", watched)
+    with caplog.at_level("INFO", "cbdetach"):
+        loop.train(tiny(validate_every=2), tmp_path, progress=True)
+    names = ("validation slices", "epoch 1/2", "epoch 2/2", "validation")
+    assert bars == [(name, True) for name in names]
+    first, second = (record.getMessage() for record in caplog.records if record.name == "cbdetach")
+    assert re.fullmatch(r"epoch 1 of 2: loss [0-9.e+]+; \d+ s since the start", first)
+    assert re.fullmatch(r"epoch 2 of 2: loss .*, F1 [01]\.\d{3} on the validation slices; .*", second)
 
 
 def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
