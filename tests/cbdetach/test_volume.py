@@ -620,7 +620,8 @@ def test_bad_folders(tmp_path: Path) -> None:
     refused(tmp_path / "empty", "must be a folder with TIFF slices, or a Zarr store; got .*empty, which has neither")
     source = folder(tmp_path / "slices")
     tiff(source / "slice_11.tif", GREY[0, :-1])
-    refused(source, r"shape and type of the first, \(9, 11\) uint16; got \(8, 11\) uint16 in .*slice_11\.tif")
+    first = r"shape and type of the first \(slice_\d+\.tif\), \(9, 11\) uint16"
+    refused(source, first + r"; got \(8, 11\) uint16 in .*slice_11\.tif")
     tiff(source / "slice_11.tif", GREY[0].astype(np.uint8))
     refused(source, r"got \(9, 11\) uint8 in .*slice_11\.tif")
     tiff(source / "slice_11.tif")

@@ -131,8 +131,8 @@ def open_tiff_folder(path: Path) -> Stored:
             raise InputError(f"volume: every file of a folder must be one grey slice; got {file} with {what}.")
         if found != first:
             raise InputError(
-                f"volume: all slices must have the shape and type of the first, {first[0]} {first[1]}; "
-                f"got {found[0]} {found[1]} in {file}."
+                f"volume: all slices must have the shape and type of the first ({files[0].name}), {first[0]} "
+                f"{first[1]}; got {found[0]} {found[1]} in {file}."
             )
 
     assert first is not None
