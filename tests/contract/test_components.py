@@ -311,8 +311,12 @@ def test_slab_messages(ops: ModuleType) -> None:
         ops.label_slabs([one, np.ones((1, 2, 3), bool)])
     with pytest.raises(ValueError, match="connectivity: must be one of 6, 18, 26; got 8"):
         ops.label_slabs([one], connectivity=8)
-    with pytest.raises(ValueError, match=r"volume: must be \(Z, Y, X\)"):
+    with pytest.raises(ValueError, match=r"^slabs\[0\]: must be \(Z, Y, X\)"):
         ops.label_slabs([one[0]])
+    with pytest.raises(ValueError, match=r"^slabs\[1\]: must not hold negative values; got a minimum of -1\."):
+        ops.label_slabs([one, np.full((1, 2, 2), -1)])
+    with pytest.raises(TypeError, match=r"^slabs: must be several arrays \(Z_k, Y, X\); got None"):
+        ops.label_slabs(None)
     with pytest.raises(ValueError, match=r"slabs: must be several arrays \(Z_k, Y, X\); got .* of shape \(1, 2, 2\)"):
         ops.label_slabs(one)
     assert ops.label_slabs(np.ones((3, 1, 2, 2), bool))[1] == 1  # slabs of one size

@@ -688,6 +688,8 @@ def test_messages(ops: ModuleType, arguments: tuple, options: dict, error: type[
 def test_merge_messages(ops: ModuleType) -> None:
     with pytest.raises(ValueError, match="parts: must hold at least one result of contact_areas; got none"):
         ops.merge_contacts([])
+    with pytest.raises(TypeError, match=r"parts: must hold results of contact_areas; got 3 among them"):
+        ops.merge_contacts([3])
     parts = [ops.contact_areas(ONE, ONE, spacing=(1, 1, s)) for s in (1, 2)]
     with pytest.raises(ValueError, match="parts: must all have one spacing"):
         ops.merge_contacts(parts)

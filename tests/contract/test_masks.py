@@ -69,6 +69,7 @@ def test_threshold(ops: ModuleType) -> None:
     areas = [int(paste_one(ops, ramp, (2, 2, 26, 16), threshold=t).sum()) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
     assert areas == sorted(set(areas), reverse=True)
     assert paste_one(ops, np.full((28, 28), 0.5), (2, 2, 26, 16))[10, 15] == 1, "equal to the threshold belongs"
+    assert paste_one(ops, np.ones((28, 28)), (2, 2, 26, 16), threshold=np.int64(1))[10, 15] == 1
 
 
 # Who wins
@@ -237,6 +238,7 @@ def test_inputs_are_not_written(ops: ModuleType) -> None:
         ({"shape": (0, 3)}, ValueError, r"shape: must be two positive integers \(Y, X\); got \(0, 3\)"),
         ({"shape": (2.5, 3)}, ValueError, r"shape: must be two positive integers \(Y, X\); got \(2\.5, 3\)"),
         ({"threshold": 0}, ValueError, r"threshold: must be a number above 0 and at most 1; got 0"),
+        ({"threshold": True}, ValueError, r"threshold: must be a number above 0 and at most 1; got True"),
         ({"threshold": 1.5}, ValueError, r"threshold: must be a number above 0 and at most 1; got 1\.5"),
     ],
 )

@@ -454,6 +454,8 @@ def test_merge_messages(ops: ModuleType) -> None:
     part = ops.region_properties(labels)
     with pytest.raises(ValueError, match=r"parts: must hold at least one result of region_properties; got none"):
         ops.merge_regions([])
+    with pytest.raises(TypeError, match=r"parts: must hold results of region_properties; got 3 among them"):
+        ops.merge_regions([part, 3])
     with pytest.raises(ValueError, match=r"parts: must have one spacing; got \(1\.0, 1\.0, 1\.0\) and \(2\.0, 2"):
         ops.merge_regions([part, ops.region_properties(labels, spacing=(2, 2, 2))])
     with pytest.raises(ValueError, match=r"parts: must all have grey statistics or none; got both"):

@@ -104,6 +104,8 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
         raise ValueError(
             f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}. Give a list; one array is for label."
         )
+    if not (hasattr(slabs, "__iter__") or hasattr(slabs, "__getitem__")):
+        raise TypeError(f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}. Give a list of them.")
     if isinstance(slabs, Iterator):
         raise TypeError(
             f"slabs: must be readable twice; got a {type(slabs).__name__}, which ends after one pass. Give a list, or "
@@ -115,7 +117,10 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
     layer, layer_runs = None, None
     for slab in slabs:
         device = device_of(slabs=slab)
-        labels, n = label(slab, connectivity=connectivity)
+        try:
+            labels, n = label(slab, connectivity=connectivity)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"slabs[{len(counts)}]{str(error).removeprefix('volume')}") from error.__cause__
         if layer is not None and slab.shape[1:] != layer.shape[1:]:
             raise ValueError(f"slabs: must all have the (Y, X) of the first, {layer.shape[1:]}; got {slab.shape[1:]}.")
         start = parent.size

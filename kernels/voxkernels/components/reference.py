@@ -43,9 +43,11 @@ def label_slabs(slabs: Iterable[npt.NDArray[Any]], *, connectivity: int = 26) ->
     connectivity = choice("connectivity", connectivity, (6, 18, 26))
     if getattr(slabs, "ndim", 4) < 4:
         raise ValueError(f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}.")
+    if not (hasattr(slabs, "__iter__") or hasattr(slabs, "__getitem__")):
+        raise TypeError(f"slabs: must be several arrays (Z_k, Y, X); got {describe(slabs)}.")
     if isinstance(slabs, Iterator):
         raise TypeError(f"slabs: must be readable twice; got a {type(slabs).__name__}.")
-    listed = [narrow_labels(as_labels("volume", slab), "volume") for slab in slabs]
+    listed = [narrow_labels(as_labels(f"slabs[{k}]", slab), f"slabs[{k}]") for k, slab in enumerate(slabs)]
     if len({slab.shape[1:] for slab in listed}) > 1:
         raise ValueError(f"slabs: must all have the (Y, X) of the first, {listed[0].shape[1:]}.")
     if not listed:

@@ -145,6 +145,9 @@ def merge_contacts(parts: Iterable[ContactAreas]) -> ContactAreas:
     listed = list(parts)
     if not listed:
         raise ValueError("parts: must hold at least one result of contact_areas; got none.")
+    wrong = [part for part in listed if not isinstance(part, ContactAreas)]
+    if wrong:
+        raise TypeError(f"parts: must hold results of contact_areas; got {describe(wrong[0])} among them.")
     device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(listed)})
     if device is not None:
         return _moved(_merge([_moved(part, device.fetch) for part in listed]), device.send)

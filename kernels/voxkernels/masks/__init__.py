@@ -64,7 +64,8 @@ def paste_masks(
     if device is None:
         _check_scores(bool(np.all(np.isfinite(ranks))))
     size = _as_shape(shape)
-    if not (isinstance(threshold, int | float | np.floating) and 0 < threshold <= 1):
+    number = isinstance(threshold, int | float | np.integer | np.floating) and not isinstance(threshold, bool)
+    if not (number and 0 < threshold <= 1):
         raise ValueError(f"threshold: must be a number above 0 and at most 1; got {describe(threshold)}.")
 
     if device is not None:

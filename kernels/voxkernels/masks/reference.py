@@ -42,7 +42,8 @@ def paste_masks(
     sides = np.asarray(shape)
     if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1 or math.prod(map(int, sides)) >= 2**62:
         raise ValueError(f"shape: must be two positive integers (Y, X); got {describe(shape)}.")
-    if not (isinstance(threshold, int | float | np.floating) and 0 < threshold <= 1):
+    number = isinstance(threshold, int | float | np.integer | np.floating) and not isinstance(threshold, bool)
+    if not (number and 0 < threshold <= 1):
         raise ValueError(f"threshold: must be a number above 0 and at most 1; got {describe(threshold)}.")
 
     n_y, n_x = int(sides[0]), int(sides[1])

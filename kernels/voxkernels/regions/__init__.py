@@ -200,6 +200,9 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
     listed = list(parts)
     if not listed:
         raise ValueError("parts: must hold at least one result of region_properties; got none.")
+    wrong = [part for part in listed if not isinstance(part, RegionProperties)]
+    if wrong:
+        raise TypeError(f"parts: must hold results of region_properties; got {describe(wrong[0])} among them.")
     device = device_of(**{f"parts[{k}]": part.labels for k, part in enumerate(listed)})
     if device is not None:
         return _moved(_merge([_moved(part, device.fetch) for part in listed]), device.send)

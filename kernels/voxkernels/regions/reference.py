@@ -51,6 +51,9 @@ def merge_regions(parts: Iterable[RegionProperties]) -> RegionProperties:
     listed = list(parts)
     if not listed:
         raise ValueError("parts: must hold at least one result of region_properties; got none.")
+    for part in listed:
+        if not isinstance(part, RegionProperties):
+            raise TypeError(f"parts: must hold results of region_properties; got {describe(part)} among them.")
     spacing = listed[0].spacing
     with_grey = listed[0].mean is not None
     for part in listed:
