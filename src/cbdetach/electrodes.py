@@ -164,6 +164,7 @@ def read_electrodes(
                     "electrode": electrode,
                     "voxel_size_um": list(run.voxel_size),
                     "edge_width_um": run.record.get("edge_width_um"),
+                    "sha256": run.record.get("sha256", {}),
                     "measured": {
                         "detachment": settings.get("detachment"),
                         "segmenter": settings.get("segment", {}).get("segmenter"),
@@ -185,7 +186,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def warnings_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What makes the runs hard to compare: another voxel size, blur, or way of measuring."""
+    """What makes the runs hard to compare: another voxel size, blur, or way of measuring; one volume taken twice."""
     said = []
     sizes = np.array([run["voxel_size_um"] for run in runs], dtype=np.float64)
     if (sizes.max(axis=0) > VOXEL_SIZE_MARGIN * sizes.min(axis=0)).any():
@@ -203,4 +204,11 @@ def warnings_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     for name in ("detachment", "segmenter", "phases given"):
         if len({json.dumps(run["measured"][name], sort_keys=True) for run in runs}) > 1:
             said.append(f"The runs were measured differently: {name} is not the same in all. Run them alike.")
+    for k, run in enumerate(runs):
+        for other in runs[:k]:
+            if run["electrode"] != other["electrode"] and run["sha256"].items() & other["sha256"].items():
+                said.append(
+                    f"{other['run']} and {run['run']} are runs on the same voxels, and count as two electrodes: leave "
+                    "one out, or give both one name in the column electrode of --metadata."
+                )
     return said

@@ -74,11 +74,14 @@ class Run:
     def export_labels(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the particle labels as a TIFF that Fiji opens with its scale.
 
+        path : ends in .tif or .tiff, or in nothing.
         overwrite : whether `path` may be a file that exists.
         """
         from cbdetach.volume import label_dtype, write_label_tiff
 
         target = Path(path)
+        if target.suffix.lower() not in ("", ".tif", ".tiff"):
+            raise InputError(f"TIFF: must end in .tif or .tiff; got {target}. Give the file another name.")
         require_writable(target, "TIFF", what="file")
         require_new(target, "TIFF", overwrite=overwrite)
         labels = self.volumes["particles"]

@@ -6,6 +6,7 @@ import ast
 import errno
 import fcntl
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -299,6 +300,9 @@ def test_export_labels(finished: tuple[Path, tuple[int, str, str]], tmp_path: Pa
     assert labels.shape == (20, 24, 40)
     assert np.unique(labels).tolist() == [0, 1, 2]
     assert command(f"export-labels {out} {tmp_path}/l.tif --quiet --overwrite") == (0, "", "")
+    code, said, complained = command(f"export-labels {out} {tmp_path}/l.png")
+    assert (code, said) == (2, "")
+    assert re.fullmatch(r"cbdetach: TIFF: must end in \.tif or \.tiff; got .*l\.png\. Give .* name\.\n", complained)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +354,12 @@ def test_help_says_that_files_are_kept(name: str) -> None:
 def test_version(start: list[str]) -> None:
     done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"cbdetach {cbdetach.__version__}\n", "")
+
+
+def test_help_says_whose_threads_they_are() -> None:
+    for name, whose in (("run", "the kernels"), ("train", "PyTorch"), ("export", "ONNX Runtime")):
+        assert f"Threads of {whose} (default: all)." in " ".join(command(f"{name} --help")[1].split())
+    assert command("compare --help")[1].startswith("Usage: cbdetach compare [OPTIONS] {RUN}...\n")
 
 
 def test_help_names_every_command() -> None:

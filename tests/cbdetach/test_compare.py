@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,24 @@ def test_equal_input_gives_equal_bytes(written: Path, runs: list[Path], tmp_path
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers alone: the figures take most of the time."""
     monkeypatch.setattr(comparison, "write_page", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_one_volume_that_counts_twice(runs: list[Path], tmp_path: Path) -> None:
+    """Two runs on the same voxels are no two electrodes, whatever else was given to one of them."""
+    copies = [shutil.copytree(path, tmp_path / path.name) for path in runs]
+    digests = ({"volume": "a"}, {"volume": "b"}, {"volume": "a", "labels": "c"}, {"labels": "d"})
+    for path, digest in zip(copies, digests, strict=True):
+        record = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(record | {"sha256": digest}))
+    _, warnings = stage.compare(copies, tmp_path / "out")
+    assert len(warnings) == 1
+    assert warnings[0].startswith("run0 and run2 are runs on the same voxels, and count as two electrodes: leave one")
+    table = tmp_path / "about.csv"
+    names = ("one", "two", "one", "three")
+    rows = [f"{path.name},{name},{rate}" for path, name, rate in zip(copies, names, (1, 1, 1, 5), strict=True)]
+    table.write_text("run,electrode,rate,cycles,state_of_charge\n" + "\n".join(f"{row},1,1" for row in rows))
+    assert stage.compare(copies, tmp_path / "out", metadata=table, overwrite=True)[1] == []
 
 
 @pytest.mark.usefixtures("no_page")

@@ -322,6 +322,7 @@ def test_files_are_whole_or_absent(
 
 def test_a_single_slice_has_no_spread(network: None, folder: Path) -> None:
     found = evaluate.evaluate(folder / "slice0.tif", methods=["network"])
+    assert str(found).startswith("1 slice (")
     assert "±" not in str(found).split("\n", 1)[1]
     assert "nan" not in str(found)
 

@@ -22,7 +22,7 @@ def report(run: FinishedRun, quiet: Quiet = False) -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
     out: Out = Path("cbdetach_comparison"),
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CSV: run, electrode, rate, cycles, state_of_charge.")

@@ -107,10 +107,11 @@ class Evaluation:
     def __str__(self) -> str:
         """The table for people."""
         record = self.record()
+        slices = "1 slice" if record["images"] == 1 else f"{record['images']} slices"
         heads = ("precision", "sensitivity", "Jaccard", "Dice", "F", "MCC")
         lines = [
-            f"{record['images']} slices ({self.source}), {record['particles']} particles; mean ± standard deviation "
-            f"over slices; objects matched at IoU {self.iou:g}",
+            f"{slices} ({self.source}), {record['particles']} particles; mean ± standard deviation over slices; "
+            f"objects matched at IoU {self.iou:g}",
             " " * 37 + "".join(f"{name:>15}" for name in heads),
         ]
         for name, found in record["methods"].items():
