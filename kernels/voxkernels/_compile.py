@@ -111,6 +111,45 @@ def _threading_layer() -> tuple[str, int]:
     return str(numba.threading_layer()), os.getpid()  # type: ignore[attr-defined]
 
 
+_ir: Any = numba.core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
+
+
+def has_avx2_alone(context: Any) -> bool:
+    """Whether the processor that Numba compiles for (its `context`) has AVX2, but not the masks of AVX-512."""
+    features = context.codegen().magic_tuple()[2].split(",")
+    return "+avx2" in features and "+avx512bw" not in features
+
+
+def where_equal(context: Any, builder: Any, one: Any, two: Any) -> Any:
+    """LLVM for a word whose bits are where two vectors of 64 integers are equal; for use in an intrinsic of a kernel.
+
+    With AVX2 alone LLVM would put 32-bit elements back in order each time it halves their width, by six permutations.
+    Here each half of them is put in order once, at the end.
+    """
+    lane, word = _ir.IntType(32), _ir.IntType(64)
+    equal = builder.icmp_signed("==", one, two)
+    if one.type.element != lane or not has_avx2_alone(context):
+        return builder.bitcast(equal, word)
+    numbers, shorts, chars = (_ir.VectorType(_ir.IntType(256 // n), n) for n in (8, 16, 32))
+
+    def chosen(vector: Any, places: Any) -> Any:
+        listed = list(places)
+        return builder.shuffle_vector(vector, vector, _ir.Constant(_ir.VectorType(lane, len(listed)), listed))
+
+    def packed(instruction: str, kind: Any, parts: Any) -> Any:
+        shape, name = _ir.FunctionType(kind, [part.type for part in parts]), f"llvm.x86.avx2.{instruction}"
+        return builder.call(numba.core.cgutils.get_or_insert_function(builder.module, shape, name), parts)
+
+    every, halves = builder.sext(equal, _ir.VectorType(lane, 64)), []
+    for first in (0, 32):
+        parts = [chosen(every, range(k, k + 8)) for k in range(first, first + 32, 8)]
+        pairs = [packed("packssdw", shorts, parts[k : k + 2]) for k in (0, 2)]
+        mixed = builder.bitcast(packed("packsswb", chars, pairs), numbers)  # fours of the parts: 0 2 4 6 1 3 5 7
+        bits = builder.icmp_signed("<", builder.bitcast(chosen(mixed, (0, 4, 1, 5, 2, 6, 3, 7)), chars), chars(None))
+        halves.append(builder.zext(builder.bitcast(bits, lane), word))
+    return builder.or_(halves[0], builder.shl(halves[1], word(32)))
+
+
 class _SafeCache(FunctionCache):
     """Numba's disk cache, made safe for processes that compile at the same moment, and never in the way.
 

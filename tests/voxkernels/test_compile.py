@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 
 import voxkernels
@@ -87,6 +89,69 @@ print(json.dumps([str(values), hits]))
 def use(package: Path, n: int = 3, module: str = "kernels", **environment: str) -> tuple[str, int]:
     values, hits = json.loads(run(package, USE.format(n=n, module=module), **environment))
     return values, hits
+
+
+# Words of comparisons
+
+WORDS = """
+import sys
+import numpy as np
+from numba import core, extending, types
+from toy._compile import has_avx2_alone, jit, where_equal
+from voxkernels.contacts.cpu_words import any_negative
+
+SEEN = []
+
+@extending.intrinsic
+def equal_word(context, array, other):
+    def generate(context, builder, signature, arguments):
+        SEEN.append(has_avx2_alone(context))
+        vectors = []
+        for array in arguments:
+            data = context.make_array(signature.args[0])(context, builder, array).data
+            kind = core.cgutils.ir.VectorType(data.type.pointee, 64).as_pointer()
+            vectors.append(builder.load(builder.bitcast(data, kind), align=1))
+        return where_equal(context, builder, *vectors)
+    return types.uint64(array, other), generate
+
+@jit
+def word(a, b):
+    return equal_word(a, b)
+
+@jit
+def negative(a):
+    return any_negative(a, np.uint64(0))
+
+rng = np.random.default_rng(0)
+for dtype in (np.uint8, np.int32, np.int64):
+    for share in (0.0, 0.1, 0.5, 1.0):
+        a, b = rng.integers(0, 100, (2, 64)).astype(dtype)
+        b = np.where(rng.random(64) < share, a, b)
+        assert word(a, b) == sum(int(same) << k for k, same in enumerate(a == b)), (dtype, share)
+for dtype in (np.int32, np.int64):
+    a = rng.integers(0, 100, 64).astype(dtype)
+    assert not negative(a)
+    for k in range(64):
+        below = a.copy()
+        below[k] = -1
+        assert negative(below), k
+print(*sorted(set(SEEN)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("processor", "features", "avx2_alone"),
+    [("x86-64", "+sse2", "False"), ("haswell", "+avx,+avx2", "True"), (None, None, "True or False")],
+)
+def test_comparisons_are_the_same_words_on_every_processor(
+    package: Path, processor: str | None, features: str | None, avx2_alone: str
+) -> None:
+    if processor and platform.machine() != "x86_64":
+        pytest.skip("not an x86-64 processor")
+    if processor == "haswell" and not llvm.get_host_cpu_features()["avx2"]:
+        pytest.skip("a processor without AVX2")
+    chosen = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features} if processor and features else {}
+    assert run(package, WORDS, VOXKERNELS_CACHE="0", **chosen) in avx2_alone.split(" or ")
 
 
 # The cache

@@ -34,6 +34,7 @@ from .cpu_weights import SIDE, SPAN, add_weights, list_last_masks, list_rows, su
 from .cpu_words import (
     above_bits,
     add_counts,
+    any_negative,
     count_bits,
     equal_bits,
     equal_word,
@@ -43,7 +44,6 @@ from .cpu_words import (
     list_near_bits,
     list_next_bits,
     lowest_bit,
-    negative_bits,
     prefetch,
     store_six,
     unequal_bits,
@@ -144,7 +144,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, scale, table, us
             in_row = in_place((nth + ONE) * wide)
             to_front, to_back = np.uint64(n_x if y + 1 < n_y else 0), np.uint64(n_x if y > 0 else 0)
             inside = row <= last_inside
-            wrong = higher = NONE
+            wrong, higher = False, NONE
             for w in range(words):
                 a = in_place(np.uint64(row) + w * np.uint64(span))
                 kept = full if w + ONE < words else rest
@@ -154,7 +154,7 @@ def count_faces(labels, phases, solid, start, stop, rows, core, scale, table, us
                         prefetch(flat, a_up + np.uint64(AHEAD + 16 * line))
                     up, front = unequal_bits(flat, a, a_up), unequal_bits(flat, a, a_front)
                     change, void_up = unequal_bits(flat, a, a + ONE), equal_bits(flat, a_up, zero)
-                    wrong |= negative_bits(flat, a_up)  # of the next row, too, which has its turn
+                    wrong |= any_negative(flat, a_up)  # of the next row, too, which has its turn
                     higher |= above_bits(classes, a_up, classes.dtype.type(top))
                 else:
                     at, n = row + np.int64(w) * span, min(span, n_x - np.int64(w) * span)
@@ -162,11 +162,11 @@ def count_faces(labels, phases, solid, start, stop, rows, core, scale, table, us
                     change, void_up = unequal_word(flat, at, at + 1), equal_word(flat, at + step_z, zero)
                     higher = ALL
                     for k in range(at + step_z, at + step_z + n):
-                        wrong |= np.uint64(flat[k] < 0)
+                        wrong |= flat[k] < 0
                 ups[w], fronts[w], changes[w] = up, front, change
                 voids[after + in_row + w] = void_up & kept if step_z > 0 else NONE
-            if wrong | higher != 0:
-                if wrong != 0:
+            if wrong or higher != 0:
+                if wrong:
                     used[0] = -2
                     return
                 top = highest(classes, row + step_z, n_x, top)

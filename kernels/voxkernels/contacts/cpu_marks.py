@@ -11,10 +11,10 @@ from .._compile import jit
 from .cpu_table import COUNTS, FACTOR, MOUTH, OTHER_FACTOR, first_slot, slot_of
 from .cpu_words import (
     above_bits,
+    any_negative,
     equal_bits,
     equal_word,
     lowest_bit,
-    negative_bits,
     store_six,
     unequal_bits,
     unequal_word,
@@ -55,23 +55,23 @@ def mark_void(flat, classes, begin, n_rows, n_x, span, top, voids, place):
 
     Returns the highest of `top` and the rows' classes; -1 if a label is negative.
     """
-    negative, n_words = NONE, (n_x + span - 1) // span
+    negative, n_words = False, (n_x + span - 1) // span
     for y in range(n_rows):
         for w in range(n_words):
             at, n = begin + y * n_x + w * span, min(span, n_x - w * span)
             kept = ALL >> np.uint64(64 - n)
             if at + 64 <= flat.size:
                 void = equal_bits(flat, np.uint64(at), flat.dtype.type(0))
-                negative |= kept & negative_bits(flat, np.uint64(at))
+                negative |= any_negative(flat, np.uint64(at))
                 if kept & above_bits(classes, np.uint64(at), classes.dtype.type(top)) != 0:
                     top = highest(classes, at, n, top)
             else:
                 void = equal_word(flat, at, flat.dtype.type(0))
                 for k in range(at, at + n):
-                    negative |= np.uint64(flat[k] < 0)
+                    negative |= flat[k] < 0
                 top = highest(classes, at, n, top)
             voids[place + np.uint64(y * (n_words + 2) + w)] = void & kept
-    return top if negative == 0 else -1
+    return -1 if negative else top
 
 
 @jit

@@ -113,21 +113,22 @@ def add_weights(windows, axes, places, n, scale, counts):
     scale                 : (3,) 1 / spacing
     """
     field, layer = (1 << FIELD) - 1, (1 << LAYER) - 1
+    z, y, x = scale[0], scale[1], scale[2]
     for i in range(n):
         window, axis = windows[i], axes[i]
-        g_a = (window & field) - HALF
-        g_b = (window >> FIELD & field) - HALF
-        g_c = (window >> 2 * FIELD & field) - HALF
+        # by way of 32 bits, from and to which AVX2 can convert floating-point numbers
+        g_a = abs(np.float64(np.int32(window & field)) - HALF)
+        g_b = abs(np.float64(np.int32(window >> FIELD & field)) - HALF)
+        g_c = abs(np.float64(np.int32(window >> 2 * FIELD & field)) - HALF)
         layers = window >> 3 * FIELD
         deep, inner = layers & layer, layers >> LAYER & layer
         outer, far = layers >> 2 * LAYER & layer, layers >> 3 * LAYER & layer
         edge = beside_edge(deep, inner, outer, far) | beside_edge(25 - far, 25 - outer, 25 - inner, 25 - deep)
-        g_b, g_c = (0 if edge else g_b), (0 if edge else g_c)
-        n_a = abs(g_a) * (scale[0] if axis == 0 else scale[1] if axis == 1 else scale[2])
-        n_b = abs(g_b) * (scale[1] if axis == 0 else scale[0])
-        n_c = abs(g_c) * (scale[1] if axis == 2 else scale[2])
+        n_a = g_a * (z if axis == 0 else y if axis == 1 else x)
+        n_b = (0.0 if edge else g_b) * (y if axis == 0 else z)
+        n_c = (0.0 if edge else g_c) * (y if axis == 2 else x)
         total = n_a + n_b + n_c
         weight = WEIGHT * math.sqrt(n_a * n_a + n_b * n_b + n_c * n_c) / (total if total > 0.0 else 1.0)
-        windows[i] = np.int64(weight + 0.5) if total > 0.0 else np.int64(WEIGHT)
+        windows[i] = np.int64(np.int32(weight + 0.5)) if total > 0.0 else np.int64(WEIGHT)
     for i in range(n):
         counts[np.uint64(places[i])] += windows[i]

@@ -7,7 +7,7 @@ exist. `equal_word` and `unequal_word` look, and go voxel by voxel.
 import numpy as np
 from numba import core, extending, types
 
-from .._compile import jit
+from .._compile import has_avx2_alone, jit, where_equal
 
 ir = core.cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
@@ -33,20 +33,26 @@ def unequal_bits(context, array, start, other):
     def generate(context, builder, signature, arguments):
         one = load(context, builder, signature.args[0], arguments[0], arguments[1])
         two = load(context, builder, signature.args[0], arguments[0], arguments[2])
-        return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(64))
+        return builder.not_(where_equal(context, builder, one, two))
 
     return types.uint64(array, types.uint64, types.uint64), generate
 
 
 @extending.intrinsic
-def negative_bits(context, array, start):
-    """Bit k of the result: whether element start + k of a flat array is negative."""
+def any_negative(context, array, start):
+    """Whether any element from start to start + 63 of a flat array is negative."""
 
     def generate(context, builder, signature, arguments):
-        one = load(context, builder, signature.args[0], *arguments)
-        return builder.bitcast(builder.icmp_signed("<", one, ir.Constant(one.type, None)), ir.IntType(64))
+        every = load(context, builder, signature.args[0], *arguments)
+        lane, n = ir.IntType(32), 64
+        while has_avx2_alone(context) and n > 8:  # as many as fit a vector: a mask of 64 would be packed first
+            n //= 2
+            halves = [ir.Constant(ir.VectorType(lane, n), [*range(k, k + n)]) for k in (0, n)]
+            every = builder.or_(*(builder.shuffle_vector(every, every, half) for half in halves))
+        negative = builder.icmp_signed("<", every, ir.Constant(every.type, None))
+        return builder.icmp_unsigned("!=", builder.bitcast(negative, ir.IntType(n)), ir.Constant(ir.IntType(n), 0))
 
-    return types.uint64(array, types.uint64), generate
+    return types.boolean(array, types.uint64), generate
 
 
 @extending.intrinsic
@@ -66,7 +72,7 @@ def equal_bits(context, array, start, value):
 
     def generate(context, builder, signature, arguments):
         one = load(context, builder, signature.args[0], arguments[0], arguments[1])
-        return builder.bitcast(builder.icmp_signed("==", one, spread(builder, arguments[2], 64)), ir.IntType(64))
+        return where_equal(context, builder, one, spread(builder, arguments[2], 64))
 
     return types.uint64(array, types.uint64, array.dtype), generate
 
@@ -208,9 +214,11 @@ def write_equal_bits(context, builder, signature, arguments, places, n=64, move=
     for r in places:
         offset = builder.load(builder.gep(listed, [ir.Constant(index, r)]))
         found = load(context, builder, kinds[0], arguments[0], builder.add(arguments[1], offset), n)
-        word = builder.bitcast(builder.icmp_signed("==", found, wanted), ir.IntType(n))
         if n < 64:
+            word = builder.bitcast(builder.icmp_signed("==", found, wanted), ir.IntType(n))
             word = builder.shl(builder.zext(word, index), move)
+        else:
+            word = where_equal(context, builder, found, wanted)
         for place in (r, 49 - r):
             builder.store(word, builder.gep(written, [ir.Constant(index, place)]))
 

@@ -6,6 +6,8 @@ and x + 1. What a voxel adds is a vector of eight numbers, which changes from vo
 
 from numba import core, extending, types
 
+from .._compile import where_equal
+
 cgutils = core.cgutils
 ir = cgutils.ir  # type: ignore[attr-defined]  # LLVM, as Numba itself writes it
 
@@ -35,7 +37,7 @@ def run_ends(context, labels, start):
         array, start = arguments
         following = builder.add(start, ir.Constant(start.type, 1))
         one, two = (sixty_four(context, builder, signature.args[0], array, at) for at in (start, following))
-        return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(64))
+        return builder.not_(where_equal(context, builder, one, two))
 
     return types.uint64(labels, types.uint64), generate
 
@@ -46,8 +48,7 @@ def equal_bits(context, labels, start, value):
 
     def generate(context, builder, signature, arguments):
         found = sixty_four(context, builder, signature.args[0], *arguments[:2])
-        equal = builder.icmp_signed("==", found, spread(builder, arguments[2], 64))
-        return builder.bitcast(equal, ir.IntType(64))
+        return where_equal(context, builder, found, spread(builder, arguments[2], 64))
 
     return types.uint64(labels, types.uint64, labels.dtype), generate
 
