@@ -343,6 +343,118 @@ def test_rounding_does_not_choose(ops: ModuleType) -> None:
     assert_same(ops.travel_time(domain, sources), reference.travel_time(domain, sources))
 
 
+# ---- no step is too long --------------------------------------------------------------------------------------------
+
+
+def longest_step(
+    T: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], speed: np.ndarray | float = 1.0
+) -> float:
+    """The longest step from a reached voxel to one of its label beside it, in the time that a step takes there."""
+    pace, longest = np.broadcast_to(speed, T.shape), 0.0
+    for axis, h in enumerate(spacing):
+        for side in (slice(None), slice(None, None, -1)):
+            late, early, own, other, v = (np.moveaxis(a, axis, 0)[side] for a in (T, T, labels, labels, pace))
+            late, early, own, other, v = late[1:], early[:-1], own[1:], other[:-1], v[1:]
+            there = (own == other) & (own > 0) & np.isfinite(early)
+            longest = max(longest, float(((late[there] - early[there]) * v[there] / h).max(initial=0.0)))
+    return longest
+
+
+def holes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A small block full of holes, and a few sources."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(3, 9, 3))
+    return random.random(shape) < random.uniform(0.5, 0.95), random.random(shape) < 0.03
+
+
+@pytest.mark.parametrize("most", [cpu.LARGE, 0])
+@pytest.mark.parametrize(
+    ("seed", "start", "spacing", "was"),
+    [
+        (438, "surface", (2, 1, 0.7), 1.62),
+        (1976, "surface", (2, 1, 0.7), 1.49),
+        (2248, "faces", (2, 1, 0.7), 1.71),
+        (2344, "surface", (1, 1, 1), 1.37),
+    ],
+)
+def test_no_step_is_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+    ops: ModuleType,
+    seed: int,
+    start: str,
+    spacing: tuple[float, float, float],
+    was: float,
+    most: int,
+) -> None:
+    """Order 2 works in the order of order 1: a voxel that comes out earlier than a neighbour then had no say there.
+
+    `was` : how long the longest step is when nothing is done about it.
+    """
+    if most == 0 and ops is not vk.eikonal:
+        pytest.skip("only the processors have two ways")
+    monkeypatch.setattr(cpu, "LARGE", most)
+    monkeypatch.setattr(cpu_large, "TILE", 1)
+    domain, sources = holes(seed)
+    options = {"start": start, "spacing": spacing}
+    expected = reference.travel_time(domain, sources, **options)
+    for rim in range(4 if ops is not reference else 1):  # other voxels lie where blocks and tiles end
+        labels, beside = np.pad(domain, rim), np.pad(sources, rim)
+        T = ops.travel_time(labels, beside, **options)
+        assert longest_step(T, labels, spacing) <= 1 + 1e-4 < was
+        assert_same(T, np.pad(expected, rim, constant_values=np.nan))
+        latest = float(np.median(T[np.isfinite(T)]))
+        cut = ops.travel_time(labels, beside, **options, max_time=latest)
+        np.testing.assert_array_equal(cut, np.where(latest < T, np.float32(np.inf), T))
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    start=st.sampled_from(STARTS),
+    order=st.sampled_from([1, 2]),
+    spacing=st.sampled_from([(1.0, 1.0, 1.0), (2.0, 1.0, 0.7), (0.3, 0.5, 0.4)]),
+    speed=st.sampled_from([1.0, 4.0, "field"]),
+)
+def test_no_step_is_too_long_anywhere(
+    ops: ModuleType, seed: int, start: str, order: int, spacing: tuple[float, float, float], speed: float | str
+) -> None:
+    """Within a label. Where the speed varies, order 1 takes a step by the voxel's own, order 2 by the lowest."""
+    random = np.random.default_rng(seed)
+    domain, sources = holes(seed)
+    labels = domain * random.integers(1, 3, (1, 1, domain.shape[2]))
+    pace = random.choice([0.5, 1.0, 2.0], domain.shape) if speed == "field" else speed
+    T = ops.travel_time(labels, sources, start=start, order=order, spacing=spacing, speed=pace)
+    slowest = pace if order == 1 else np.min(pace)
+    assert longest_step(T, labels, spacing, slowest) <= 1 + (1e-4 if speed != "field" else 2e-4)
+
+
+@pytest.mark.parametrize(
+    ("seed", "start", "was"), [(1190, "faces", 1.62), (2232, "surface", 1.52), (2087, "surface", 1.44)]
+)
+def test_no_step_is_too_long_where_the_speed_varies(ops: ModuleType, seed: int, start: str, was: float) -> None:
+    """Here, too, a step takes no longer than the slowest one, of speed 1."""
+    domain, sources = holes(seed)
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(3, 9, 3))
+    random.random(shape), random.uniform(), random.random(shape)  # that `holes` has drawn
+    speed, spacing = random.choice([1.0, 2.0], shape), (2.0, 1.0, 0.7)
+    options = {"start": start, "spacing": spacing, "speed": speed}
+    T = ops.travel_time(domain, sources, **options)
+    assert longest_step(T, domain, spacing) <= 1 + 2e-4 < was
+    assert_same(T, reference.travel_time(domain, sources, **options))
+
+
+def test_the_second_difference_makes_up_for_a_change_of_speed(ops: ModuleType) -> None:
+    """The step across a change from slow to fast is a sixth too short, those behind it are longer than a fast step."""
+    domain = np.ones((5, 4, 12), bool)
+    sources = nothing(domain)
+    sources[:, :, 0] = True
+    speed = np.where(np.arange(12) < 6, 0.5, 2.0) * np.ones(domain.shape)
+    T = ops.travel_time(domain, sources, speed=speed)
+    exact = np.concatenate([np.arange(6) / 0.5, 11.25 + np.arange(6) / 2])
+    np.testing.assert_allclose(T[..., -1], exact[-1], atol=0.01)
+    assert (np.diff(T[2, 2, 6:]) > 0.5).all()
+
+
 # ---- metamorphic ----------------------------------------------------------------------------------------------------
 
 

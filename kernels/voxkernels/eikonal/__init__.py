@@ -67,7 +67,8 @@ def travel_time(
     Returns
     -------
     (Z, Y, X) float32: the arrival time, a length where speed is 1; inf where nothing arrives by `max_time`; nan outside
-    the domain. The same bits for any number of threads.
+    the domain. The same bits for any number of threads. No voxel is later than one of its label beside it by more than
+    the spacing over the speed (by order 2 in a varying speed: the lowest speed).
 
     Raises
     ------

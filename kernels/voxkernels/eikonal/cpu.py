@@ -15,7 +15,8 @@ the next, the largest first. All threads work together on a component too large 
    thousandth of a step, with second differences where two arrive one after the other (Sethian 1999). So no voxel
    depends on itself, and passes over the blocks end at the one solution, whatever their order. A voxel at a wall also
    tries the straight lines from voxels in sight that are shorter than what order 1 found (`cpu_lines.py`): the
-   neighbour that it needs may be wall, and a corner is a new point source.
+   neighbour that it needs may be wall, and a corner is a new point source. At the end no voxel is later than one beside
+   it by more than a step (`cpu_steps.py`).
 
 Arithmetic is of 32 bits, and times in blocks are scaled by a power of 2 so that steps are close to 1.
 
@@ -64,6 +65,7 @@ from .cpu_march import (
     wait_for_others,
 )
 from .cpu_start import start_box
+from .cpu_steps import settle_steps
 
 LARGE = 96**3  # voxels of a bounding box above which threads share the work on a component
 
@@ -136,6 +138,8 @@ def solve(before: int, boxes: Any, chosen: Any, lines: Any, task: Any, first: in
                 queued[b] = free[b] != ZERO
             ways = (first_lines, drawn, lines[8], lengths, led_to, feeding)
             settle_second(T, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, ways)
+            queued[1:end], kept[:end] = 1, ZERO
+            settle_steps(T, inside, cells, grid, steps, 1, end, queued, queue, medium, upwind, free, kept)
         unpack_blocks(T, inside, cells, steps, 1, end, scale, box, shape)
         write_times(box, volume, low, shape, max_time, times)
 

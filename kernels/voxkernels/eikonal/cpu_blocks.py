@@ -11,6 +11,7 @@ from .cpu_lanes import FLOATS, Emit, Vector, emitted, intrinsic, ir, tuple_of
 WORD = types.uint64
 EARLIER = 1e-3  # by which part of a step a neighbour has to be earlier to be upwind in order 2
 TIE = 1e-4  # by which part of a step a neighbour has to be earlier than the other, and one behind it than it, to count
+SLACK = 5e-5  # by which part of a step one may be longer than a step: rounding does not make a voxel earlier
 
 # The lanes of a block at each of its faces, and the same lanes as seen from the block beyond: towards -z, +z, -y, ...
 BACK_Y, ON_Y = [min(i + 12, 15) for i in range(16)], [max(i - 12, 0) for i in range(16)]
@@ -237,6 +238,60 @@ def follow(context: Any, T: Any, at: Any, free: Any, upwind: Any, u: Any, pace: 
         return e.word(changed)
 
     return WORD(T, at, WORD, upwind, WORD, pace, WORD, cap, h), emitted(write)
+
+
+@intrinsic
+def hurry(context: Any, T: Any, at: Any, pace: Any, p: Any, paced: Any, may_last: Any, h: Any) -> Any:
+    """Lower the times of a block that are later than a neighbour's by more than a step. Returns the voxels that fell.
+
+    p (7,) : where the slownesses of the block and of the six beside it are. paced : whether they differ: a step takes
+    as long as the slower voxel of both says then, and may last longer where `may_last` (6,) says so, the words of
+    voxels for the steps from -z, +z, -y, +y, -x, +x. Times of inf stay.
+    """
+
+    def write(e: Emit) -> Any:
+        T, place, pace, places, paced, words, spacing = e.data
+        at, p = ([e.number(where, n) for n in range(7)] for where in (place, places))
+        own = [e.load(T, at[0], 16 * z) for z in range(4)]
+        h = [e.mul(e.spread(e.number(spacing, n)), e.const(1.0 + SLACK)) for n in range(3)]
+        late = e.const(float("inf"))
+
+        def times_by(varied: bool) -> list[Vector]:
+            found = []
+            slow = [e.load(pace, p[0], 16 * z) for z in range(4)]
+            for z in range(4):
+                near, by = e.around(T, at, own, z, 1), late
+                paces = e.around(pace, p, slow, z, 1) if varied else []
+                for axis in range(3):
+                    if not varied:
+                        by = e.smaller(e.add(e.smaller(*near[axis]), e.mul(h[axis], slow[z])), by)
+                        continue
+                    for side in (0, 1):
+                        other = paces[axis][side]
+                        slower = e.where(e.less(slow[z], other), other, slow[z])
+                        t = e.add(near[axis][side], e.mul(h[axis], slower))
+                        by = e.smaller(e.where(e.load_bits(words, ir.IntType(64)(0), 2 * axis + side, z), late, t), by)
+                found.append(by)
+            return found
+
+        with e.b.if_else(paced) as (then, otherwise):
+            with then:
+                varied, varied_block = times_by(True), e.b.block
+            with otherwise:
+                equal, equal_block = times_by(False), e.b.block
+        fell, layers = [], []
+        for z in range(4):
+            found = e.b.phi(FLOATS)
+            found.add_incoming(varied[z], varied_block)
+            found.add_incoming(equal[z], equal_block)
+            layers.append(found)
+        for z in range(4):
+            fell.append(e.both(e.less(layers[z], own[z]), e.less(own[z], late)))
+        for z in range(4):
+            e.store(e.where(fell[z], layers[z], own[z]), T, at[0], 16 * z)
+        return e.word(fell)
+
+    return WORD(T, at, pace, p, types.boolean, may_last, h), emitted(write)
 
 
 @intrinsic

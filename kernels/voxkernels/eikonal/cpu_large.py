@@ -25,6 +25,7 @@ from .cpu_keep import begin_tile, count_starts, keep_starts, pass_on_starts, unp
 from .cpu_lines import find_lines, scaled_lengths
 from .cpu_march import ZERO, find_upwind, make_medium, settle, settle_second, store_block, wait_for_others
 from .cpu_start import start_box
+from .cpu_steps import settle_steps
 
 TILE = 12  # cells along an edge of a tile
 BEYOND = 2  # how far beyond a tile straight lines to it may begin, in voxels
@@ -108,6 +109,11 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
             ways = (*found[t], lines[8], lengths, led_to, words)
             settle_second(T, cells, grid, steps, *blocks, queued, room, medium, upwind, free, ways)
 
+        def hurry(t: int) -> None:
+            room = np.empty(first[t + 1] - first[t] + 1, np.int32)
+            blocks = first[t], first[t + 1]
+            settle_steps(T, inside, cells, grid, steps, *blocks, queued, room, medium, upwind, free, words)
+
         again = run(look, everything)
         for turn in turns:
             run(draw, turn)
@@ -115,6 +121,8 @@ def solve_large(run: Run, number: int, low: Any, shape: Any, lines: Any, task: A
         run(lambda t: wait_for_others(T, free, first[t], first[t + 1]), everything)
         queued[free != ZERO] = 1
         settled(follow)
+        queued[1:], words[:] = 1, 0
+        settled(hurry)
     run(lambda t: write_tile(tiles[t], place, scale, T, inside, volume, max_time, times), everything)
 
 

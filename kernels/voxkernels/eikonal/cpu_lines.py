@@ -9,7 +9,7 @@ import numpy as np
 from .._compile import jit
 from .cpu_blocks import EARLIER, lowest_bit, shorter
 from .cpu_components import with_room
-from .cpu_march import FACE, LINES, NEAR, SIXTY_FOUR, ZERO, look_around, moved
+from .cpu_march import LINES, SIXTY_FOUR, ZERO, from_beside, look_around
 from .cpu_sight import in_sight, lanes_in_box, ways_in_box
 
 ONE = np.uint64(1)
@@ -21,12 +21,8 @@ def at_walls(inside: Any, b: int, at: Any) -> Any:
     own = inside[b]
     open_ways = ~ZERO
     for direction in range(6):
-        within = ~FACE[direction] & own  # neighbours in the block: bits move by one voxel
-        shift = np.uint64(16 if direction < 2 else 4 if direction < 4 else 1)
-        into = (own << shift) if direction % 2 == 0 else (own >> shift)
-        from_other = np.int64(at[1 + direction] // SIXTY_FOUR)
-        back = moved(inside[from_other] & FACE[direction ^ 1], direction ^ 1, NEAR)
-        open_ways &= (into & within) | (back & FACE[direction])
+        other = np.int64(at[1 + direction] // SIXTY_FOUR)
+        open_ways &= from_beside(own, inside[other], direction)
     return own & ~open_ways
 
 

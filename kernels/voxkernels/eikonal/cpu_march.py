@@ -52,6 +52,7 @@ FACES = np.array(
     np.uint64,
 )
 NEAR, FAR = np.array([48, 12, 3], np.uint64), np.array([32, 8, 2], np.uint64)
+STEP = np.array([16, 4, 1], np.uint64)  # how far bits move to those of the neighbours in the block
 # The voxels at most two from each of the 27 blocks around one, itself among them: a row of x after the other
 CLOSE = np.array(
     [z & y & x for z in (FACES[0], ALL, FACES[1]) for y in (FACES[2], ALL, FACES[3]) for x in (FACES[4], ALL, FACES[5])]
@@ -62,6 +63,14 @@ CLOSE = np.array(
 def moved(word: Any, direction: int, by: Any) -> Any:
     """The bits of voxels at a face, as those of the block beyond it."""
     return word >> by[direction // 2] if direction % 2 else word << by[direction // 2]
+
+
+@jit
+def from_beside(own: Any, other: Any, direction: int) -> Any:
+    """The voxels whose neighbour in a direction has a bit, in the word of their block or of the other one there."""
+    by = STEP[direction // 2]
+    in_block = (own >> by if direction % 2 else own << by) & ~FACE[direction]
+    return in_block | moved(other & FACE[direction ^ 1], direction ^ 1, NEAR)
 
 
 @jit

@@ -116,6 +116,9 @@ def travel_time(
         in_single = [np.float32(number) for number in (*h, *weights)]
         along = (*in_single[:3], table, n_offsets, row, drawn, *in_single[3:], left)
         rounds.run(second, TILE, times, first, links, *pace, *sides, *along)
+        hurry = (times, first, links, *pace, *sides, *in_single[:3])
+        run("hurry", n_tiles, *hurry, np.int32(1), *rounds.work(rounds.number - 1), threads=TILE)
+        rounds.run(device.kernel(SOURCE, "hurry", traits), TILE, *hurry, np.int32(0))
     if max_time < np.inf:
         run("cut", strides, times, np.int64(size), np.float64(max_time))
 
@@ -147,14 +150,16 @@ class Rounds:
         """What a kernel needs that lists the tiles for the next round."""
         return np.int32(self.number), self.counts, self.lists[self.number % 2], self.listed
 
+    def work(self, number: int) -> tuple[Any, ...]:
+        """What a kernel needs that works off the tiles of a round, and lists those of the next."""
+        return np.int32(number), self.counts, self.lists[number % 2], self.lists[1 - number % 2], self.listed
+
     def run(self, kernel: Any, threads: int, *arguments: Any) -> None:
         """Run rounds until one has nothing to do."""
         batch = FIRST_ROUNDS
         while True:
             for number in range(self.number, self.number + batch):
-                lists = self.lists[number % 2], self.lists[1 - number % 2]
-                work = np.int32(number), self.counts, *lists, self.listed
-                self.device.launch(kernel, self.blocks, threads, (*arguments, *work))
+                self.device.launch(kernel, self.blocks, threads, (*arguments, *self.work(number)))
             self.number += batch
             if not self.device.fetch(self.counts)[self.number % 3]:
                 return

@@ -25,7 +25,9 @@
 // 6. second, in rounds: a waiting voxel is solved once, when all that it looks at are done. It looks only at voxels that
 //    arrive earlier in order 1 by a margin, so nobody waits for each other. A tile is listed when a voxel close to it is
 //    done, as long as its own wait.
-// 7. cut: what is later than the latest time asked for becomes inf.
+// 7. hurry, on all tiles and then in rounds: what is later than a neighbour by more than a step becomes earlier. (Order 2
+//    works in the order of order 1, in which a neighbour that comes out much earlier may have had no say.)
+// 8. cut: what is later than the latest time asked for becomes inf.
 //
 // Order 1 is computed in double precision and stored in single, so that the order of updates does not show; second
 // solves a voxel once, in single precision as the CPU does. What depends on what is decided by margins that are far above
@@ -36,6 +38,7 @@
 // 14 ms, of which march 11; order 2 with the start from a surface 81 ms, of which start_lines 15, draw_lines 6, march 11
 // and second 43 (in double precision; in single, as it is, the whole was measured at 256^3 only: 11.3 ms, before 12.5).
 // Blocks wait for their own barriers and for tiles that wait for one another, not for memory.
+// Without hurry, which is younger than these figures and reads the volume once where it finds nothing to do.
 // Tried: one thread for a face's disc, all it looks at read from the volume: start_lines 128 ms. Lines looked along by a
 // warp for each voxel that is ready, not drawn beforehand: second 73 ms; on one block a multiprocessor 111 ms.
 // Not checked here: positive steps and speeds, labels >= 0.
@@ -58,6 +61,7 @@ typedef long long Long;
 #define WITHIN 64    // links: in the domain
 #define STARTS 128   // links: touches a source, or is one
 #define LOOKS 128    // links, once all have started: looks along lines
+#define SECOND 64    // links, once all have started, in the place of WITHIN: order 2 computes it
 #define AGAIN 64     // wishes of a tile: to be listed itself
 #define SOURCE (-1)  // pieces: a source outside the domain
 #define NOTHING (-2)
@@ -72,6 +76,7 @@ typedef long long Long;
 #define WIDEN 0.15   // and how much it grows
 #define WAITS (-1.0f)
 #define EARLIER 1e-3  // by which part of a step a neighbour has to be earlier to be upwind in order 2
+#define SLACK 5e-5    // by which part of a step one may be longer than a step: rounding does not make a voxel earlier
 #define TIE 1e-4      // by which part of a step one of two upwind neighbours has to be earlier to be taken
 
 struct Grid { INDEX n_z, n_y, n_x; };
@@ -693,7 +698,7 @@ march(float* times, const unsigned char* links, const float* speed, int varies, 
 
 // Times that order 1 does not beat stay; the others of the domain wait. left : (tiles,) how many wait in each.
 // look : whether those of them at a wall look along lines: LOOKS takes the place of STARTS in their links then, and
-// row (tiles,) is the first one's place in a list of all, n_rows long.
+// row (tiles,) is the first one's place in a list of all, n_rows long. SECOND takes the place of WITHIN.
 extern "C" __global__ void __launch_bounds__(TILE)
 wait_for_second(float* times, const float* first, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
                 double keep, int look, unsigned char* links, int* left, Long* row, unsigned long long* n_rows, int round,
@@ -710,7 +715,7 @@ wait_for_second(float* times, const float* first, const float* speed, int varies
         waits = first[at] < NEVER && first[at] < start - keep / speed_at(speed, varies, at);
         looks = waits && look && (sides & 63) != 63;
         if (waits) times[at] = WAITS;
-        if (sides) links[at] = (unsigned char)((sides & ~LOOKS) | (looks ? LOOKS : 0));
+        if (sides) links[at] = (unsigned char)((sides & 63) | (looks ? LOOKS : 0) | (waits ? SECOND : 0));
     }
     int total = __syncthreads_count(waits), total_looks = __syncthreads_count(looks);  // over the block
     if (threadIdx.x == 0) {
@@ -905,6 +910,72 @@ second(float* times, const float* first, const unsigned char* links, const float
 }
 
 // ---- at the end -----------------------------------------------------------------------------------------------------
+
+// What is later than a neighbour by more than a step becomes earlier: see `cpu_steps.py`. all : whether every tile is
+// looked at, a block for each; else those of the list. A step takes as long as the slower voxel of both says. Where the
+// speed varies it may last longer to a voxel of SECOND from one that was earlier by order 1, until one of both has become
+// earlier here: that one's `first` is inf from then on, and it is no longer of SECOND.
+extern "C" __global__ void __launch_bounds__(TILE, 2)
+hurry(float* times, float* first, unsigned char* links, const float* speed, int varies, INDEX n_z, INDEX n_y, INDEX n_x,
+      float h_z, float h_y, float h_x, int all, int round, int* counts, const int* list, int* next, int* listed) {
+    __shared__ float t[EDGE * EDGE * EDGE];
+    __shared__ unsigned woken;  // bits 0 to 5: the tile beside
+    Grid grid = {n_z, n_y, n_x};
+    Work work = {round, counts, list, next, listed};
+    if (blockIdx.x == 0 && threadIdx.x == 0) counts[(round + 2) % 3] = 0;
+    int n_jobs = all ? (int)gridDim.x : counts[round % 3];
+    int z = threadIdx.x / (SIDE * SIDE), y = threadIdx.x / SIDE % SIDE, x = threadIdx.x % SIDE;
+    int at = (z * EDGE + y) * EDGE + x + CORNER;
+    for (int job = blockIdx.x; job < n_jobs; job += gridDim.x) {
+        int tile = all ? job : list[job];
+        INDEX z0, y0, x0;
+        tile_corner(tile, grid, z0, y0, x0);
+        INDEX place = ((z0 + z) * n_y + y0 + y) * n_x + x0 + x;
+        bool inside = z < n_z - z0 && y < n_y - y0 && x < n_x - x0;
+        unsigned sides = inside ? links[place] : 0;
+        if (threadIdx.x == 0) woken = 0;
+        if (!__syncthreads_or(sides & 63)) continue;  // the whole block
+        load_tile(times, NEVER, grid, z0, y0, x0, 1, t);
+        __syncthreads();  // the tile is loaded before it is read
+        float longer = 1.0f + (float)SLACK, own = sides && varies ? 1.0f / speed[place] : 1.0f;
+        bool fell = false;
+        for (int moved = 1; moved;) {
+            float found = t[at];
+            for (int side = 0; side < 6; side++) {
+                if (!(sides >> side & 1)) continue;
+                int axis = side / 2, way = side % 2 * 2 - 1, step = way * (axis == 0 ? EDGE * EDGE : axis == 1 ? EDGE : 1);
+                float h = axis == 0 ? h_z : axis == 1 ? h_y : h_x, slowness = own;
+                if (varies) {
+                    INDEX beside = place + way * (axis == 0 ? n_y * n_x : axis == 1 ? n_x : 1);
+                    slowness = max(own, 1.0f / speed[beside]);
+                    if ((sides & SECOND) && first[beside] < first[place] - (float)EARLIER * own * h) continue;
+                }
+                found = min(found, t[at + step] + h * longer * slowness);
+            }
+            bool falls = sides && found < t[at] && t[at] < NEVER;
+            __syncthreads();  // all have read before one writes
+            if (falls) {
+                t[at] = times[place] = found;
+                fell = true;
+                if (varies) first[place] = NEVER, sides &= ~SECOND;
+            }
+            moved = __syncthreads_or(falls);  // all is written before it is read; all leave the loop together
+        }
+        if (fell) {
+            links[place] = (unsigned char)sides;
+            unsigned faces = (z == 0) | (z == SIDE - 1) << 1 | (y == 0) << 2 | (y == SIDE - 1) << 3 | (x == 0) << 4
+                | (x == SIDE - 1) << 5;
+            atomicOr(&woken, faces & sides);
+        }
+        __syncthreads();  // all wishes are known
+        if (threadIdx.x < 6 && (woken >> threadIdx.x & 1)) {
+            int side = threadIdx.x, way = side % 2 * 2 - 1;
+            bool z_way = side / 2 == 0, y_way = side / 2 == 1, x_way = side / 2 == 2;
+            list_tile(tile_beside(tile, grid, z_way * way, y_way * way, x_way * way), work);
+        }
+        __syncthreads();  // all have read what the next tile overwrites
+    }
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 cut(float* times, Long size, double latest) {

@@ -27,7 +27,7 @@ Polygon = list[Floats]
 
 STEPS: list[Voxel] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
 STEEP, STIFF, DISC, SHIFT, WIDEN, EVEN = 2.0, 4.0, 0.4, 0.2, 0.15, 1e-6
-EARLIER, KEEP, TIE = 1e-3, 0.07, 1e-4
+EARLIER, KEEP, TIE, SLACK = 1e-3, 0.07, 1e-4, 5e-5
 
 
 class Disc(NamedTuple):
@@ -67,7 +67,8 @@ class Scene:
         self.inside = {v for v in self.label if source[v]}
         self.outside = {v for v in grid(self.shape) if source[v] and v not in self.label}
         self.h = h
-        self.speed = {v: float(speed[v]) for v in self.label}
+        self.varies = bool(speed.size)
+        self.speed = {v: float(speed[v]) if self.varies else 1.0 for v in self.label}
 
     def faces(self) -> list[Face]:
         """Every contact face with a source outside."""
@@ -316,8 +317,9 @@ def fast_marching(scene: Scene, starts: dict[Voxel, float]) -> dict[Voxel, float
 def second_order(
     scene: Scene, starts: dict[Voxel, float], first: dict[Voxel, float], lines: bool
 ) -> dict[Voxel, float]:
-    """Order 2 in the order of the order-1 arrival."""
+    """Order 2 in the order of the order-1 arrival, and then no step too long."""
     times: dict[Voxel, float] = {}
+    own_steps: set[tuple[Voxel, Voxel]] = set()  # to a voxel that is computed, from an earlier one beside it
     radius = (BAND + 0.5) * float(scene.h.min())
     offsets = [o for o in product(range(-3, 4), repeat=3) if 0 < sum((np.array(o) * scene.h) ** 2) <= radius**2]
 
@@ -334,6 +336,7 @@ def second_order(
             margin = EARLIER * scene.h[axis] * slowness
             weight = scene.h[axis] ** -2
             sides = [s for s in (-1, 1) if before(plus(v, unit(axis), s), v, margin)]
+            own_steps.update((v, plus(v, unit(axis), s)) for s in sides)
             if not sides:
                 continue
             side = sides[0]
@@ -355,6 +358,32 @@ def second_order(
                     if straight < t and scene.in_sight(v, w):
                         t = straight
         times[v] = float(np.float32(t))
+    return no_step_too_long(scene, times, own_steps)
+
+
+def no_step_too_long(
+    scene: Scene, times: dict[Voxel, float], own_steps: set[tuple[Voxel, Voxel]]
+) -> dict[Voxel, float]:
+    """Make voxels earlier until none is later than a neighbour by more than a step.
+
+    Where the speed varies, own steps may be longer, until one of both voxels has become earlier.
+    """
+    times, hurried = dict(times), set()
+    todo = set(times)
+    while todo:
+        n = todo.pop()
+        for d in STEPS:
+            v = plus(n, d)
+            if scene.label.get(v) != scene.label[n]:
+                continue
+            if scene.varies and (v, n) in own_steps and v not in hurried and n not in hurried:
+                continue
+            step = abs(float(np.dot(d, scene.h))) / min(scene.speed[v], scene.speed[n])
+            t = float(np.float32(times[n] + (1 + SLACK) * step))
+            if t < times[v]:
+                times[v] = t
+                hurried.add(v)
+                todo.update([v, *(plus(v, e) for e in STEPS if plus(v, e) in times)])
     return times
 
 
@@ -381,8 +410,7 @@ def travel_time(
             options: dict[str, Any] = {"spacing": spacing, "order": order, "start": start, "max_time": max_time}
             task.times[own] = travel_time(own, seen, speed=speed, **options)[own]
         return task.times
-    field = task.speed if task.speed.size else np.ones(task.labels.shape)
-    scene = Scene(piece_labels(task.labels), task.source, np.array(task.steps), field)
+    scene = Scene(piece_labels(task.labels), task.source, np.array(task.steps), task.speed)
     starts = starting_times(scene, start)
     times = fast_marching(scene, starts)
     if order == 2:
