@@ -44,6 +44,7 @@ def test_examples_run(page: Path, after_demo: Path, monkeypatch: pytest.MonkeyPa
         exec(compile(code, str(page), "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_readme_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a scan that is as small as they allow: they show slice 100. `image` is a slice of it.
 
