@@ -70,3 +70,35 @@ def test_an_interrupt_while_text_is_executed(tmp_path: Path, handler: Any, ends:
         preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
     )
     assert (ended.returncode, ended.stderr) == ends
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_where_nothing_can_be_raised(tmp_path: Path, sent: str, code: int) -> None:
+    """As when an object is freed: Python writes such an exception down and goes on. Others it writes down as ever."""
+    (tmp_path / "stopped.py").write_text(
+        "import os, signal, sys, time\n"
+        "from cbdetach import cli, gather\n"
+        "class Freed:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), signal.{sent}); time.sleep(0.2)\n"
+        "class Wrong:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('wrong')\n"
+        "def work(run):\n"
+        "    Wrong(), Freed()\n"
+        "    time.sleep(5)\n"
+        "gather.rewrite_report = work\n"
+        "sys.argv = ['cbdetach', 'report', '.']\n"
+        "cli.start()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "stopped"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (code, "cbdetach: interrupted.")
+    assert "ValueError: wrong" in ended.stderr
+    assert ended.stderr.count("Exception ignored") == 1

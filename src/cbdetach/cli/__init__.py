@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Annotated
 
@@ -69,11 +71,23 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """An interrupt that came where nothing can be raised, as when an object is freed, comes again a moment later."""
+    if not issubclass(lost.exc_type, Interrupted | Terminated):
+        sys.__unraisablehook__(lost)
+        return
+    sent = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+    later = threading.Timer(0.01, os.kill, (os.getpid(), sent))
+    later.daemon = True
+    later.start()
+
+
 def start() -> None:
     """Run the command that was typed. What was typed wrongly is one line and exit code 2, as other bad input is."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, as by nohup
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _interrupt_again
     try:
         code = app(prog_name="cbdetach", standalone_mode=False)
     except Exception as error:
