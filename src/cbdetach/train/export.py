@@ -146,6 +146,7 @@ def quantised(graph: onnx.ModelProto, images: Sequence[Image]) -> onnx.ModelProt
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=True,  # weights of 7 bits: sums of products of 8 do not fit where a processor has no VNNI
             nodes_to_exclude=[convolutions[0].name, *kept],
         )
         return onnx.load(path)
