@@ -181,7 +181,7 @@ def test_own_labels_are_learnt_from_and_split(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(loop, "read_given", lambda path, option: discs(5, count=6))
     own = {**TINY["data"], "annotations": ("labels.json",), "synthetic": False, "training": 4, "validation": 2}
     settings = tiny(data=own)
-    taken, held_out = loop._sources(settings, tmp_path, *loop._labelled(settings))
+    taken, held_out = loop._sources(settings, tmp_path, *loop._labelled(settings), progress=False)
     assert taken.scenes is None
     assert len(held_out) >= 1
     assert {id(s) for s in taken.labelled}.isdisjoint(id(s) for s in held_out)
