@@ -990,6 +990,7 @@ def test_path_options(ops: ModuleType) -> None:
         ({"T": [[[0.0]]]}, TypeError, r"T: must be a NumPy array"),
         ({"starts": [(0, 0)]}, ValueError, r"starts: must be \(N, 3\) numbers"),
         ({"starts": "corner"}, ValueError, r"starts: must be \(N, 3\) numbers"),
+        ({"starts": [(0, 0, 1), (0, np.nan, 0)]}, ValueError, r"starts: must be finite; got \[0.0, nan, 0.0\]"),
         ({"starts": [(0, 0, 9)]}, ValueError, r"starts: must lie inside the volume of shape \(1, 1, 4\)"),
         ({"starts": [(0, 0, 2)]}, ValueError, r"starts: must lie inside the domain; got \[0.0, 0.0, 2.0\]"),
         ({"starts": [(0, 0, 3)]}, ValueError, r"starts: must be reached by the front"),

@@ -122,8 +122,11 @@ def as_starts(starts: Any, times: npt.NDArray[Any], device: Cuda | None = None) 
         points = np.array(math.nan)
     if points.size == 0:
         return np.empty((0, 3))
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f"starts: must be (N, 3) numbers; got {describe(starts)}. Each row is z, y, x in voxels.")
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"starts: must be finite; got {points[~finite][0].tolist()}. Take voxels with a finite T.")
     voxel = np.floor(points + 0.5)
     outside = ~((voxel >= 0) & (voxel < times.shape)).all(axis=1)
     if outside.any():
