@@ -6,12 +6,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.cbdetach.interrupts import hears, stopped
 
 from cbdetach.codes import ACTIVE, CBD
 
@@ -22,25 +22,29 @@ def test_a_run_that_is_stopped_says_so_and_goes_on(tmp_path: Path, sent: signal.
     r = np.sqrt(z**2 + y**2 + x**2)
     np.save(tmp_path / "phases.npy", np.where(r < 8, ACTIVE, np.where((r < 10) & (z > 0), CBD, 0)).astype(np.uint8))
     words = "run --phases phases.npy --phase-values void=0,cbd=1,active=2 --voxel-size 0.5 -o out --quiet"
-    line = [sys.executable, "-m", "cbdetach", *shlex.split(words)]
-    process = subprocess.Popen(
-        line,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "survey" / "result.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (128 + sent, "cbdetach: interrupted; continue with --resume.\n")
+    survey = tmp_path / "out" / "survey" / "result.json"
+    ended = stopped(shlex.split(words), tmp_path, survey, sent, patience=60)
+    assert ended == (128 + sent, "cbdetach: interrupted; continue with --resume.\n")
     assert list((tmp_path / "out").rglob(".*part*")) == []
     assert not (tmp_path / "out" / "report.html").exists()
-    again = subprocess.run([*line, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    line = [sys.executable, "-m", "cbdetach", *shlex.split(words), "--resume"]
+    again = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def report(folder: Path, program: str, handler: Any = signal.default_int_handler) -> subprocess.CompletedProcess[str]:
+    """`cbdetach report` in a process of its own, where the work is what the program defines as `work(run)`."""
+    (folder / "stopped.py").write_text(
+        "import os, signal, sys, time\n"
+        "from cbdetach import cli, gather\n"
+        f"{program}"
+        "gather.rewrite_report = work\n"
+        "sys.argv = ['cbdetach', 'report', '.']\n"
+        "cli.start()\n"
+    )
+    line = [sys.executable, "-m", "stopped"]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, **hears(handler))
 
 
 @pytest.mark.parametrize(
@@ -53,21 +57,10 @@ def test_an_interrupt_while_text_is_executed(tmp_path: Path, handler: Any, ends:
 
     Who asks that it be ignored, as `nohup` and shells in the background do, is heard.
     """
-    (tmp_path / "stopped.py").write_text(
-        "import os, signal, sys, time\n"
-        "from cbdetach import cli, gather\n"
-        "text = 'os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)'\n"
-        "gather.rewrite_report = lambda run: exec(text)\n"
-        "sys.argv = ['cbdetach', 'report', '.']\n"
-        "cli.start()\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "stopped"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    ended = report(
+        tmp_path,
+        "text = 'os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)'\ndef work(run):\n    exec(text)\n",
+        handler,
     )
     assert (ended.returncode, ended.stderr) == ends
 
@@ -75,9 +68,8 @@ def test_an_interrupt_while_text_is_executed(tmp_path: Path, handler: Any, ends:
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_an_interrupt_where_nothing_can_be_raised(tmp_path: Path, sent: str, code: int) -> None:
     """As when an object is freed: Python writes such an exception down and goes on. Others it writes down as ever."""
-    (tmp_path / "stopped.py").write_text(
-        "import os, signal, sys, time\n"
-        "from cbdetach import cli, gather\n"
+    ended = report(
+        tmp_path,
         "class Freed:\n"
         "    def __del__(self):\n"
         f"        os.kill(os.getpid(), signal.{sent}); time.sleep(0.2)\n"
@@ -86,18 +78,7 @@ def test_an_interrupt_where_nothing_can_be_raised(tmp_path: Path, sent: str, cod
         "        raise ValueError('wrong')\n"
         "def work(run):\n"
         "    Wrong(), Freed()\n"
-        "    time.sleep(5)\n"
-        "gather.rewrite_report = work\n"
-        "sys.argv = ['cbdetach', 'report', '.']\n"
-        "cli.start()\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "stopped"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        "    time.sleep(5)\n",
     )
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (code, "cbdetach: interrupted.")
     assert "ValueError: wrong" in ended.stderr

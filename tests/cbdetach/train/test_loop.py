@@ -6,7 +6,6 @@ import csv
 import multiprocessing
 import re
 import signal
-import subprocess
 import sys
 import time
 from functools import cache
@@ -24,6 +23,7 @@ torch.set_num_threads(1)
 pytest.importorskip("torchvision", reason="training needs the extra 'train'")
 
 from skimage.draw import disk  # noqa: E402
+from tests.cbdetach.interrupts import stopped  # noqa: E402
 
 from cbdetach.annotations import LabelledSlice  # noqa: E402
 from cbdetach.cli import app  # noqa: E402
@@ -319,20 +319,9 @@ def test_an_interrupted_training_keeps_whole_checkpoints(tmp_path: Path) -> None
         tifffile.imwrite(tmp_path / f"{k}_labels.tif", piece.labels.astype(np.uint16))
     changes = {"epochs": 500, "validate_every": 200, "workers": 1, "data": {"training": 2, "validation": 1}}
     (tmp_path / "tiny.toml").write_text(tiny(**changes).to_toml())
-    line = [sys.executable, "-m", "cbdetach", "train", "--config", "tiny.toml", "--annotations", ".", "-o", "t"]
-    process = subprocess.Popen(
-        line,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "t" / "log.csv").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "cbdetach: interrupted; continue with --resume.\n")
+    words = ["train", "--config", "tiny.toml", "--annotations", ".", "-o", "t"]
+    ended = stopped(words, tmp_path, tmp_path / "t" / "log.csv", signal.SIGINT, patience=120)
+    assert ended == (130, "cbdetach: interrupted; continue with --resume.\n")
     assert list((tmp_path / "t").rglob(".*part*")) == []
     assert checkpoint.load(tmp_path / "t" / "last.pt").epoch >= 1
 
