@@ -157,8 +157,9 @@ class _SafeCache(FunctionCache):
     save two signatures together can both take the number 1; the index is then wrong, and stays so, for every process
     to come. Saving here happens under a file lock, data before index, and the name of a data file says what is in it,
     so that an index can only be behind, never wrong. What cannot be read is compiled again; what cannot be saved (a
-    full disk) is not. Numba compiles again when the kernel's own file changes; here, when any file beside it does,
-    since kernels call one another across the files of their folder.
+    full disk) is not. Numba compiles again when the kernel's own file is newer or of another size; here, when what is in
+    any file beside it changes, or in this one, since kernels call one another across the files of their folder. So an
+    installation on top of the same version compiles nothing.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -168,7 +169,7 @@ class _SafeCache(FunctionCache):
         self._cache_file = _LockedFiles(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=(self._impl.locator.get_source_stamp(), _sources(folder)),
+            source_stamp=_sources(folder) or self._impl.locator.get_source_stamp(),
         )
 
     @property
@@ -195,13 +196,15 @@ def kept(kernel: Any) -> bool:
 
 @functools.cache
 def _sources(folder: str) -> str:
-    """What tells one state of the Python files of a folder from another."""
+    """What tells one content of the Python files of a folder, and of this file, from another; "" in a zip file."""
     digest = hashlib.sha256()
-    with contextlib.suppress(OSError):  # inside a zip file, which does not change
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(".py"):
-                with open(os.path.join(folder, name), "rb") as file:
-                    digest.update(hashlib.sha256(file.read()).digest())
+    try:
+        beside = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".py"))
+        for path in (__file__, *beside):
+            with open(path, "rb") as file:
+                digest.update(hashlib.sha256(file.read()).digest())
+    except OSError:  # a zip file, of which Numba tells one state from another
+        return ""
     return digest.hexdigest()
 
 

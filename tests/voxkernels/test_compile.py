@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -237,6 +238,38 @@ def test_new_source_in_a_file_beside_it_new_code(package: Path) -> None:
     (package / "beside.py").write_text("from ._compile import jit\n\n@jit\ndef twice(x):\n    return x + x + x\n")
     assert use(package, 2) == ("[9, 4.5]", 0)
     assert use(package, 2) == ("[9, 4.5]", 2)
+
+
+def test_new_policy_new_code(package: Path) -> None:
+    use(package, 2)
+    with (package / "_compile.py").open("a") as file:
+        file.write("# an intrinsic of all kernels may have changed here\n")
+    assert use(package, 2) == ("[6, 3.0]", 0)
+    assert use(package, 2) == ("[6, 3.0]", 2)
+
+
+def test_the_same_source_installed_again_compiles_nothing(package: Path) -> None:
+    use(package, 2)
+    for source in package.glob("*.py"):
+        os.utime(source, (0, source.stat().st_mtime + 100))
+    assert use(package, 2) == ("[6, 3.0]", 2)
+
+
+def test_in_a_zip_file_code_is_kept_as_long_as_the_file_is_the_same(package: Path, tmp_path: Path) -> None:
+    archive, kept_in = tmp_path / "toys.zip", {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    moved = package.rename(tmp_path / "folder")
+
+    def use_zip() -> tuple[str, int]:
+        with zipfile.ZipFile(archive, "w") as file:
+            for source in moved.glob("*.py"):
+                file.writestr(zipfile.ZipInfo(f"toy/{source.name}"), source.read_text())
+        os.utime(archive, (0, 100 + len(archive.read_bytes())))
+        return use(package, 2, PYTHONPATH=str(archive), **kept_in)
+
+    assert use_zip() == ("[6, 3.0]", 0)
+    assert use_zip() == ("[6, 3.0]", 2)
+    (moved / "kernels.py").write_text(TOY.replace("return x + x", "return x + x + x"))
+    assert use_zip() == ("[9, 4.5]", 0)
 
 
 def test_index_names_only_files_of_its_own_content(package: Path) -> None:
