@@ -157,9 +157,9 @@ class _SafeCache(FunctionCache):
     save two signatures together can both take the number 1; the index is then wrong, and stays so, for every process
     to come. Saving here happens under a file lock, data before index, and the name of a data file says what is in it,
     so that an index can only be behind, never wrong. What cannot be read is compiled again; what cannot be saved (a
-    full disk) is not. Numba compiles again when the kernel's own file is newer or of another size; here, when the content
-    of any file beside it changes, or of this one, since kernels call one another across the files of their folder. So
-    the same version installed again compiles nothing.
+    full disk) is not. Numba compiles again when the kernel's own file is newer or of another size; here, when the
+    content of any file beside it changes, or of this one, since kernels call one another across the files of their
+    folder. So the same version installed again compiles nothing.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
