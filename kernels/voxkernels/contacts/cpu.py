@@ -59,14 +59,13 @@ of 32 bits between integers and floating point, without which LLVM weighs one fa
 Did not pay: the classes of void marked in words, as void is, in place of comparing those of six neighbours (AVX2: half
 of what is gained above is lost); rows of smaller tables asked for (the cathode takes 8 % longer); a table that grows
 where it is (pages touched for the first time cost more than they save: 20 -> 22 ms on the cathode), the last pair kept,
-2048 pairs kept;
-rows marked, listed and counted in functions of their own (a call counts references, 100 ns, and marking no longer hides
-the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 410 -> 510 us), or 8 words of several
-rows (64^3 126 -> 136 us), or each word just before it is counted (126 -> 130); one look for two labels in place of two
-words (no change); no comparisons in words without a label (128^3 of the lattice 880 -> 790 us, 12 % of balls 4.9 -> 4.0
-ms, but the cathode 13.5 -> 14.5); memory asked for 2048 voxels ahead (640^3 with weights 751 -> 713 ms, 256^3 33.5 ->
-34.5); one look for negative labels in all 64 at once (one label everywhere 4.53 -> 4.60); weights of parts half as
-large; runs in a list; a larger table.
+2048 pairs kept; rows marked, listed and counted in functions of their own (a call counts references, 100 ns, and
+marking no longer hides the rest: 20 -> 21); rows marked 16 words at once (64 x 128 x 256 of one label: 410 -> 510 us),
+or 8 words of several rows (64^3 126 -> 136 us), or each word just before it is counted (126 -> 130); one look for two
+labels in place of two words (no change); no comparisons in words without a label (128^3 of the lattice 880 -> 790 us,
+12 % of balls 4.9 -> 4.0 ms, but the cathode 13.5 -> 14.5); memory asked for 2048 voxels ahead (640^3 with weights 751
+-> 713 ms, 256^3 33.5 -> 34.5); one look for negative labels in all 64 at once (one label everywhere 4.53 -> 4.60);
+weights of parts half as large; runs in a list; a larger table.
 """
 
 from __future__ import annotations
