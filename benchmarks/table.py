@@ -158,15 +158,17 @@ def lines_of(results: dict[str, Any], operation: str) -> Iterator[str]:
 
 
 def growth_lines(files: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """How the time per voxel grows, on one thread and on two."""
+    """How the time per voxel grows, on one thread and on two: the extremes, their ratio, and how far off the mean."""
     for operation, results in files.items():
         for growth in results["growth"]:
             parts = []
             for threads, by_size in growth["ns_per_voxel"].items():
                 low, high = min(by_size, key=lambda s: by_size[s]), max(by_size, key=lambda s: by_size[s])
+                mean = sum(by_size.values()) / len(by_size)
                 parts.append(
                     f"{by_size[low]:.3g} at {low}³ to {by_size[high]:.3g} at {high}³ "
-                    f"({threads} thread{'s' if threads != '1' else ''}, x{by_size[high] / by_size[low]:.2f})"
+                    f"({threads} thread{'s' if threads != '1' else ''}, x{by_size[high] / by_size[low]:.2f}; "
+                    f"{by_size[low] / mean - 1:+.0%} to {by_size[high] / mean - 1:+.0%} of the mean)"
                 )
             yield f"| {FUNCTIONS[operation]} | {growth['case']} | " + " | ".join(parts) + " |"
 
