@@ -124,7 +124,13 @@ def test_one_version_everywhere() -> None:
     assert f"\nversion: {version}\n" in (PROJECT / "CITATION.cff").read_text()
 
 
-ONLY_IN = {"torch": "train", "torchvision": "train", "onnx": "train", "onnxruntime": "segment/runtime.py"}
+ONLY_IN = {
+    "torch": "train",
+    "torchvision": "train",
+    "onnx": "train",
+    "onnxruntime": "segment/runtime.py",
+    "napari": "viewer.py",
+}
 """Heavy or optional libraries, and the one place of the pipeline that may import them."""
 
 

@@ -140,7 +140,7 @@ def _busy(path: Path) -> InputError:
 def _fresh_record(job: Job) -> dict[str, Any]:
     """The record of a run that begins: everything that is known before the first voxel is read."""
     given = {"volume": job.grey, "labels": job.labels, "phases": job.phases}
-    inputs = {name: _fingerprint(volume) for name, volume in given.items() if volume is not None}
+    inputs = {name: fingerprint(volume) for name, volume in given.items() if volume is not None}
     if job.model is not None:
         inputs["model"] = {"name": job.model.name, "sha256": model_digest(job.model)}
     if job.classifier is not None:
@@ -169,7 +169,7 @@ def _fresh_record(job: Job) -> dict[str, Any]:
     return plain
 
 
-def _fingerprint(volume: Volume) -> dict[str, Any]:
+def fingerprint(volume: Volume) -> dict[str, Any]:
     """What an input looks like without reading it: enough to refuse to resume on another one."""
     known: dict[str, Any] = {
         "name": volume.name,

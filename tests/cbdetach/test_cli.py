@@ -365,11 +365,18 @@ def test_help_says_whose_threads_they_are() -> None:
 def test_help_names_every_command() -> None:
     code, said, complained = command("--help")
     assert (code, complained) == (0, "")
-    for name in ("run", "demo", "report", "export-labels", "doctor", "--version"):
+    for name in ("run", "demo", "report", "view", "export-labels", "doctor", "--version"):
         assert f"\n  {name} " in said
     code, said, complained = command("")
     assert (code, said) == (2, "")
     assert complained.startswith("Usage: cbdetach [OPTIONS] COMMAND")
+
+
+def test_view_opens_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr("cbdetach.viewer.view", opened.append)
+    assert command("view my_run") == (0, "", "")
+    assert opened == [Path("my_run")]
 
 
 def test_doctor() -> None:
@@ -431,6 +438,7 @@ WRONG = {
     "run --phases p.npy --voxel-size 1 --phase-values void=0,activ=1": "activ",
     "run p.npy --voxel-size 1 --phase-values void=0": "--phase-values: only goes with --phases FILE",
     "report none": "none: this is not the folder of a run",
+    "view none": "none: this is not the folder of a run",
     "export-labels none l.tif": "none: this is not the folder of a run",
     "demo --size 0": "--size: must be 64 to 1024 voxels; got 0",
     "demo --out p.npy": "-o/--out: p.npy cannot be written",
@@ -511,6 +519,7 @@ def test_what_is_wrong_is_one_line(line: str, tmp_path: Path, monkeypatch: pytes
         ("run x.tif --dry-run", "cbdetach.pipeline.plan", "continue with --resume."),
         ("demo", "cbdetach.demo.demo", "start again with --overwrite."),
         ("report x", "cbdetach.gather.rewrite_report", ""),
+        ("view x", "cbdetach.viewer.view", ""),
         ("doctor", "cbdetach.doctor.examine", ""),
     ],
 )

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": particles.sweep,
     "correlate": particles.correlate,
     "report": results.report,
+    "view": results.view,
     "compare": results.compare,
     "export-labels": results.export_labels,
     "bench": machine.bench,

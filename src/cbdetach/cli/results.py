@@ -1,4 +1,4 @@
-"""Commands on finished runs: the report, the comparison, the labels."""
+"""Commands on finished runs: the report, the comparison, napari, the labels."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ def compare(
         )
         if not quiet:
             print("\n".join([str(found), *warnings, "", f"page: {out / 'compare.html'}"]))
+
+
+def view(run: FinishedRun, quiet: Quiet = False) -> None:
+    """Look at a finished run in napari.
+
+    The grey volume, if its file is still there, phases, particles with their rows of the table, particles in the colour
+    of their detachment, diffusion lengths and damage. Needs pip install 'cbdetach[napari]'.
+    """
+    with one_line_errors(quiet, verbose=False):
+        from cbdetach import viewer
+
+        viewer.view(run)
 
 
 def export_labels(
