@@ -487,7 +487,8 @@ def test_napari_turns_the_coarse_copy_around(model: Any, run: Run, monkeypatch: 
     model.dims.ndisplay = 3
     np.testing.assert_array_equal(layer._slice.image.raw, made()["particles"][1::2, 1::2, 1::2])
     model.dims.ndisplay = 2
-    layer.locked_data_level = 0
+    layer.corner_pixels = np.array([[0, 0, 0], np.subtract(SHAPE, 1)])
+    layer.data_level = 0  # as where the canvas has more pixels than the coarse copy
     model.dims.set_point(0, 5 * VOXEL[0])
     np.testing.assert_array_equal(layer._slice.image.raw, made()["particles"][5])
 
