@@ -130,6 +130,9 @@ ONLY_IN = {
     "onnx": "train",
     "onnxruntime": "segment/runtime.py",
     "napari": "viewer.py",
+    "dask": "scheduler.py",
+    "distributed": "scheduler.py",
+    "cloudpickle": "scheduler.py",
 }
 """Heavy or optional libraries, and the one place of the pipeline that may import them."""
 

@@ -52,12 +52,12 @@ def checked_threads(n: int | None) -> int:
 
 
 @contextmanager
-def threads(n: int | None) -> Iterator[None]:
-    """Let the kernels of the processors use `n` threads (None: all)."""
+def threads(n: int | None, *, at_most: bool = False) -> Iterator[None]:
+    """Let the kernels of the processors use `n` threads (None: all); if `at_most`, as many of these as there may be."""
     import numba
 
     before = numba.get_num_threads()
-    numba.set_num_threads(checked_threads(n))
+    numba.set_num_threads(checked_threads(min(n, checked_threads(None)) if at_most and n is not None else n))
     try:
         yield
     finally:

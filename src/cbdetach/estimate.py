@@ -69,7 +69,7 @@ NETWORK_SECONDS = 3e-6
 class Estimate:
     """Needs of one run: bytes of memory and of disk, seconds, the stage that needs the memory, bytes on a GPU.
 
-    And what it is that needs them, in words.
+    And, in words, what it is that needs them, and where the memory is to be had if not here.
     """
 
     memory: float
@@ -78,12 +78,13 @@ class Estimate:
     stage: str
     device: float = 0.0
     volume: str = ""
+    where: str = ""
 
     def __str__(self) -> str:
         measured = f"measures {self.volume} and " if self.volume else ""
         gpu = f"{self.device / 1e9:.1f} GB on the GPU, " if self.device else ""
         return (
-            f"{measured}needs about {self.memory / 1e9:.1f} GB of memory (most in {self.stage}), {gpu}"
+            f"{measured}needs about {self.memory / 1e9:.1f} GB of memory{self.where} (most in {self.stage}), {gpu}"
             f"{_size(self.disk)} of disk and {_duration(self.seconds)} on two cores"
         )
 
@@ -101,13 +102,16 @@ def estimate(
     on_gpu: bool = False,
     classifier: int = 0,
     compiles: bool = False,
+    networks: int = 1,
+    report: bool = True,
 ) -> Estimate:
     """Needs of a run on a volume of `shape`, in slabs of `slab` slices, with each stage's halo in slices.
 
     `views` : slicings that are segmented slice by slice, 0 where windows are; one works on slabs, three on windows.
-    `network` : whether by the network; `zoom` : by how much it enlarges the slices. `at_once` : slabs in hand at once;
-    `on_gpu` : whether kernels compute on a GPU. `classifier` : dimensions of a pixel classifier's features.
-    `compiles` : whether the processors' kernels are still to be compiled. The time is that of two cores in any case.
+    `network` : whether by the network, on `networks` slabs at once; `zoom` : by how much it enlarges the slices.
+    `at_once` : slabs in hand at once; `on_gpu` : whether kernels compute on a GPU. `classifier` : dimensions of a pixel
+    classifier's features. `compiles` : whether the processors' kernels are still to be compiled. `report` : whether the
+    report is made by the same process. The time is that of two cores in any case.
     """
     plane = float(shape[1] * shape[2])
     voxels = plane * shape[0]
@@ -118,8 +122,8 @@ def estimate(
     window["phases"] += at_once * plane * FEATURE_BYTES * max(0, classifier - 1)
     if views == 1:
         window["segment"] = at_once * thickness["segment"] * plane * SLICES_BYTES
-    window["segment"] += network * plane * SLICE_BYTES
-    window["report"] = REPORT_MEMORY
+    window["segment"] += network * networks * plane * SLICE_BYTES
+    window |= {"report": REPORT_MEMORY} if report else {}
     stage = max(window, key=lambda name: window[name])
     most = max(thickness[name] * b for name, b in DEVICE_BYTES.items())
     left = LEFT_BYTES * at_once * plane * max(thickness.values())

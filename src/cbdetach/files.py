@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,9 +34,12 @@ IMAGE_BLOCK = 1 << 22
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; flushed and renamed to `path` on success, removed on failure."""
+    """A temporary name to write to; flushed and renamed to `path` on success, removed on failure.
+
+    The name is like no other: several threads, processes and machines may write the same file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part{uuid.uuid4().hex}")
     try:
         yield temporary
         with temporary.open("rb") as handle:

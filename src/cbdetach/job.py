@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from cbdetach.collector import Plate
 from cbdetach.config import Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError, called
+from cbdetach.estimate import Estimate
 from cbdetach.progress import bar
 from cbdetach.segment import check_label_type, maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
@@ -37,9 +38,32 @@ SLAB_SLICES = (32, 64)
 """in no fewer and no more slices than these."""
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A worker of a scheduler: how many slabs it has in hand at once, and the bytes that it may take."""
+
+    threads: int
+    memory: float | None
+
+
+class Workers(Protocol):
+    """Those who compute slabs in place of this process: `scheduler.Workers`."""
+
+    address: str
+    found: dict[str, Worker]
+
+    def each(
+        self, job: Job, stage: str, work: Callable[[int], Mapping[str, Array]], missing: Sequence[int]
+    ) -> None: ...
+    def refuse_what_cannot_fit(self, needs: Callable[[int], Estimate]) -> None: ...
+
+
 @dataclass
 class Job:
-    """One run while it works: its settings, its inputs and its folder."""
+    """One run while it works: its settings, its inputs and its folder.
+
+    `in_memory` : names of the inputs that were not given as a path. `workers` : of a scheduler, if there is one.
+    """
 
     settings: Settings
     folder: RunFolder
@@ -50,6 +74,8 @@ class Job:
     shape: tuple[int, int, int]
     progress: bool = True
     gpu: Gpu | None = None
+    in_memory: tuple[str, ...] = ()
+    workers: Workers | None = None
 
     def slab(self, index: int, halo: int = 0) -> Slab:
         """Slices of slab `index`, widened by a halo that ends at the volume's border."""
@@ -60,15 +86,27 @@ class Job:
         """The slabs, first to last, with a progress bar."""
         return iter(bar(self.folder.slabs, stage, unit="slab", show=self.progress))
 
-    def each_slab(self, stage: str, work: Callable[[int], dict[str, Array]], *, ahead: bool = True) -> None:
+    def each_slab(
+        self, stage: str, work: Callable[[int], dict[str, Array]], *, ahead: bool = True, in_turn: bool = False
+    ) -> None:
         """Call `work` for every slab of a stage that is not there yet, and write what it returns.
 
-        Where a GPU computes, the next slab is in hand meanwhile; not where `work` must not be called `ahead`.
+        Where a scheduler is given, its workers do; not where a slab goes on from the one before, and they come
+        `in_turn`. Where a GPU computes here, the next slab is in hand meanwhile; not where `work` must not be called
+        `ahead`.
         """
         missing = [i for i in range(len(self.folder.slabs)) if not self.folder.has_slab(stage, i)]
-        results = worked(work, missing) if ahead else map(work, missing)
+        if self.workers is not None and not in_turn:
+            self.workers.each(self, stage, work, missing)
+            return
+        results = worked(work, missing) if ahead and not in_turn else map(work, missing)
         for index in bar(missing, stage, unit="slab", show=self.progress):
             self.folder.write_slab(stage, index, next(results))  # no name: gone before the next is made
+
+    def forget(self) -> None:
+        """What earlier stages have found is read anew."""
+        for name in [name for name, kind in vars(Job).items() if isinstance(kind, cached_property)]:
+            vars(self).pop(name, None)
 
     def tables(self, stage: str, group: str = "table") -> list[dict[str, Array]]:
         """Every slab's share of a stage's tables, in the slabs' order."""
@@ -160,12 +198,15 @@ def open_job(
     """Open the inputs, check that they fit together, and cut the slabs. Writes nothing."""
     wanted = settings.input
     options: dict[str, Any] = {"voxel_size": wanted.voxel_size, "crop": wanted.crop, "bin": wanted.bin}
+    in_memory: list[str] = []
     with ExitStack() as stack:
 
         def opened(name: str, kind: Any) -> Volume | None:
             source = getattr(wanted, name) if given.get(name) is None else given[name]
             if source is None:
                 return None
+            if not isinstance(source, str | Path):
+                in_memory.append(name)
             with called(name if name == "volume" else f"--{name}"):
                 return stack.enter_context(open_volume(source, kind=kind, **options))
 
@@ -195,7 +236,8 @@ def open_job(
         settings = with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
-        yield Job(settings, folder, grey, labels, codes, require_voxel_size(first), first.shape, progress, gpu)
+        size = require_voxel_size(first)
+        yield Job(settings, folder, grey, labels, codes, size, first.shape, progress, gpu, tuple(in_memory))
 
 
 def _same_file(one: Volume, other: Volume) -> bool:

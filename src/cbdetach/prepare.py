@@ -48,7 +48,7 @@ class Start:
 def look_up(job: Job, *, resume: bool, overwrite: bool) -> Start:
     """How the run begins, by what its folder holds. Writes nothing; InputError where it may not begin."""
     only_one(resume=resume, overwrite=overwrite)
-    fresh = _fresh_record(job)
+    fresh = fresh_record(job)
     existing = _take_up(job.folder, fresh, resume=resume, overwrite=overwrite)
     require_writable(job.folder.path)
     _require_free(job.folder.path)
@@ -137,7 +137,12 @@ def _busy(path: Path) -> InputError:
     return InputError(f"-o/--out: another process is working in {path}; wait for it to end.")
 
 
-def _fresh_record(job: Job) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Of cbdetach, of Python and of the libraries: what results may depend on."""
+    return {"cbdetach": __version__, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def fresh_record(job: Job) -> dict[str, Any]:
     """The record of a run that begins: everything that is known before the first voxel is read."""
     given = {"volume": job.grey, "labels": job.labels, "phases": job.phases}
     inputs = {name: fingerprint(volume) for name, volume in given.items() if volume is not None}
@@ -149,14 +154,15 @@ def _fresh_record(job: Job) -> dict[str, Any]:
             "sha256": job.classifier.digest,
             "trained_on": list(job.classifier.trained_on),
         }
+    libraries = versions()
     record = {
-        "cbdetach": __version__,
+        "cbdetach": libraries.pop("cbdetach"),
         "settings": job.settings.to_dict(),
         "input": inputs,
         "shape": job.shape,
         "voxel_size_um": job.voxel_size,
         "slabs": job.folder.slabs,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": libraries,
         "device": {"kind": "cpu" if job.gpu is None else "cuda", "machine": platform.machine()}
         | ({} if job.gpu is None else job.gpu.about),
         "seeds": {"report": job.settings.report.seed},

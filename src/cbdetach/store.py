@@ -110,7 +110,11 @@ class RunFolder:
         return self.path / stage / f"slab_{index:05d}.h5"
 
     def write_slab(self, stage: str, index: int, arrays: Mapping[str, Array]) -> None:
-        """Write one slab's arrays; names may hold slashes (groups). Volumes (3-D) are chunked and compressed."""
+        """Write one slab's arrays; names may hold slashes (groups). Volumes (3-D) are chunked and compressed.
+
+        Each is flushed: else it takes its place in the file when the last reference to it goes, which may be a
+        profiler's.
+        """
         path = self.slab_path(stage, index)
         with whole_hdf5(path, libver=("earliest", "v110"), track_order=False) as file:
             file.attrs["slab"] = np.array(self.slabs[index], dtype=np.int64)
@@ -120,9 +124,9 @@ class RunFolder:
                     file.create_dataset(
                         name, data=array, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True,
                         track_times=False,
-                    )  # fmt: skip
+                    ).flush()  # fmt: skip
                 else:
-                    file.create_dataset(name, data=array, track_times=False)
+                    file.create_dataset(name, data=array, track_times=False).flush()
 
     def has_slab(self, stage: str, index: int) -> bool:
         """Whether a slab is there and whole; a truncated file counts as absent."""

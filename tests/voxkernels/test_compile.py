@@ -462,6 +462,7 @@ import sys, numba.core.event as event
 with event.install_recorder("numba:compile") as recorder:
     import {package}
 heavy = "pandas zarr matplotlib skimage h5py tifffile pyarrow torch cupy napari pydantic typer jinja2".split()
+heavy += ["dask", "distributed"]
 heavy += ["scipy.ndimage", "scipy.optimize", "scipy.sparse", "scipy.spatial"]  # Numba itself imports the bare scipy
 print(len(recorder.buffer), [name for name in heavy if name in sys.modules])
 """

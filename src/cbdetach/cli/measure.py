@@ -53,6 +53,10 @@ def run(
     slab: Annotated[int | None, typer.Option("--slab", help="Slices of the slabs that work is cut into.")] = None,
     device: Device = "cpu",
     threads: Threads = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="Address of a dask scheduler, tcp://HOST:PORT, whose workers compute slabs."),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what the run would need.")] = False,
@@ -79,6 +83,7 @@ def run(
             "config": config,
             "device": device,
             "threads": threads,
+            "scheduler": scheduler,
             "resume": resume,
             "overwrite": overwrite,
         }

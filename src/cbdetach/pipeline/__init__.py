@@ -12,14 +12,16 @@ Whatever is summed over slabs is summed in their order, from what is on the disk
 undisturbed one.
 
 Each stage has a file of its own beside this one. What the slabs' shares add up to is in `gather`, a run while it works
-in `job.py`, its folder and its record in `prepare.py`.
+in `job.py`, its folder and its record in `prepare.py`; who computes slabs in place of this process, in `scheduler.py`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from cbdetach.pipeline.segment import segment_stage
 from cbdetach.pipeline.survey import survey_stage
 from cbdetach.prepare import Start, look_up, prepared
 from cbdetach.results import Run
+from cbdetach.scheduler import at_work
 
 Array = npt.NDArray[Any]
 log = logging.getLogger("cbdetach")
@@ -79,6 +82,7 @@ def run(
     config: str | Path | Mapping[str, Any] | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    scheduler: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -106,6 +110,9 @@ def run(
     config : TOML file or nested mapping with every other setting (`cbdetach.config.Settings`).
     device : "cpu", or "cuda": kernels and network on a GPU; results are the same within the kernels' tolerances.
     threads : of the kernels; None: all. Results do not depend on it.
+    scheduler : address of a dask scheduler ("tcp://10.0.0.1:8786"): slabs are computed by its workers, with the same
+        bytes; `threads` are then those of each slab (None: one), and a worker has as many slabs in hand as it has
+        threads. Inputs must be paths; they and `out` must be what every worker sees.
     resume : continue a run that was interrupted; overwrite : delete what a run has left in `out`, and start again.
     progress : draw progress bars on a terminal.
     tell : is called with what the run will need, before its first voxel.
@@ -130,8 +137,9 @@ def run(
         slab=slab,
     )
     with (
-        devices.threads(threads),
+        devices.threads(threads, at_most=scheduler is not None),
         open_job(settings, Path(out), given, progress=progress, gpu=devices.find(device)) as job,
+        at_work(job, scheduler, device=device, threads=threads),
     ):
         need, start = admitted(job, resume=resume, overwrite=overwrite)
         if tell is not None:
@@ -154,6 +162,7 @@ def plan(
     config: str | Path | Mapping[str, Any] | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    scheduler: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     **settings: Any,
@@ -168,8 +177,9 @@ def plan(
     given = {"volume": volume, "labels": labels, "phases": phases}
     resolved = resolved_settings(given, config, **settings)
     with (
-        devices.threads(threads),
+        devices.threads(threads, at_most=scheduler is not None),
         open_job(resolved, Path(out), given, progress=False, gpu=devices.find(device)) as job,
+        at_work(job, scheduler, device=device, threads=threads),
     ):
         return admitted(job, resume=resume, overwrite=overwrite)[0]
 
@@ -179,7 +189,11 @@ def admitted(job: Job, *, resume: bool, overwrite: bool) -> tuple[Estimate, Star
     start = look_up(job, resume=resume, overwrite=overwrite)
     need = needs(job)
     if not start.finished:
-        refuse_what_cannot_fit(need, job.folder.path, device=None if job.gpu is None else job.gpu.free)
+        memory = None
+        if job.workers is not None:
+            job.workers.refuse_what_cannot_fit(partial(needs, job))
+            memory = math.inf  # theirs is needed, not this process's
+        refuse_what_cannot_fit(need, job.folder.path, memory, device=None if job.gpu is None else job.gpu.free)
         if job.model is not None:
             assert job.network is not None  # loaded here: it may be unfit
     return need, start

@@ -50,7 +50,7 @@ def connected_stage(job: Job) -> dict[str, Any]:
         voxels = [np.bincount(c.ravel(), minlength=4) for c in (by_faces, by_corners)]
         return {"connected": by_faces, "connected26": by_corners, "table/voxels": np.array(voxels)}
 
-    job.each_slab("connected", work, ahead=False)  # what is found goes on from slab to slab
+    job.each_slab("connected", work, in_turn=True)  # what is found goes on from slab to slab
     total = np.sum([t["voxels"] for t in job.tables("connected")], axis=0)[:, 1:]
     if not total[1, connected.CONNECTED - 1]:
         warnings.append(f"No carbon/binder touches the anchor ({anchor}): every contact counts as detached.")
