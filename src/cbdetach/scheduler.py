@@ -53,7 +53,10 @@ COMPARED = ("device", "input", "shape", "slabs")
 """Parts of the run record that a worker must find as the driver does,"""
 
 BY_PATH = ("name", "source")
-"""but for what of its input depends on how the path was given."""
+"""but for what of its input depends on how the path was given,"""
+
+WRITTEN = ("settings", "input")
+"""and parts that tell whether the run in a folder is still the one that a slab was computed for."""
 
 
 @contextmanager
@@ -115,14 +118,18 @@ def _with_whole_paths(job: Job) -> Settings:
 
 @dataclass(frozen=True)
 class _Opening:
-    """What a run is opened from on a worker; `run` is a name for this start of it."""
+    """What a run is opened from on a worker.
+
+    `run` is a name for this start of it, `found` what the worker must find, too, and `written` what the record says.
+    """
 
     run: str
     settings: Settings
     folder: Path
     device: str
     threads: int
-    record: dict[str, Any]
+    found: dict[str, Any]
+    written: dict[str, Any]
 
 
 class Workers:
@@ -132,8 +139,9 @@ class Workers:
         self.address = address
         self._client = client
         self._run = uuid.uuid4().hex
-        folder = job.folder.path.absolute()
-        opening = _Opening(self._run, settings, folder, device, threads, _comparable(fresh_record(job)))
+        folder, record = job.folder.path.absolute(), fresh_record(job)
+        written = {name: record[name] for name in WRITTEN}
+        opening = _Opening(self._run, settings, folder, device, threads, _comparable(record), written)
         self._needed, self._opening = versions(), pickle.dumps(opening)
         answers = client.run(_begun, self._needed, self._opening, on_error="return")
         for where, answer in answers.items():
@@ -163,7 +171,9 @@ class Workers:
         import dask
         from distributed import as_completed
 
-        if missing and not self._client.nthreads():
+        if not missing:
+            return
+        if not self._client.nthreads():
             log.warning("No worker has come to %s yet: this run waits for them.", self.address)
         name, content = f"cbdetach-{stage}-{self._run[:8]}", _pickled(work, job)
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": 2 * len(content) + 10**7}):
@@ -312,17 +322,25 @@ def _slab(needed: dict[str, str], opening: bytes, work: bytes, stage: str, index
             run.stage = stage
             run.job.forget()  # earlier stages have found more since
     try:
-        if run.job.folder.read_record() is None:
-            raise _unfit(
-                f"the worker {here}",
-                f"there is no run in {run.wanted.folder}; give a folder that every worker sees with -o/--out.",
-            )
+        _require_run(run, here)
         with devices.on(run.job.gpu), devices.threads(run.wanted.threads):
-            run.job.folder.write_slab(stage, index, _Unpickler(work, run.job).load()(index))
+            arrays = _Unpickler(work, run.job).load()(index)
+        _require_run(run, here)  # it may have been left, and another begun there
+        run.job.folder.write_slab(stage, index, arrays)
     finally:
         with _lock:
             _in_work[run.wanted.run] -= 1
     return here
+
+
+def _require_run(run: _Open, here: str) -> None:
+    """The run of a task must be the one in its folder."""
+    record = run.job.folder.read_record() or {}
+    if any(record.get(name) != value for name, value in run.wanted.written.items()):
+        raise _unfit(
+            f"the worker {here}",
+            f"it finds no such run in {run.wanted.folder}; give a folder that every worker sees with -o/--out.",
+        )
 
 
 async def _left(run: str) -> None:
@@ -351,7 +369,7 @@ def _opened(needed: dict[str, str], opening: bytes, here: str) -> _Open:
                 devices.checked_threads(wanted.threads)
                 job = stack.enter_context(open_job(wanted.settings, wanted.folder, {}, progress=False, gpu=gpu))
                 require_writable(wanted.folder)
-                if other := differences(wanted.record, _comparable(fresh_record(job))):
+                if other := differences(wanted.found, _comparable(fresh_record(job))):
                     raise InputError(f"it finds other than the driver does ({', '.join(other)}); give all the same.")
                 weakref.finalize(job, stack.pop_all().close)
         except InputError as error:

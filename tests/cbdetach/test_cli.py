@@ -234,7 +234,7 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     line = (
         "run v.tif --out o --voxel-size 0.5,0.4,0.4 --config c.toml --labels l.tif --phases p.tif --phase-values void=0"
         " --segmenter watershed2d --model m.onnx --views zyx --anchor y1 --crop 0:9,:,: --bin 2 --slab 16 --device cpu"
-        " --threads 1 --resume --overwrite"
+        " --threads 1 --scheduler tcp://a:1 --resume --overwrite"
     )
     assert command(line) == (2, "This run needs more.\n", "cbdetach: that will do\n")
     assert planned == {}  # a run looks at its input once
@@ -256,6 +256,7 @@ def test_every_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "slab": 16,
         "device": "cpu",
         "threads": 1,
+        "scheduler": "tcp://a:1",
         "resume": True,
         "overwrite": True,
     }

@@ -333,6 +333,35 @@ def test_a_library_that_a_worker_lacks(inputs: Path, address: str, tmp_path: Pat
         job.each_slab("phases", work)
 
 
+@pytest.mark.parametrize("changed", ["settings", "input"])
+def test_a_slab_of_a_run_that_was_left_does_not_come_into_another(
+    changed: str, inputs: Path, address: str, tmp_path: Path
+) -> None:
+    """A worker is still at it, after Ctrl-C, when another run is begun in the folder, with --overwrite."""
+
+    def work(index: int) -> dict[str, npt.NDArray[Any]]:
+        record = job.folder.read_record()
+        assert record is not None
+        job.folder.write_record(record | {changed: {}})
+        return {"table/n": np.array(index)}
+
+    with (
+        begun(inputs, tmp_path / "out", address) as job,
+        pytest.raises(ResumableError, match="it finds no such run in"),
+    ):
+        job.each_slab("phases", work)
+    time.sleep(0.2)
+    assert not list((tmp_path / "out").glob("phases/*"))
+
+
+def test_nothing_is_sent_where_nothing_is_missing(inputs: Path, address: str, tmp_path: Path) -> None:
+    with begun(inputs, tmp_path / "out", address) as job:
+        for index in range(3):
+            job.folder.write_slab("phases", index, {"table/n": np.array(index)})
+        with mock.patch.object(scheduler, "_pickled", side_effect=AssertionError):
+            job.each_slab("phases", lambda index: {})
+
+
 def test_other_errors_are_theirs(inputs: Path, address: str, tmp_path: Path) -> None:
     with begun(inputs, tmp_path / "out", address) as job, pytest.raises(ZeroDivisionError):
         job.each_slab("phases", lambda index: {"table/n": np.array(1 // index)})
@@ -510,7 +539,7 @@ def test_a_folder_that_workers_do_not_see(
     out, given = Path("/proc/self/cwd/unseen"), here / "phases.npy"
     with working_in(tmp_path, address):
         message = (
-            r"^--scheduler: the worker tcp://\S+ cannot work on this run: there is no run in /proc/self/cwd/unseen"
+            r"^--scheduler: the worker tcp://\S+ cannot work on this run: it finds no such run in /proc/self/cwd/u"
         )
         with pytest.raises(ResumableError, match=message):
             cbdetach.run(out=out, phases=given, scheduler=address, **VALUES)
