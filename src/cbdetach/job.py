@@ -27,7 +27,7 @@ from cbdetach.segment import check_label_type, maskrcnn, runtime
 from cbdetach.store import RunFolder, Slab, partition, unpack
 from cbdetach.survey import Survey
 from cbdetach.thresholds import Thresholds
-from cbdetach.volume import Volume, open_volume, parse_voxel_size, require_voxel_size
+from cbdetach.volume import Volume, VoxelSize, open_volume, parse_voxel_size, require_voxel_size
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +36,9 @@ SLAB_VOXELS = 2**23
 
 SLAB_SLICES = (32, 64)
 """in no fewer and no more slices than these."""
+
+VOXEL_UM = (0.001, 100.0)
+"""Voxel sizes, in micrometres, beyond which the unit is another one: a nanometre, and more than a whole particle."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +236,29 @@ def open_job(
                     f"{name}: must have the shape of the volume, {first.shape}; got {other.shape}. "
                     "Give both from the same reconstruction."
                 )
+        if wanted.bin > 1 and min(first.shape) < 2:
+            raise InputError(
+                f"--bin: must leave at least two voxels along each axis; {wanted.bin} leaves {first.shape}. "
+                "Give a smaller one."
+            )
+        size = _plausible(require_voxel_size(first), first, settings)
         settings = with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
-        size = require_voxel_size(first)
         yield Job(settings, folder, grey, labels, codes, size, first.shape, progress, gpu, tuple(in_memory))
+
+
+def _plausible(size: VoxelSize, volume: Volume, settings: Settings) -> VoxelSize:
+    """The voxel size, unless it can only be a mistake."""
+    low, high = VOXEL_UM
+    stored = tuple(edge / settings.input.bin for edge in size)
+    if all(low <= edge <= high for edge in stored):
+        return size
+    which = "" if settings.input.voxel_size else f" from {volume}"
+    raise InputError(
+        f"--voxel-size: must be {low:g} to {high:g} micrometres along each axis; got "
+        f"{', '.join(f'{edge:g}' for edge in stored)}{which}. Give it in micrometres: 70 nanometres are 0.07."
+    )
 
 
 def _same_file(one: Volume, other: Volume) -> bool:

@@ -615,7 +615,8 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "nothing as large as a particle": (
         lambda d: {"phases": _npy(d, _one_voxel()), "phase_values": {"void": 0, "active": 1}},
-        "no particle found",
+        r"^no particle found: nothing is as large as \[segment\] min_diameter_um, 2\.5 um; check --voxel-size "
+        r"\(0\.5, 0\.5, 0\.5 um\), or choose a smaller diameter\.$",
     ),
     "labels of another shape": (
         lambda d: {"volume": _npy(d, ball_volume()), "labels": np.ones((3, 4, 5), np.int32)},
@@ -631,6 +632,22 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "negative voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": -1.0}, "--voxel-size"),
     "zero voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": 0.0}, "--voxel-size"),
+    "voxel size in nanometres": (
+        lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": (2000.0, 398.0, 50.0)},
+        r"^--voxel-size: must be 0\.001 to 100 micrometres along each axis; got 2000, 398, 50\. Give it in",
+    ),
+    "voxel size in metres": (
+        lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": 4e-7, "bin": 2},
+        r"^--voxel-size: must be 0\.001 to 100 micrometres along each axis; got 4e-07, 4e-07, 4e-07\. Give",
+    ),
+    "voxel size of the file": (
+        lambda d: {"volume": _tiff(d, ball_volume(), 900.0), "voxel_size": None},
+        r"^--voxel-size: must be 0\.001 to 100 micrometres along each axis; got 900, 900, 900 from .*v\.tif\. Give",
+    ),
+    "bin that leaves one voxel": (
+        lambda d: {"volume": _npy(d, ball_volume()), "bin": 13},
+        r"^--bin: must leave at least two voxels along each axis; 13 leaves \(1, 1, 1\)\. Give a smaller one\.$",
+    ),
     "no voxel size": (lambda d: {"volume": _npy(d, ball_volume()), "voxel_size": None}, "--voxel-size"),
     "nothing given": (lambda d: {}, "VOLUME: give a grey volume, or phases with --phases and --phase-values"),
     "phases without values": (lambda d: {"phases": _npy(d, ball_volume())}, "--phase-values: must name the value"),
@@ -668,6 +685,12 @@ def _npy(folder: Path, array: npt.NDArray[Any]) -> Path:
     return folder / "v.npy"
 
 
+def _tiff(folder: Path, array: npt.NDArray[Any], size: float) -> Path:
+    about = {"axes": "ZYX", "spacing": size, "unit": "um"}
+    tifffile.imwrite(folder / "v.tif", array, imagej=True, resolution=(1 / size, 1 / size), metadata=about)
+    return folder / "v.tif"
+
+
 def _with(bad: float) -> npt.NDArray[Any]:
     volume = ball_volume().astype(np.float32)
     volume[3, 2, 1] = bad
@@ -689,6 +712,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(case: str, tmp_path: Path)
         cbdetach.run(out=out, **arguments)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("voxel_size", [10.0, 70.0])
+@pytest.mark.parametrize("more", [{}, {"volume": ball_volume()}], ids=["phases", "grey values"])
+def test_long_voxels_are_warned_of(
+    more: dict[str, Any], voxel_size: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"phases": ball_volume(), "phase_values": {"void": 20, "active": 200}, "voxel_size": voxel_size}
+    huge = {"segment": {"segmenter": "watershed", "min_diameter_um": 5000.0}}  # so that it ends early
+    with pytest.raises(InputError, match=r"nothing is as large as .* 5000 um; check --voxel-size"):
+        cbdetach.run(out=tmp_path / "out", config=huge, **given, **more)
+    said = [record.getMessage() for record in caplog.records if "The voxels measure" in record.getMessage()]
+    wanted = "The voxels measure 70, 70, 70 um: check that their size was given in micrometres."
+    assert said == [wanted] * (voxel_size > 10)
 
 
 def test_a_folder_of_something_else_is_refused(small: Any, tmp_path: Path) -> None:

@@ -45,7 +45,12 @@ def link_stage(job: Job) -> dict[str, Any]:
     job.each_slab("link", work)
     n = job.regions.labels.size
     if n == 0:
-        raise InputError("no particle found: nothing is as large as [segment] min_diameter_um; choose a smaller one.")
+        least = segment.smallest_diameter(job.voxel_size, job.settings.segment.min_diameter_um)
+        size = ", ".join(f"{edge:g}" for edge in job.voxel_size)
+        raise InputError(
+            f"no particle found: nothing is as large as [segment] min_diameter_um, {least:g} um; check --voxel-size "
+            f"({size} um), or choose a smaller diameter."
+        )
     return {"particles": int(n), "links": report, "warnings": []}
 
 

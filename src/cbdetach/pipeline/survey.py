@@ -19,6 +19,9 @@ from cbdetach.volume import Volume
 
 Array = npt.NDArray[Any]
 
+LONG_VOXEL_UM = 10.0
+"""A voxel longer than that holds whole particles of most electrodes: its size may have been given in nanometres."""
+
 
 def survey_stage(job: Job) -> dict[str, Any]:
     """One pass over every input: histogram, hash and edge width of the grey volume; values of what else was given."""
@@ -31,9 +34,13 @@ def survey_stage(job: Job) -> dict[str, Any]:
         mapping = job.settings.input.phase_values or {}
         digests["phases"], values = _pass_over(job, job.phases, lambda slab: given_phases.map_phases(slab, mapping))
         _require_active(job.phases, mapping, values)
+    warnings = []
+    if max(job.voxel_size) > LONG_VOXEL_UM:
+        edges = ", ".join(f"{edge:g}" for edge in job.voxel_size)
+        warnings.append(f"The voxels measure {edges} um: check that their size was given in micrometres.")
     if job.grey is None:
-        return {"sha256": digests, "warnings": []}
-    survey, warnings = _survey(job, job.grey), []
+        return {"sha256": digests, "warnings": warnings}
+    survey = _survey(job, job.grey)
     result: dict[str, Any] = {"sha256": digests | {"volume": survey.sha256}, "grey": survey.to_dict()}
     if job.phases is None:
         thresholds = _thresholds(job, survey)
