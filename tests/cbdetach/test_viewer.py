@@ -61,13 +61,13 @@ def made() -> dict[str, Array]:
 def make_run(path: Path, *, is_known: bool = True, is_connected: bool = False, **record: Any) -> Path:
     """The folder of a run, as the driver leaves it, without its figures; beside it the grey volume, if not there."""
     folder, volumes = RunFolder(path, partition(SHAPE[0], 8)), made()
-    points = [np.array([[2, 3, 4], [2, 3.5, 4], [2, 4, 4], [2, 4.5, 4], [2, 5, 4]]), np.full((1, 3), 9.0)]
+    paths_of = {3: np.array([[2, y, 4] for y in (3, 3.5, 4, 4.5, 5)]), 7: np.full((3, 3), [[9], [9.5], [10]])}
     for index, (z0, z1) in enumerate(folder.slabs):
-        here = slice(0, 2) if index == 0 else slice(0, 0)
+        points = list(paths_of.values()) if index == 0 else []
         paths = {
-            "path_points": np.concatenate([np.zeros((0, 3)), *points[here]]),
-            "path_count": np.array([5, 1])[here],
-            "path_labels": np.array([3, 7])[here],
+            "path_points": np.concatenate([np.zeros((0, 3)), *points]),
+            "path_count": np.array([len(p) for p in points], dtype=np.int64),
+            "path_labels": np.array([*paths_of][: len(points)], dtype=np.int64),
         }
         for stage, name in (VOLUMES | CONNECTED).values():
             tables = {f"table/{k}": v for k, v in paths.items()} if stage == "diffusion" else {}
@@ -144,6 +144,7 @@ KEYS: list[Any] = [
     ...,
     (0, 1, 2, ...),
     (slice(4, 4),),
+    (slice(None), slice(3, 3)),
 ]
 
 
@@ -298,10 +299,11 @@ def test_connected_carbon_binder(tmp_path: Path) -> None:
 def test_longest_paths(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     segments, options, kind = by_name(layers(run))["longest paths"]
     assert kind == "vectors"
-    np.testing.assert_array_equal(segments, [[[2, 3, 4], [0, 1, 0]], [[2, 4, 4], [0, 1, 0]]])
-    assert options["features"]["label"].tolist() == [3, 3]
+    first, last = [[[2, 3, 4], [0, 1, 0]], [[2, 4, 4], [0, 1, 0]]], [[[9] * 3, [0.5] * 3], [[9.5] * 3, [0.5] * 3]]
+    np.testing.assert_array_equal(segments, [*first, *last])
+    assert options["features"]["label"].tolist() == [3, 3, 7, 7]
     monkeypatch.setattr(viewer, "SEGMENTS", 1)
-    np.testing.assert_array_equal(viewer.longest_paths(run)[0], [[[2, 3, 4], [0, 2, 0]]])
+    np.testing.assert_array_equal(viewer.longest_paths(run)[0], [[[2, 3, 4], [0, 2, 0]], [[9] * 3, [1] * 3]])
 
 
 def test_a_run_without_paths(tmp_path: Path) -> None:
@@ -442,6 +444,8 @@ def model() -> Any:
 
 def filled(model: Any, run: Run) -> Any:
     viewer.fill(model, layers(run))
+    assert not any(layer.editable for layer in model.layers)
+    assert getattr(getattr(model, "canvas", None), "overlays", model).scale_bar.visible
     for layer in model.layers:
         layer.visible = True
     return model
