@@ -248,11 +248,12 @@ def classes(named: dict[int, tuple[str, str]], what: str) -> dict[str, Any]:
     return {"colormap": {None: "transparent", 0: "transparent", **colours}, "features": names}
 
 
-def by_value(labels: Array, values: Array) -> dict[int | None, Any]:
+def by_value(labels: Array, values: Array) -> dict[int | None, str]:
     """Colour of each label by its value from 0 to 1, as in the report's figures; grey where there is none."""
-    colours = colour_map(style.DETACHMENT_MAP)(np.clip(values, 0, 1))
-    colours[~np.isfinite(values)] = (*style.rgb(style.NO_VALUE), 1.0)
-    return {None: "transparent", 0: "transparent", **dict(zip(labels.tolist(), colours, strict=True))}
+    colours = np.rint(255 * colour_map(style.DETACHMENT_MAP)(np.clip(values, 0, 1))[:, :3]).astype(np.int64)
+    names = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.tolist()]  # napari knows again what it has read once
+    shown = [name if known else style.NO_VALUE for name, known in zip(names, np.isfinite(values), strict=True)]
+    return {None: "transparent", 0: "transparent", **dict(zip(labels.tolist(), shown, strict=True))}
 
 
 def longest_paths(run: Run) -> tuple[Array, Array]:

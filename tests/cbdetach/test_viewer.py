@@ -270,8 +270,8 @@ def test_colours_are_those_of_the_report(run: Run) -> None:
     colours = shown[DETACHMENT][1]["colormap"]
     assert set(colours) == {None, 0, 3, 7}
     assert (colours[None], colours[0]) == ("transparent", "transparent")
-    np.testing.assert_array_equal(colours[3], colour_map(style.DETACHMENT_MAP)(0.25))
-    np.testing.assert_array_equal(colours[7], (*style.rgb(style.NO_VALUE), 1))
+    np.testing.assert_allclose(style.rgb(colours[3]), colour_map(style.DETACHMENT_MAP)(0.25)[:3], atol=0.002)
+    assert colours[7] == style.NO_VALUE
     phases = shown["phases"][1]
     assert {code: phases["colormap"][code] for code in style.PHASES} == {c: v for c, (_, v) in style.PHASES.items()}
     assert phases["features"] == {"index": [0, 1, 2, 3, 4], "phase": [name for name, _ in style.PHASES.values()]}
@@ -478,7 +478,9 @@ def test_napari_tells_the_table_of_the_particle_under_the_pointer(model: Any, ru
 @pytest.mark.filterwarnings("default")
 def test_napari_colours_particles_by_detachment(model: Any, run: Run) -> None:
     filled(model, run)
-    np.testing.assert_allclose(model.layers[DETACHMENT].get_color(3), colour_map(style.DETACHMENT_MAP)(0.25), atol=1e-6)
+    np.testing.assert_allclose(
+        model.layers[DETACHMENT].get_color(3), colour_map(style.DETACHMENT_MAP)(0.25), atol=0.002
+    )
     np.testing.assert_allclose(model.layers["phases"].get_color(1)[:3], style.rgb(style.CBD), atol=1e-6)
 
 
