@@ -18,7 +18,7 @@ from cbdetach import given_phases
 from cbdetach.classifier import Classifier
 from cbdetach.classifier import load as load_classifier
 from cbdetach.collector import Plate
-from cbdetach.config import Settings, resolve
+from cbdetach.config import Input, Settings, resolve
 from cbdetach.device import Gpu, worked
 from cbdetach.errors import InputError, called
 from cbdetach.estimate import Estimate
@@ -241,20 +241,20 @@ def open_job(
                 f"--bin: must leave at least two voxels along each axis; {wanted.bin} leaves {first.shape}. "
                 "Give a smaller one."
             )
-        size = _plausible(require_voxel_size(first), first, settings)
+        size = _plausible(require_voxel_size(first), first, wanted)
         settings = with_segmenter(settings, grey=grey is not None, labels=labels is not None)
         slab = settings.slab or int(np.clip(SLAB_VOXELS // (first.shape[1] * first.shape[2]), *SLAB_SLICES))
         folder = RunFolder(out, partition(first.shape[0], slab))
         yield Job(settings, folder, grey, labels, codes, size, first.shape, progress, gpu, tuple(in_memory))
 
 
-def _plausible(size: VoxelSize, volume: Volume, settings: Settings) -> VoxelSize:
+def _plausible(size: VoxelSize, volume: Volume, wanted: Input) -> VoxelSize:
     """The voxel size, unless it can only be a mistake."""
     low, high = VOXEL_UM
-    stored = tuple(edge / settings.input.bin for edge in size)
+    stored = tuple(edge / wanted.bin for edge in size)
     if all(low <= edge <= high for edge in stored):
         return size
-    which = "" if settings.input.voxel_size else f" from {volume}"
+    which = "" if wanted.voxel_size else f" from {volume}"
     raise InputError(
         f"--voxel-size: must be {low:g} to {high:g} micrometres along each axis; got "
         f"{', '.join(f'{edge:g}' for edge in stored)}{which}. Give it in micrometres: 70 nanometres are 0.07."

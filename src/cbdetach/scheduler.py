@@ -13,7 +13,6 @@ scheduler is given, and never before.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import pickle
@@ -345,6 +344,8 @@ def _require_run(run: _Open, here: str) -> None:
 
 async def _left(run: str) -> None:
     """No slab of a run is begun any more, and those that were have ended."""
+    import asyncio  # 30 ms that a run without a scheduler need not take
+
     with _lock:
         _ended.add(run)
     while _in_work[run]:
