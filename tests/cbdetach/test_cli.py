@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from tests.cbdetach.plain_report import reports_without_figures
 
 import cbdetach
 from cbdetach import __main__, cli, pipeline, report
@@ -68,15 +69,10 @@ def finished(phases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 @pytest.fixture
-def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_report() -> Iterator[None]:
     """A report without figures, which take the longest."""
-
-    def write(given: report.ReportInput) -> Path:
-        page: Path = given.out / "report.html"
-        page.write_text("")
-        return page
-
-    monkeypatch.setattr(report, "write_report", write)
+    with reports_without_figures():
+        yield
 
 
 # ---- a run -----------------------------------------------------------------------------------------------------------

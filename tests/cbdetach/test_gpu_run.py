@@ -13,13 +13,14 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from tests.cbdetach.plain_report import reports_without_figures
 from tests.cbdetach.test_cli import command
 from tests.host_cuda import COMPILER
 from tests.host_cuda.pretend_cupy import launched, pretended
 
 import cbdetach
 import voxkernels as vk
-from cbdetach import connected, device, pipeline, report
+from cbdetach import connected, device, pipeline
 from cbdetach.codes import ACTIVE, CBD
 from cbdetach.errors import InputError, ResumableError
 from cbdetach.pipeline import segment
@@ -53,13 +54,7 @@ def electrode() -> np.ndarray:
 @pytest.fixture(scope="module", autouse=True)
 def plain_report() -> Iterator[None]:
     """Reports without figures, which take the longest."""
-
-    def write(given: report.ReportInput) -> Path:
-        page: Path = given.out / "report.html"
-        page.write_text("")
-        return page
-
-    with mock.patch.object(report, "write_report", write):
+    with reports_without_figures():
         yield
 
 

@@ -27,13 +27,14 @@ import numpy.typing as npt
 import pytest
 from scipy.ndimage import gaussian_filter
 from tests.cbdetach.interrupts import stopped
+from tests.cbdetach.plain_report import reports_without_figures
 from tests.cbdetach.test_cli import command
 from tests.cbdetach.tiny_onnx import blobs
 from tests.host_cuda import COMPILER
 from tests.host_cuda.pretend_cupy import pretended
 
 import cbdetach
-from cbdetach import files, pipeline, report, scheduler, store
+from cbdetach import files, pipeline, scheduler, store
 from cbdetach.codes import ACTIVE, CBD
 from cbdetach.errors import InputError, Interrupted, ResumableError
 from cbdetach.estimate import estimate
@@ -73,13 +74,7 @@ def contents(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def plain_report() -> Iterator[None]:
     """Reports without figures, which take the longest, and which the driver makes."""
-
-    def write(given: report.ReportInput) -> Path:
-        page: Path = given.out / "report.html"
-        page.write_text("")
-        return page
-
-    with mock.patch.object(report, "write_report", write):
+    with reports_without_figures():
         yield
 
 
